@@ -1,0 +1,71 @@
+# What the README says, as commands. `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+FEELPRINT := rust/target/release/feelprint
+AUDIO_DIR ?=
+
+.PHONY: help setup corpora demo release check test survey clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+setup: $(VENV)/ready data/teacher/ready ## the Python environment, from exact pins, and the teacher
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -c "import torch, torchaudio, torchcodec, transformers, datasets, peft, evaluate"
+	touch $@
+
+data/teacher/ready: $(VENV)/ready
+	$(BIN)/python -c "from pathlib import Path; from distill.musicnn import fetch_wheel; fetch_wheel(Path('data/teacher'))"
+	touch $@
+
+# The demo trains on a few small packages of free music, or on AUDIO_DIR=~/Music.
+data/corpora/demo/data: $(VENV)/ready
+ifeq ($(AUDIO_DIR),)
+	$(BIN)/python -m datasets_scripts demo --out data/corpora/demo
+else
+	$(BIN)/python -m datasets_scripts folder --audio-dir "$(AUDIO_DIR)" --out data/corpora/demo
+endif
+
+$(FEELPRINT): $(shell find rust/src rust/models -type f) rust/Cargo.toml rust/Cargo.lock
+	cd rust && cargo build --release --locked
+	touch $@
+
+corpora: setup ## what configs/default.yaml trains on: 6 GB to fetch, an hour or two of work
+	$(BIN)/python -m datasets_scripts free --out data/corpora/free
+	$(BIN)/python -m datasets_scripts styles --hours 2.4 --out data/corpora/styles
+
+demo: setup data/corpora/demo/data $(FEELPRINT) ## from real music to "songs like this one"
+	$(BIN)/accelerate launch distill/run.py --config configs/demo.yaml
+	$(BIN)/python -m datasets_scripts extract data/corpora/demo --out data/demo-songs
+	$(FEELPRINT) similar "$$(find data/demo-songs -type f | sort | head -n 1)" \
+		--in data/demo-songs --model runs/demo/feelprint.onnx
+
+RUN ?= runs/default
+release: setup ## put a run (RUN=runs/default) into the crate, and its figures into the card
+	$(BIN)/python -m distill.publish $(RUN) --to feelprint/feelprint --dry-run --folder runs/release
+	install -m 644 -t rust/models runs/release/feelprint.onnx runs/release/model.safetensors \
+		runs/release/config.json
+	install -m 644 runs/release/README.md model_card.md
+	$(BIN)/python rust/tests/make_reference.py
+
+check: setup ## formatting, lint and types, Python and Rust
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd rust && cargo fmt --check
+	cd rust && cargo clippy --release --locked --all-targets -- -D warnings
+
+test: setup ## every test, Python and Rust
+	$(BIN)/python -m pytest
+	cd rust && cargo test --release --locked
+
+survey: setup $(if $(CORPUS),,data/corpora/demo/data) ## the survey on the demo corpus, or on CORPUS=folder
+	$(BIN)/feelprint-survey --corpus $(or $(CORPUS),data/corpora/demo)
+
+clean: ## remove what was built, and keep corpora, caches and runs
+	rm -rf $(VENV) rust/target build *.egg-info

@@ -1,0 +1,1 @@
+"""Corpora and triplets: where audio and human answers come from, as Parquet."""

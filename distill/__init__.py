@@ -1,0 +1,1 @@
+"""Training: teachers, cache, losses, the loop, evaluation, export, reports."""

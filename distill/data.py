@@ -1,0 +1,182 @@
+"""Batches of clips from the cache, drawn from seed and step: a run resumes anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets_scripts.corpus import Track
+from distill.cache import Job, Producer
+from distill.shards import CacheError, Shard, Stored
+from distill.space import TeacherSpace, fit_space
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One track in one variant, as the cache holds it; arrays are read slice by slice."""
+
+    track: Track
+    variant: int
+    mel: Stored  # (windows, n_mels, frames) float16
+    audible: Stored  # (windows,) uint8
+    teacher: tuple[Stored, ...]  # one (segments, dim) float16 a teacher
+
+    @property
+    def segments(self) -> int:
+        """Segments of the track, each with one embedding a teacher."""
+        return len(self.teacher[0])
+
+    def heard(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """A clip's log-mel (windows, n_mels, frames) and audible (windows,), by segments."""
+        windows = len(self.mel) // self.segments
+        at = slice(start * windows, (start + length) * windows)
+        return self.mel[at], self.audible[at]
+
+    def taught(self, start: int, length: int) -> np.ndarray:
+        """Mean of the teachers' embeddings of a clip, side by side: (dim,)."""
+        clip = [t[start : start + length].astype(np.float32).mean(axis=0) for t in self.teacher]
+        return np.concatenate(clip)
+
+
+def recordings(
+    jobs: Sequence[Job], mel: Producer, teachers: Sequence[Producer], folder: Path
+) -> list[Recording]:
+    """All recordings of ``jobs`` that the cache holds; tracks it left out are not there.
+
+    Raises CacheError where a shard is missing or does not hold the job's tracks.
+    """
+    found = []
+    for job in jobs:
+        mels = Shard(job.path(folder, mel))
+        taught = [Shard(job.path(folder, teacher)) for teacher in teachers]
+        for track in job.tracks:
+            if track.id in mels.rejects:
+                continue
+            try:
+                arrays = [mels.arrays[f"{track.id}/{name}"] for name in ("mel", "audible")]
+                made = tuple(shard.arrays[f"{track.id}/teacher"] for shard in taught)
+            except KeyError as error:
+                raise CacheError(
+                    f"no {error} in {job.path(folder, mel)} or the teachers' shards beside it; "
+                    "run the cache stage again"
+                ) from error
+            found.append(Recording(track, job.variant, arrays[0], arrays[1], made))
+    return found
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch of clips. Consecutive four are: two of a track, then two of an album mate."""
+
+    mel: Tensor  # (batch, windows, n_mels, frames) float32
+    audible: Tensor  # (batch, windows) float32
+    teacher: Tensor  # (batch, k) float32, unit length
+    track: Tensor  # (batch,) numbers of tracks
+    album: Tensor  # (batch,) numbers of albums
+
+
+class Targets:
+    """The reduced teacher space, fitted on clips of the training recordings."""
+
+    def __init__(self, space: TeacherSpace):
+        self.space = space
+
+    @staticmethod
+    def fit(found: Sequence[Recording], k: int, clip_segments: int = 6) -> Targets:
+        """Fit on all consecutive clips of the unaltered recordings.
+
+        A clip has ``clip_segments``, or fewer where most tracks would not hold two of them.
+        """
+        unaltered = [recording for recording in found if recording.variant == 0]
+        half = int(np.median([recording.segments for recording in unaltered])) // 2
+        clips = [_clips(recording, max(1, min(clip_segments, half))) for recording in unaltered]
+        tracks = np.repeat(np.arange(len(clips)), [len(c) for c in clips])
+        dims = [taught.shape[1] for taught in found[0].teacher]
+        return Targets(fit_space(np.concatenate(clips), tracks, k, dims))
+
+    def clusters(
+        self, by_track: Sequence[Sequence[Recording]], per_cluster: int = 16
+    ) -> np.ndarray:
+        """The number of each track's cluster in the teacher's space, k-means on whole tracks."""
+        whole = np.stack([v[0].taught(0, v[0].segments) for v in by_track])
+        k = max(1, len(whole) // per_cluster)
+        return KMeans(k, n_init=1, random_state=0).fit_predict(self.space(whole))
+
+
+def _clips(recording: Recording, length: int) -> np.ndarray:
+    """Teacher means of consecutive clips, (clips, dim); a track shorter than one is one clip."""
+    length = min(length, recording.segments)
+    starts = range(0, recording.segments - length + 1, length)
+    return np.stack([recording.taught(start, length) for start in starts])
+
+
+class ClipBatches(Dataset[Clips]):
+    """Batch number ``step`` is drawn from (seed, step) alone.
+
+    Tracks are drawn evenly over the clusters of the teacher's space (by the square root of a
+    cluster's size): a corpus has many of the same and few of the rare, and the student must
+    know both (S-SONDO, 2026).
+    """
+
+    def __init__(
+        self,
+        found: Sequence[Recording],
+        targets: Targets,
+        batch_size: int,
+        clip_segments: Sequence[int],
+        seed: int,
+    ):
+        if batch_size % 4:
+            raise ValueError(f"a batch is made of fours, got batch_size {batch_size}")
+        self.targets, self.seed = targets, seed
+        self.fours, self.lengths = batch_size // 4, tuple(clip_segments)
+        by_track: dict[str, list[Recording]] = {}
+        for recording in found:
+            by_track.setdefault(recording.track.id, []).append(recording)
+        self.by_track = list(by_track.values())
+        tracks = [variants[0].track for variants in self.by_track]
+        self.album_of = np.unique(
+            [f"{t.source}/{t.album or t.artist or t.id}" for t in tracks], return_inverse=True
+        )[1]
+        self.mates = [np.flatnonzero(self.album_of == album) for album in self.album_of]
+        clusters = targets.clusters(self.by_track)
+        sizes = np.bincount(clusters)
+        # longer tracks hold more to hear, yet not in proportion
+        length = np.array([sum(r.segments for r in variants) for variants in self.by_track])
+        weight = np.sqrt(length) / np.sqrt(sizes[clusters])
+        self.weight = weight / weight.sum()
+
+    def __len__(self) -> int:
+        return 1 << 30  # as many as are asked for
+
+    def __getitem__(self, step: int) -> Clips:
+        rng = np.random.default_rng((self.seed, step))
+        length = int(rng.choice(self.lengths))
+        first = rng.choice(len(self.by_track), self.fours, p=self.weight)
+        numbers = np.stack([[one, rng.choice(self.mates[one])] for one in first]).reshape(-1)
+        numbers = np.repeat(numbers, 2)  # two clips a track
+        mels, audibles, taught = [], [], []
+        for number in numbers:
+            variants = self.by_track[number]
+            recording = variants[int(rng.integers(len(variants)))]
+            clip = min(length, recording.segments)
+            start = int(rng.integers(recording.segments - clip + 1))
+            mel, audible = recording.heard(start, clip)
+            short = len(mel) // clip * (length - clip)
+            mels.append(np.pad(mel, ((0, short), (0, 0), (0, 0))))
+            audibles.append(np.pad(audible, (0, short)))
+            taught.append(recording.taught(start, clip))
+        return Clips(
+            torch.from_numpy(np.stack(mels)).float(),
+            torch.from_numpy(np.stack(audibles)).float(),
+            torch.from_numpy(self.targets.space(np.stack(taught))),
+            torch.from_numpy(numbers),
+            torch.from_numpy(self.album_of[numbers]),
+        )

@@ -1,0 +1,231 @@
+"""The fifth stage: one ONNX file that onnxruntime and tract run, and what it must pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.compose
+import onnxruntime
+import onnxsim
+import torch
+import tract
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from student import Feelprint
+
+OPSET = 18
+MAX_BYTES = 5_000_000
+TOLERANCE = 1e-4  # between PyTorch, onnxruntime and tract
+MIN_HALF_SIZE = 1_000  # values; below, a Cast node costs more than it saves
+PADDING_TOLERANCE = 1e-5  # between audio and the same with zeros appended
+CUTS = ("tokens", "audible", "attention")  # tensors that keep their names, for streaming
+
+
+class ExportError(RuntimeError):
+    """An exported file that breaks the model's contract."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What the file says of itself, in its ONNX metadata."""
+
+    version: str
+    config_hash: str
+    teacher: str
+    licence: str
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: Feelprint):
+        super().__init__()
+        self.model = model
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.encode(audio)
+
+
+class _Head(nn.Module):
+    def __init__(self, model: Feelprint):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.pool(tokens, audible)
+
+
+def _graph(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    """``module`` as a simplified graph whose inputs are dynamic in their first two axes."""
+    auto = torch.export.Dim.AUTO
+    program = torch.onnx.export(
+        module.eval(),
+        tuple(inputs.values()),
+        dynamo=True,
+        external_data=False,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_shapes={name: {0: auto, 1: auto} for name in inputs},
+        verbose=False,
+    )
+    assert program is not None
+    simplified, same = onnxsim.simplify(program.model_proto)
+    if not same:
+        raise ExportError("onnxsim changed what the graph computes; the export is not written")
+    del simplified.metadata_props[:]
+    del simplified.graph.value_info[:]  # left-over symbols keep tract from unifying shapes
+    return simplified
+
+
+def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
+    """Write ``model`` to ``path``: input ``audio`` (B, N), output ``embedding`` (B, 32).
+
+    The encoder and the head are exported apart and joined, so that ``tokens`` and ``audible``
+    are all that passes between them: a player can cut the graph there and stream. Weights that
+    float16 holds exactly (those of a folded model) are stored so and cast when the file is
+    loaded: half the size, the same speed. The file is complete or absent.
+
+    Raises:
+        ExportError: onnxsim finds that the simplified graph computes something else.
+    """
+    config = model.config
+    audio = torch.zeros(2, 3 * config.window_length + 5)
+    tokens, audible = torch.zeros(2, 3, config.dim), torch.ones(2, 3)
+    encoder = _graph(_Encoder(model), {"audio": audio}, ("tokens", "audible"))
+    head = _graph(_Head(model), {"tokens": tokens, "audible": audible}, ("embedding", "attention"))
+    head = onnx.compose.add_prefix(head, "head_", rename_inputs=False, rename_outputs=False)
+    head.ir_version = encoder.ir_version
+    whole = onnx.compose.merge_models(
+        encoder, head, io_map=[(name, name) for name in ("tokens", "audible")]
+    )
+    del whole.graph.value_info[:]
+    _finish(whole, model, origin)
+    onnx.checker.check_model(whole)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(whole.SerializeToString())
+    os.replace(part, path)
+
+
+def _finish(model_proto: onnx.ModelProto, model: Feelprint, origin: Origin) -> None:
+    graph = model_proto.graph
+    for output in [o for o in graph.output if o.name in CUTS]:
+        graph.output.remove(output)  # the tensor keeps its name; MECOMP wants one output
+    for node in graph.node:
+        for name in node.output:
+            if name in (*CUTS, "embedding"):
+                node.name = name
+    for value, names in ((graph.input[0], ("B", "N")), (graph.output[0], ("B", None))):
+        for axis, axis_name in zip(value.type.tensor_type.shape.dim, names, strict=True):
+            if axis_name:
+                axis.dim_param = axis_name
+    _store_as_half(graph)
+    metadata = {
+        "version": origin.version,
+        "sample_rate": str(model.config.sample_rate),
+        "window": str(model.config.window_length),
+        "config_hash": origin.config_hash,
+        "teacher": origin.teacher,
+        "licence": origin.licence,
+    }
+    del model_proto.metadata_props[:]
+    for key, value in metadata.items():
+        entry = model_proto.metadata_props.add()
+        entry.key, entry.value = f"feelprint.{key}", value
+
+
+def _store_as_half(graph: onnx.GraphProto) -> None:
+    """Replace each float32 weight that float16 holds exactly by its float16 and a Cast."""
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < MIN_HALF_SIZE:
+            continue
+        if not np.array_equal(values, values.astype(np.float16).astype(np.float32)):
+            continue  # the front end's constants: rounded, they would let loud bins leak
+        name = tensor.name
+        half = numpy_helper.from_array(values.astype(np.float16), f"{name}_f16")
+        tensor.CopyFrom(half)
+        casts.append(
+            onnx.helper.make_node("Cast", [f"{name}_f16"], [name], to=onnx.TensorProto.FLOAT)
+        )
+    for at, cast in enumerate(casts):
+        graph.node.insert(at, cast)
+
+
+def needed_by(graph: onnx.GraphProto, tensor: str, stop: tuple[str, ...]) -> set[str]:
+    """All tensors that ``tensor`` is computed from, not looking behind those in ``stop``."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    needed: set[str] = set()
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in needed or name in stop:
+            continue
+        needed.add(name)
+        if name in made_by:
+            waiting += made_by[name].input
+    return needed
+
+
+def run_onnxruntime(path: Path, audio: np.ndarray) -> np.ndarray:
+    """Embeddings (B, 32) of ``audio`` (B, N) by onnxruntime, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(["embedding"], {"audio": audio})[0])
+
+
+def run_tract(path: Path, audio: np.ndarray) -> np.ndarray:
+    """Embeddings (B, 32) of ``audio`` (B, N) by tract, the Rust crate's engine."""
+    model = tract.onnx().load(str(path)).into_model().into_runnable()
+    return np.asarray(model.run([audio])[0].to_numpy())
+
+
+def check_export(model: Feelprint, path: Path) -> dict[str, float]:
+    """Check the file at ``path`` against the contract and return what was measured.
+
+    Raises:
+        ExportError: the file is larger than 5 MB; PyTorch, onnxruntime and tract differ by more
+            than 1e-4; appended zeros move the embedding by more than 1e-5; an embedding is not
+            finite or not of unit length.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ExportError(f"{path} has {size} bytes; at most {MAX_BYTES} are allowed")
+    window = model.config.window_length
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((2, 3 * window + 5)).astype(np.float32) * 0.1
+    lengths = (1, 2_047, window, window + 1, 20 * window)
+    inputs = [noise, np.zeros((1, window), np.float32)]
+    inputs += [rng.standard_normal((1, n)).astype(np.float32) * 0.1 for n in lengths]
+    largest = 0.0
+    for audio in inputs:
+        with torch.inference_mode():
+            want = model.eval()(torch.from_numpy(audio)).numpy()
+        for name, runtime in (("onnxruntime", run_onnxruntime), ("tract", run_tract)):
+            got = runtime(path, audio)
+            if not np.isfinite(got).all() or abs(np.linalg.norm(got, axis=1) - 1).max() > 1e-3:
+                raise ExportError(f"{name}: no unit vector for audio of shape {audio.shape}")
+            largest = max(largest, float(np.abs(got - want).max()))
+            if largest > TOLERANCE:
+                raise ExportError(
+                    f"{name} differs from PyTorch by {largest:.1e} on audio of shape "
+                    f"{audio.shape}; at most {TOLERANCE} is allowed"
+                )
+    if "audio" in needed_by(onnx.load(path).graph, "embedding", stop=("tokens", "audible")):
+        raise ExportError(
+            f"{path}: the head needs more than tokens and audible; no cut is possible"
+        )
+    padded = np.pad(noise, ((0, 0), (0, 5 * window)))
+    moved = 0.0
+    for runtime in (run_onnxruntime, run_tract):
+        moved = max(moved, float(np.abs(runtime(path, padded) - runtime(path, noise)).max()))
+    if moved > PADDING_TOLERANCE:
+        raise ExportError(f"zeros at the end move the embedding by {moved:.1e}")
+    return {"bytes": size, "largest_difference": largest, "moved_by_padding": moved}

@@ -1,0 +1,220 @@
+"""Listeners whose taste is known, and what their answers teach: a check of personalization.
+
+A simulated listener hears only rhythm, or only timbre: of three songs, the two that are most alike
+in that belong together, and now and then the answer is a guess. `python -m distill.listeners RUN`
+draws accuracy over the number of answers for the personal model and for the Mahalanobis matrix
+that bliss's users can fit to the same answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import librosa
+import numpy as np
+import torch
+
+from datasets_scripts.corpus import Corpus, CorpusError
+from distill import mahalanobis
+from distill.answers import Answers, FitConfig, Songs, embed, fit, right
+from distill.config import load
+from distill.evaluation import excerpts
+from distill.peers import Bliss, PeerError
+from distill.report import ReportError, released_model, write_text
+from student import Feelprint
+
+COUNTS = (10, 25, 50, 100, 200)
+TESTED = 600  # answers that nothing is fitted to
+GUESSES = 0.1  # share of the listener's answers that are guesses
+REPEATS = 3
+LAGS_S = (0.2, 2.0)  # of the rhythm: from 300 to 30 beats a minute
+
+
+def rhythm(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """How the onsets repeat, whatever the sound: (lags,), unit length.
+
+    The autocorrelation of the onset strength (P. Grosche et al., "Cyclic tempogram", 2010),
+    averaged over the clip, at lags of 0.2 to 2 s.
+    """
+    hop = 512
+    strength = librosa.onset.onset_strength(y=audio, sr=sample_rate, hop_length=hop)
+    strength = strength - strength.mean()
+    whole = np.correlate(strength, strength, "full")[len(strength) - 1 :]
+    low, high = (round(lag * sample_rate / hop) for lag in LAGS_S)
+    found = whole[low:high] / max(float(whole[0]), 1e-9)
+    return found / max(float(np.linalg.norm(found)), 1e-9)
+
+
+def timbre(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """How it sounds, whatever is played: the mean of 20 MFCCs but the first, loudness: (19,)."""
+    return librosa.feature.mfcc(y=audio, sr=sample_rate, n_mfcc=20)[1:].mean(axis=1)
+
+
+HEARS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"rhythm": rhythm, "timbre": timbre}
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    """(songs, dim), every feature to mean 0 and deviation 1."""
+    return (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-9)
+
+
+def answers_of(
+    heard: np.ndarray, among: np.ndarray, count: int, guesses: float, seed: int
+) -> Answers:
+    """``count`` answers about songs of the numbers ``among`` by who hears only ``heard``."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        three = rng.choice(among, 3, replace=False)
+        x = heard[three]
+        # apart[i]: distance of the two that leave song i out
+        apart = [np.linalg.norm(x[(i + 1) % 3] - x[(i + 2) % 3]) for i in range(3)]
+        odd = int(rng.integers(3)) if rng.random() < guesses else int(np.argmin(apart))
+        rows.append([three[(odd + 1) % 3], three[(odd + 2) % 3], three[odd]])
+    return Answers(np.array(rows), np.ones(count))
+
+
+def curve(
+    model: Feelprint, songs: Songs, heard: np.ndarray, rival: np.ndarray, config: FitConfig
+) -> dict[str, list[list[float]]]:
+    """Accuracy over the number of answers, [count, mean, lowest, highest] of REPEATS listeners.
+
+    The songs are halved: answers to learn from are about one half, those that test about the
+    other, so nothing is known of a tested song. ``rival`` (songs, dim) are bliss's features.
+    """
+    made: dict[str, dict[int, list[float]]] = {}
+    for repeat in range(REPEATS):
+        order = np.random.default_rng(repeat).permutation(len(heard))
+        learned, tested = np.array_split(order, 2)
+        test = answers_of(heard, tested, TESTED, 0.0, 10_000 + repeat)
+        for count in (0, *COUNTS):
+            shown = answers_of(heard, learned, max(count, 1), GUESSES, repeat)
+            if count:
+                ours = embed(fit(model.head, songs, shown, config, seed=repeat), songs)
+                theirs = rival @ mahalanobis.learn(rival, shown, repeat)
+            else:
+                ours, theirs = embed(model.head, songs), rival
+            for name, vectors in (("personal", ours), ("mahalanobis", theirs)):
+                hits = float(right(vectors, test).mean())
+                made.setdefault(name, {}).setdefault(count, []).append(hits)
+    return {
+        name: [[n, float(np.mean(v)), min(v), max(v)] for n, v in sorted(counts.items())]
+        for name, counts in made.items()
+    }
+
+
+def draw(curves: dict[str, dict[str, list[list[float]]]]) -> str:
+    """One panel a listener: accuracy over answers, with the range over repeats, as SVG."""
+    width, height, left, top = 360, 230, 46, 34
+    colours = {"personal": "#c2410c", "mahalanobis": "#2563a8"}
+    names = {"personal": "feelprint, LoRA on the head", "mahalanobis": "bliss, Mahalanobis matrix"}
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * width} {height + 58}" '
+        'font-family="sans-serif" font-size="12">'
+        f'<rect width="{2 * width}" height="{height + 58}" fill="#ffffff"/>'
+    ]
+    for panel, (listener, lines) in enumerate(curves.items()):
+        x0 = panel * width + left
+        counts = [row[0] for row in next(iter(lines.values()))]
+
+        def x(n: float, x0: float = x0, counts: list[float] = counts) -> float:
+            return x0 + (width - left - 20) * counts.index(n) / max(1, len(counts) - 1)
+
+        def y(share: float) -> float:
+            return top + (height - top) * (0.9 - share) / 0.6
+
+        parts.append(
+            f'<text x="{x0}" y="18" font-weight="600">a listener who hears only {listener}</text>'
+        )
+        for tick in (0.3, 0.5, 0.7, 0.9):
+            parts.append(
+                f'<line x1="{x0}" x2="{x0 + width - left - 20}" y1="{y(tick):.1f}" '
+                f'y2="{y(tick):.1f}" stroke="#dddddd"/><text x="{x0 - 6}" y="{y(tick) + 4:.1f}" '
+                f'text-anchor="end">{100 * tick:.0f}</text>'
+            )
+        parts.append(
+            f'<line x1="{x0}" x2="{x0 + width - left - 20}" y1="{y(1 / 3):.1f}" '
+            f'y2="{y(1 / 3):.1f}" stroke="#888888" stroke-dasharray="3 3"/>'
+        )
+        for n in counts:
+            parts.append(
+                f'<text x="{x(n):.1f}" y="{height + 16}" text-anchor="middle">{n:.0f}</text>'
+            )
+        for name, rows in lines.items():
+            upper = [f"{x(n):.1f},{y(high):.1f}" for n, _, _, high in rows]
+            lower = [f"{x(n):.1f},{y(low):.1f}" for n, _, low, _ in reversed(rows)]
+            middle = " ".join(f"{x(n):.1f},{y(mean):.1f}" for n, mean, _, _ in rows)
+            parts.append(
+                f'<polygon points="{" ".join(upper + lower)}" fill="{colours[name]}" '
+                f'opacity="0.15"/><polyline points="{middle}" fill="none" '
+                f'stroke="{colours[name]}" stroke-width="2"/>'
+            )
+    for at, (name, colour) in enumerate(colours.items()):
+        parts.append(
+            f'<rect x="{left + 230 * at}" y="{height + 36}" width="14" height="4" '
+            f'fill="{colour}"/><text x="{left + 20 + 230 * at}" y="{height + 42}">{names[name]}'
+            "</text>"
+        )
+    parts.append(
+        f'<text x="{2 * width - 20}" y="{height + 42}" text-anchor="end" fill="#555555">'
+        "% right over answers; dashed: chance</text></svg>"
+    )
+    return "".join(parts) + "\n"
+
+
+def simulate(run: Path, split: str, config: FitConfig) -> dict[str, dict[str, list[list[float]]]]:
+    """The curves of both listeners, on the first excerpt of every track of ``split``.
+
+    Raises PeerError without bliss, ReportError for a run without its exported model.
+    """
+    model, settings = released_model(run), load(run / "config.yaml")
+    corpus_folder, cache = Path(settings.corpora[0]), Path(settings.cache.folder)
+    found = excerpts(Corpus(corpus_folder), split, settings.evaluate.excerpt_s, cache)
+    clips = found.audio[:, 0]
+    bliss, rate = Bliss(), model.config.sample_rate
+    rival = np.stack([bliss(clip) for clip in clips]).astype(np.float64)
+    bliss.close()
+    with torch.inference_mode():
+        parts = [model.encode(torch.from_numpy(clip)[None]) for clip in clips]
+    songs = Songs(
+        found.tracks,
+        torch.cat([tokens for tokens, _ in parts]).clone(),
+        torch.cat([audible for _, audible in parts]).clone(),
+    )
+    return {
+        name: curve(
+            model, songs, standardised(np.stack([hears(c, rate) for c in clips])), rival, config
+        )
+        for name, hears in HEARS.items()
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m distill.listeners", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
+    parser.add_argument("--out", type=Path, default=Path("docs/personal"), help=".svg and .json")
+    parser.add_argument("--prior", type=float, default=FitConfig.prior)
+    options = parser.parse_args(arguments)
+    try:
+        curves = simulate(options.run, options.split, FitConfig(prior=options.prior))
+    except (CorpusError, PeerError, ReportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(options.out.with_suffix(".json"), json.dumps(curves, indent=1) + "\n")
+    write_text(options.out.with_suffix(".svg"), draw(curves))
+    for listener, lines in curves.items():
+        for name, rows in lines.items():
+            shown = ", ".join(f"{n:.0f}: {100 * mean:.1f}" for n, mean, _, _ in rows)
+            print(f"{listener}, {name}: {shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,13 @@
+"""Cosine distance to the teacher's embedding."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of ``1 - cos(student_i, teacher_i)``; both (batch, dim).
+
+    Among the losses between embeddings that S-SONDO compared (2026), the one from which most of
+    the teacher's accuracy was kept.
+    """
+    return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()

@@ -1,0 +1,114 @@
+"""The teachers' space, reduced to what the student learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+ROUGH = 256  # principal components that the within-track scatter is measured in
+SHRINK = 0.75  # 0: principal components as they are; 1: within-track scatter is made even
+
+
+@dataclass(frozen=True)
+class TeacherSpace:
+    """From the mean of a clip's teacher embeddings to coordinates that the student learns.
+
+    `mean` and `scale` (dim,) standardise; the result is brought to unit length; `components`
+    (dim, k) are principal axes, most important first, not whitened: whitening would make the
+    axes that tell little as loud as those that tell much. See `fit_space`.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    centre: np.ndarray
+    components: np.ndarray
+
+    def normalise(self, clips: np.ndarray) -> np.ndarray:
+        """(n, dim) -> (n, dim), standardised and of unit length."""
+        x = (clips.astype(np.float32) - self.mean) / self.scale
+        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+
+    def __call__(self, clips: np.ndarray, k: int | None = None) -> np.ndarray:
+        """(n, dim) -> (n, k), unit length."""
+        y = (self.normalise(clips) - self.centre) @ self.components[:, :k]
+        return y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-9)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays to ``path`` as safetensors."""
+        arrays = {name: np.ascontiguousarray(value) for name, value in vars(self).items()}
+        save_file(arrays, path)
+
+    @staticmethod
+    def load(path: Path) -> TeacherSpace:
+        """Read what `save` wrote."""
+        return TeacherSpace(**load_file(path))
+
+
+class SpaceError(ValueError):
+    """Embeddings that no space can be fitted on."""
+
+
+def fit_space(
+    clips: np.ndarray, tracks: np.ndarray, k: int, dims: Sequence[int] | None = None
+) -> TeacherSpace:
+    """Fit on training clips (n, dim) of the teachers, and the number of each one's track (n,).
+
+    ``dims`` are the teachers' dimensions, side by side in ``clips`` (none given: one teacher).
+    Every teacher counts as much as another, whatever its scale and its size.
+
+    Principal components alone would keep what moves most, be it between tracks or within one.
+    What differs between the clips of one track says little of how the track feels, so these
+    directions are shrunk first: by the within-track covariance to the power ``-SHRINK / 2``, in
+    the manner of within-class covariance normalisation (A. Hatch et al., 2006), but not all the
+    way: fully whitened, small directions drown the teacher's geometry.
+
+    Raises SpaceError where a teacher never changes, or there are too few clips or dimensions.
+    """
+    clips = clips.astype(np.float32)
+    dims = dims or [clips.shape[1]]
+    mean = clips.mean(axis=0)
+    scales = [_scale(part.std(axis=0)) for part in np.split(clips, np.cumsum(dims)[:-1], axis=1)]
+    living = [int(np.isfinite(scale).sum()) for scale in scales]
+    # the squared length of a clip is shared equally by the teachers; one alone is left as it is
+    share = sum(living) / len(living)
+    scale = np.concatenate([s / np.sqrt(share / n) for s, n in zip(scales, living, strict=True)])
+    whole = TeacherSpace(mean, scale.astype(np.float32), np.zeros_like(mean), np.eye(0))
+    x = whole.normalise(clips)
+    centre = x.mean(axis=0)
+    rough = _principal(x - centre, min(ROUGH, len(x) - 1, x.shape[1]))
+    y = (x - centre) @ rough
+    number = np.unique(tracks, return_inverse=True)[1]
+    counts = np.bincount(number)
+    means = np.stack([np.bincount(number, column) for column in y.T], axis=1) / counts[:, None]
+    # a long track counts as the root of its clips, as it does in training
+    scatter = (y - means[number]) / np.sqrt(counts[number])[:, None]
+    values, axes = np.linalg.eigh(scatter.T.astype(np.float64) @ scatter / len(y))
+    if len(counts) == len(y):  # no track has two clips to differ
+        values = np.ones_like(values)
+    shrunk = (axes * (values + values.mean()) ** (-SHRINK / 2)) @ axes.T
+    y = y @ shrunk
+    components = rough @ shrunk @ _principal(y - y.mean(axis=0), min(k, y.shape[1]))
+    if components.shape[1] < k:
+        raise SpaceError(
+            f"{len(clips)} clips of {clips.shape[1]} dimensions are too few for {k} components; "
+            "lower distill.components (and student.embedding_dim)"
+        )
+    return TeacherSpace(mean, scale.astype(np.float32), centre, components.astype(np.float32))
+
+
+def _scale(deviation: np.ndarray) -> np.ndarray:
+    """What to divide one teacher's dimensions by, (dim,)."""
+    if not np.any(deviation > 0):
+        raise SpaceError("a teacher says the same of every clip; is the corpus one clip?")
+    # a feature that never moves carries nothing; dividing by its rounding noise would
+    return np.where(deviation > 1e-3 * np.median(deviation[deviation > 0]), deviation, np.inf)
+
+
+def _principal(centred: np.ndarray, k: int) -> np.ndarray:
+    """The k principal axes of (n, dim), most important first: (dim, k)."""
+    _, axes = np.linalg.eigh(np.cov(centred.T, dtype=np.float64))
+    return np.ascontiguousarray(axes[:, ::-1][:, :k])

@@ -1,0 +1,75 @@
+"""Teachers: pretrained encoders behind one small interface, windows of audio in, embeddings out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from distill import musicnn
+from distill.clap import Clap
+from distill.config import TeacherConfig
+from distill.mert import Mert
+from distill.pretrained import TeacherError
+
+__all__ = ["Clap", "Mert", "Musicnn", "Teacher", "TeacherError", "load_teacher"]
+
+
+class Teacher(Protocol):
+    """What the cache needs to know of a teacher, and what the model card says of it."""
+
+    name: str
+    revision: str
+    licence: str
+    sample_rate: int  # Hz
+    window: int  # samples that one embedding hears
+    dim: int  # of one embedding
+
+    def key(self) -> dict[str, Any]:
+        """What the embeddings depend on: name, revision, layers, window."""
+        ...
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """(batch, window) samples, about -1 to 1 -> (batch, dim) float32, on the CPU."""
+        ...
+
+
+class Musicnn:
+    """MSD_musicnn: the mid-end's 753 features, their maximum and mean over a 3 s patch."""
+
+    name = "MSD_musicnn"
+    revision = musicnn.WHEEL_SHA256[:16]
+    licence = "ISC"
+    sample_rate = musicnn.SAMPLE_RATE
+    window = musicnn.PATCH_SAMPLES - 1  # frames are centred: 187 of them
+    dim = 2 * musicnn.FRAME_DIM
+
+    def __init__(self, config: TeacherConfig, device: torch.device = musicnn.CPU):
+        if config.layers:
+            raise TeacherError(f"musicnn takes no layers, got {list(config.layers)}")
+        self.device = device
+        self.network = musicnn.load_network(Path(config.path or "data/teacher"), device)
+
+    def key(self) -> dict[str, Any]:
+        """What the embeddings depend on."""
+        return {"name": self.name, "revision": self.revision, "window": self.window}
+
+    @torch.inference_mode()
+    def __call__(self, windows: Tensor) -> Tensor:
+        """(batch, window) samples -> (batch, 1506) float32, on the CPU."""
+        log_mel = musicnn.log_mel(windows.to(self.device))
+        return self.network.pool(self.network.frames(log_mel)).cpu()
+
+
+def load_teacher(config: TeacherConfig, device: torch.device = musicnn.CPU) -> Teacher:
+    """The teacher that ``config`` names, on ``device``. Raises TeacherError if it cannot be had."""
+    known: dict[str, type[Musicnn] | type[Mert] | type[Clap]] = {
+        "musicnn": Musicnn,
+        "mert": Mert,
+        "clap": Clap,
+    }
+    if config.name not in known:
+        raise TeacherError(f"unknown teacher {config.name}; known: {', '.join(known)}")
+    return known[config.name](config, device)

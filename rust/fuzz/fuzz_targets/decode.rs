@@ -1,0 +1,14 @@
+//! Any bytes: samples or an error, never a crash, never a hang.
+//!
+//! In `rust/`: `cargo +nightly fuzz run decode -- -timeout=20 -rss_limit_mb=1024`. Seeds: put
+//! short songs of every format into `fuzz/corpus/decode`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    // A decoder's panic is contained by the library; here it must show.
+    if let Err(error) = feelprint::decode::decode_bytes(bytes.to_vec()) {
+        assert!(!error.to_string().contains("panicked"), "{error}");
+    }
+});

@@ -1,0 +1,116 @@
+//! `bench`: what the model, the files and the search cost on this machine, on one thread.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use feelprint::neighbours::Neighbours;
+use feelprint::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, ModelConfig, SAMPLE_RATE};
+use serde_json::{Value, json};
+
+use crate::output::Output;
+
+/// Songs that the search is timed on.
+const SONGS: usize = 1_000_000;
+
+/// Measures, and prints the median and the least of `repeat` runs of each.
+pub fn bench(
+    config: &ModelConfig,
+    files: &[PathBuf],
+    seconds: &[u32],
+    repeat: usize,
+    output: &mut Output,
+) -> Result<()> {
+    let load = times(repeat, || AudioEmbeddingModel::load(config).map(drop))?;
+    line("load", 0.0, &load, output)?;
+    let model = AudioEmbeddingModel::load(config)?;
+    for &length_s in seconds {
+        let audio = noise((length_s * SAMPLE_RATE) as usize);
+        let run = times(repeat, || {
+            let mut stream = model.stream();
+            stream.push(&audio)?;
+            stream.finish().map(drop)
+        })?;
+        line(&format!("model, {length_s} s"), f64::from(length_s), &run, output)?;
+    }
+    for path in files {
+        let mut stages = [(); 4].map(|()| Vec::new());
+        let mut duration_s = 0.0;
+        for _ in 0..repeat {
+            let song = model.embed_file(path)?;
+            duration_s = song.duration().as_secs_f64();
+            let times = song.times();
+            for (stage, time) in stages.iter_mut().zip(times) {
+                stage.push(time);
+            }
+            stages[3].push(times.iter().sum());
+        }
+        let name = path.display();
+        for (stage, times) in ["decode", "resample", "embed", "all"].iter().zip(&stages) {
+            line(&format!("{stage}, {name}"), duration_s, times, output)?;
+        }
+    }
+    if files.is_empty() {
+        let neighbours: Neighbours = noise(SONGS * DIM_EMBEDDING)
+            .chunks_exact(DIM_EMBEDDING)
+            .map(|values| Embedding(values.try_into().expect("the chunks' length")))
+            .collect();
+        let to = neighbours.get(0).expect("the list is not empty");
+        let search = times(repeat, || {
+            std::hint::black_box(neighbours.nearest(&to, 10));
+            Ok(())
+        })?;
+        line(&format!("nearest of {SONGS}"), 0.0, &search, output)?;
+    }
+    if let Some(kib) = peak_memory_kib() {
+        let value = json!({ "what": "peak memory", "mib": kib / 1024 });
+        output.print(&value, &format!("{:<40} {:>9} MiB", "peak memory", kib / 1024))?;
+    }
+    Ok(())
+}
+
+fn times(
+    repeat: usize,
+    mut run: impl FnMut() -> feelprint::Result<()>,
+) -> feelprint::Result<Vec<Duration>> {
+    let timed = |_| {
+        let start = Instant::now();
+        run()?;
+        Ok(start.elapsed())
+    };
+    (0..repeat).map(timed).collect()
+}
+
+fn line(what: &str, duration_s: f64, times: &[Duration], output: &mut Output) -> Result<()> {
+    let mut ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+    ms.sort_by(f64::total_cmp);
+    let (median, least) = (ms[ms.len() / 2], ms[0]);
+    let mut value = json!({ "what": what, "median_ms": median, "least_ms": least });
+    let mut text = format!("{what:<40} {median:>9.2} ms (least {least:.2})");
+    if duration_s > 0.0 {
+        let percent = median / duration_s / 10.0;
+        value["duration_s"] = Value::from(duration_s);
+        value["percent_of_duration"] = Value::from(percent);
+        text += &format!("  {percent:.4} % of the duration");
+    }
+    output.print(&value, &text)
+}
+
+/// Noise from -1 to 1, always the same: the generator of G. Marsaglia, "Xorshift RNGs", 2003.
+fn noise(samples: usize) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    };
+    (0..samples).map(|_| next()).collect()
+}
+
+/// The most memory that the process had at any time, where the system tells.
+fn peak_memory_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}

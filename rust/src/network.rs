@@ -1,0 +1,254 @@
+//! The ONNX file, cut into an encoder of windows and a head that pools them.
+//!
+//! One file holds both parts. The cut lets audio of any length stream through the encoder in
+//! chunks of [`WINDOWS_PER_RUN`] windows; of each window only its token is kept, and the head
+//! reads all tokens at the end. Windows do not see each other before the head, so that this is
+//! the whole graph's result.
+
+use std::collections::HashSet;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use tract_onnx::Onnx;
+use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
+use tract_onnx::prelude::*;
+
+use crate::SAMPLE_RATE;
+use crate::embeddings::DIM_EMBEDDING;
+use crate::error::{Error, Result};
+
+/// Windows that the encoder takes at a time. More are slower: what one layer hands to the next
+/// then outgrows the processor's caches.
+pub(crate) const WINDOWS_PER_RUN: usize = 2;
+
+/// A loaded model. Running it needs no exclusive access.
+#[derive(Debug)]
+pub(crate) struct Network {
+    encoder: Arc<TypedRunnableModel>,
+    head: Arc<TypedRunnableModel>,
+    /// Samples in a window.
+    pub(crate) window: usize,
+    /// Values in a window's token.
+    pub(crate) dim: usize,
+    /// `feelprint.version` of the file, and the first 12 hexadecimal digits of its BLAKE3 hash.
+    pub(crate) version: String,
+}
+
+impl Network {
+    /// Reads an ONNX file of the feelprint contract.
+    pub(crate) fn from_onnx(bytes: &[u8]) -> Result<Self> {
+        let onnx = tract_onnx::onnx();
+        let proto = onnx
+            .proto_model_for_read(&mut Cursor::new(bytes))
+            .map_err(|error| Error::model(format!("not an ONNX file: {error}")))?;
+        let property = |key: &str| {
+            let found = proto.metadata_props.iter().find(|entry| entry.key == key);
+            found.map(|entry| entry.value.clone()).ok_or_else(|| {
+                Error::model(format!(
+                    "the ONNX metadata has no {key}: not a feelprint model (export one with \
+                     distill/run.py)"
+                ))
+            })
+        };
+        let number = |key: &str| -> Result<usize> {
+            let text = property(key)?;
+            text.parse().ok().filter(|&value| value > 0).ok_or_else(|| {
+                Error::model(format!("the ONNX metadata's {key} is {text:?}, not a count"))
+            })
+        };
+        let window = number("feelprint.window")?;
+        let sample_rate = number("feelprint.sample_rate")?;
+        if sample_rate != SAMPLE_RATE as usize {
+            return Err(Error::model(format!(
+                "the model wants audio at {sample_rate} Hz; this crate makes {SAMPLE_RATE} Hz"
+            )));
+        }
+        let hash = blake3::hash(bytes).to_hex();
+        let version = format!("{}-{}", property("feelprint.version")?, &hash[..12]);
+
+        let samples = (WINDOWS_PER_RUN * window) as i64;
+        let encoder = part(&proto, &["audio"], &["tokens", "audible"])?;
+        let encoder = runnable(&onnx, &encoder, |_| vec![f32::fact([1, samples])])?;
+        let shape = &encoder.model().output_fact(0).map_err(tract_error)?.shape;
+        let dim = match shape.as_concrete() {
+            Some([1, WINDOWS_PER_RUN, dim]) => *dim,
+            _ => {
+                return Err(Error::model(format!(
+                    "`tokens` of {samples} samples is {shape:?}, expected \
+                     (1, {WINDOWS_PER_RUN}, dim)"
+                )));
+            }
+        };
+        let head = part(&proto, &["tokens", "audible"], &["embedding", "attention"])?;
+        let head = runnable(&onnx, &head, |symbols| {
+            let windows: TDim = symbols.sym("windows").into();
+            let (one, dim) = (TDim::from(1), TDim::from(dim));
+            vec![f32::fact(&[one.clone(), windows.clone(), dim]), f32::fact(&[one, windows])]
+        })?;
+        Ok(Self { encoder, head, window, dim, version })
+    }
+
+    /// Tokens and audibility of `WINDOWS_PER_RUN` windows.
+    ///
+    /// `audio`: `WINDOWS_PER_RUN * window` samples. The tokens are (windows, dim), row by row;
+    /// audible (windows) is 1 where the window holds any sound, else 0.
+    pub(crate) fn encode(&self, audio: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
+        let audio = Tensor::from_shape(&[1, audio.len()], audio).map_err(tract_error)?;
+        let outputs = self.encoder.run(tvec![audio.into()]).map_err(tract_error)?;
+        Ok((floats(&outputs[0])?, floats(&outputs[1])?))
+    }
+
+    /// The embedding of a song's windows, and the attention that weighed them.
+    ///
+    /// `tokens`: (windows, dim); `audible`: (windows). The attention is (queries, windows), row
+    /// by row; each row sums to one.
+    pub(crate) fn pool(
+        &self,
+        tokens: &[f32],
+        audible: &[f32],
+    ) -> Result<([f32; DIM_EMBEDDING], Vec<f32>)> {
+        let windows = audible.len();
+        let tokens = Tensor::from_shape(&[1, windows, self.dim], tokens).map_err(tract_error)?;
+        let audible = Tensor::from_shape(&[1, windows], audible).map_err(tract_error)?;
+        let outputs = self.head.run(tvec![tokens.into(), audible.into()]).map_err(tract_error)?;
+        let embedding = floats(&outputs[0])?;
+        let embedding = embedding.as_slice().try_into().map_err(|_| {
+            Error::model(format!(
+                "`embedding` has {} values, expected {DIM_EMBEDDING}",
+                embedding.len()
+            ))
+        })?;
+        Ok((embedding, floats(&outputs[1])?))
+    }
+}
+
+/// The part of a graph that computes `outputs` from `inputs`, as a graph of its own.
+fn part(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<ModelProto> {
+    let graph = model.graph.as_ref().ok_or_else(|| Error::model("the ONNX file has no graph"))?;
+    // Walk from the outputs back to the inputs. Nodes stand in topological order.
+    let mut wanted: HashSet<&str> = outputs.iter().copied().collect();
+    let mut nodes = Vec::new();
+    for node in graph.node.iter().rev() {
+        if node.output.iter().any(|name| wanted.contains(name.as_str())) {
+            for name in &node.output {
+                wanted.remove(name.as_str());
+            }
+            let read = node.input.iter().map(String::as_str);
+            wanted.extend(read.filter(|name| !name.is_empty() && !inputs.contains(name)));
+            nodes.push(node.clone());
+        }
+    }
+    nodes.reverse();
+    let initializer: Vec<_> =
+        graph.initializer.iter().filter(|t| wanted.remove(t.name.as_str())).cloned().collect();
+    wanted.retain(|name| !inputs.contains(name));
+    if !wanted.is_empty() {
+        let mut missing: Vec<_> = wanted.into_iter().collect();
+        missing.sort_unstable();
+        return Err(Error::model(format!(
+            "the graph cannot be cut into {inputs:?} -> {outputs:?}: {missing:?} {} not made there",
+            if missing.len() == 1 { "is" } else { "are" }
+        )));
+    }
+    let float = graph
+        .input
+        .first()
+        .and_then(|input| input.r#type.clone())
+        .ok_or_else(|| Error::model("the graph has no typed input"))?;
+    let value = |name: &&str| ValueInfoProto {
+        name: (*name).to_string(),
+        r#type: Some(float.clone()),
+        ..ValueInfoProto::default()
+    };
+    let part = GraphProto {
+        name: graph.name.clone(),
+        node: nodes,
+        initializer,
+        input: inputs.iter().map(value).collect(),
+        output: outputs.iter().map(value).collect(),
+        ..GraphProto::default()
+    };
+    Ok(ModelProto {
+        ir_version: model.ir_version,
+        opset_import: model.opset_import.clone(),
+        graph: Some(part),
+        ..ModelProto::default()
+    })
+}
+
+/// Compiles a graph for inputs of these facts.
+fn runnable(
+    onnx: &Onnx,
+    proto: &ModelProto,
+    facts: impl Fn(&SymbolScope) -> Vec<TypedFact>,
+) -> Result<Arc<TypedRunnableModel>> {
+    let compile = || -> TractResult<Arc<TypedRunnableModel>> {
+        let mut model = onnx.model_for_proto_model(proto)?;
+        for (input, fact) in facts(&model.symbols).into_iter().enumerate() {
+            model.set_input_fact(input, fact.into())?;
+        }
+        model.into_optimized()?.into_runnable()
+    };
+    compile().map_err(|error| Error::model(format!("cannot run the model: {error:#}")))
+}
+
+fn floats(value: &TValue) -> Result<Vec<f32>> {
+    let view = value.try_as_plain_ram().map_err(tract_error)?;
+    Ok(view.as_slice::<f32>().map_err(tract_error)?.to_vec())
+}
+
+fn tract_error(error: TractError) -> Error {
+    Error::model(format!("running the model failed: {error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals;
+
+    fn bundled() -> Vec<u8> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/feelprint.onnx");
+        std::fs::read(path).unwrap()
+    }
+
+    fn proto() -> ModelProto {
+        tract_onnx::onnx().proto_model_for_read(&mut Cursor::new(bundled())).unwrap()
+    }
+
+    /// The front end alone, against PyTorch's: the graph is cut after its logarithm.
+    #[test]
+    fn the_log_mel_is_pythons() {
+        let proto = proto();
+        let nodes = &proto.graph.as_ref().unwrap().node;
+        let log = nodes.iter().find(|node| node.op_type == "Log").unwrap().output[0].clone();
+        let front_end = part(&proto, &["audio"], &[&log]).unwrap();
+        let network = Network::from_onnx(&bundled()).unwrap();
+        let fact = f32::fact([1, network.window]);
+        let front_end = runnable(&tract_onnx::onnx(), &front_end, |_| vec![fact.clone()]).unwrap();
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/reference/vectors.json")).unwrap();
+        let mut compared = 0;
+        for case in vectors["cases"].as_array().unwrap() {
+            let Some(want) = case["last_log_mel"].as_array() else { continue };
+            let name = case["name"].as_str().unwrap();
+            let samples = signals::signal(name, network.window);
+            let mut window = samples.chunks(network.window).last().unwrap().to_vec();
+            window.resize(network.window, 0.0);
+            let input = Tensor::from_shape(&[1, network.window], &window).unwrap();
+            let got = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
+            assert_eq!(got.len(), want.len(), "{name}");
+            for (got, want) in got.iter().zip(want) {
+                // The vectors are rounded to four digits.
+                assert!((f64::from(*got) - want.as_f64().unwrap()).abs() < 2e-3, "{name}");
+            }
+            compared += 1;
+        }
+        assert!(compared >= 7);
+    }
+
+    #[test]
+    fn a_graph_that_cannot_be_cut_is_refused() {
+        let error = part(&proto(), &["tokens"], &["embedding"]).unwrap_err();
+        assert!(error.is_model() && error.to_string().contains("audio"), "{error}");
+    }
+}

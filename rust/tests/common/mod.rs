@@ -1,0 +1,111 @@
+//! What several tests share.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub mod signals;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A new folder, removed at the end of the test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left is in the build folder, where it harms nothing.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs ffmpeg. It must be installed: a test of formats that runs without files tests nothing.
+pub fn ffmpeg(arguments: &[&str], to: &Path) -> PathBuf {
+    let done = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-y", "-threads", "1"])
+        .args(arguments)
+        .arg(to)
+        .output()
+        .expect("these tests make their files with ffmpeg: install it (apt-get install ffmpeg)");
+    let problem = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "ffmpeg {arguments:?} {}: {problem}", to.display());
+    to.to_path_buf()
+}
+
+/// Writes 16-bit PCM as a WAV file. `channels` have the same length, samples from -1 to 1.
+pub fn write_wav(path: &Path, rate: u32, channels: &[Vec<f32>]) {
+    let count = channels.len() as u16;
+    let data_bytes = (channels[0].len() * channels.len() * 2) as u32;
+    let mut bytes = Vec::new();
+    bytes.extend(b"RIFF");
+    bytes.extend((36 + data_bytes).to_le_bytes());
+    bytes.extend(b"WAVEfmt ");
+    bytes.extend(16_u32.to_le_bytes());
+    bytes.extend(1_u16.to_le_bytes());
+    bytes.extend(count.to_le_bytes());
+    bytes.extend(rate.to_le_bytes());
+    bytes.extend((rate * u32::from(count) * 2).to_le_bytes());
+    bytes.extend((count * 2).to_le_bytes());
+    bytes.extend(16_u16.to_le_bytes());
+    bytes.extend(b"data");
+    bytes.extend(data_bytes.to_le_bytes());
+    for frame in 0..channels[0].len() {
+        for channel in channels {
+            bytes.extend(((channel[frame] * 32_767.0) as i16).to_le_bytes());
+        }
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A tone of `seconds`, from -1/2 to 1/2.
+pub fn tone(hz: f32, rate: u32, seconds: f32) -> Vec<f32> {
+    let samples = (rate as f32 * seconds) as usize;
+    let step = std::f64::consts::TAU * f64::from(hz) / f64::from(rate);
+    (0..samples).map(|i| ((i as f64 * step).sin() * 0.5) as f32).collect()
+}
+
+/// A short piece of "music": chords with a beat, different for each `seed`.
+pub fn piece(seed: u32, rate: u32, seconds: f32) -> Vec<f32> {
+    let root = 110.0 * 1.19_f32.powi((seed * 7 % 11) as i32);
+    let notes: Vec<_> =
+        [1.0, 1.26, 1.5, 2.0].iter().map(|interval| tone(root * interval, rate, seconds)).collect();
+    let beat = rate as usize / (2 + seed as usize % 3);
+    (0..notes[0].len())
+        .map(|i| {
+            let loudness = 1.0 - (i % beat) as f32 / beat as f32;
+            notes.iter().map(|note| note[i]).sum::<f32>() / 4.0 * loudness
+        })
+        .collect()
+}
+
+/// Runs the command `feelprint` with an index of its own.
+pub fn feelprint(index: &Path, arguments: &[&str]) -> Output {
+    command(index, arguments).output().unwrap()
+}
+
+/// The command `feelprint` with an index of its own, not yet started.
+pub fn command(index: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_feelprint"));
+    command.args(arguments).arg("--index").arg(index);
+    command
+}
+
+/// What a command printed, line by line, as JSON.
+pub fn json_lines(output: &Output) -> Vec<serde_json::Value> {
+    let problem = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines = text.lines().map(serde_json::from_str);
+    lines.map(|value| value.unwrap_or_else(|_| panic!("{text}\n{problem}"))).collect()
+}

@@ -1,0 +1,126 @@
+//! Damaged files: a result or an error, never a panic, never a hang.
+//!
+//! `PROPTEST_CASES=20000 cargo test --release --test damage` looks longer; `fuzz/` looks deeper.
+
+mod common;
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use common::{Folder, ffmpeg, piece, write_wav};
+use feelprint::decode::decode_bytes;
+use proptest::prelude::*;
+
+/// How long one small damaged file may take, on a busy machine too.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A second of music in each format.
+fn files() -> &'static [(String, Vec<u8>)] {
+    static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let folder = Folder::new();
+        let wav = folder.path().join("song.wav");
+        write_wav(&wav, 44_100, &[piece(1, 44_100, 1.0), piece(2, 44_100, 1.0)]);
+        let input = wav.to_str().unwrap();
+        let formats: [(&str, &[&str]); 9] = [
+            ("a.mp3", &[]),
+            ("a.ogg", &["-c:a", "libvorbis"]),
+            ("a.opus", &[]),
+            ("a.flac", &[]),
+            ("a.wav", &[]),
+            ("a.aiff", &[]),
+            ("aac.m4a", &["-c:a", "aac"]),
+            ("alac.m4a", &["-c:a", "alac"]),
+            ("adpcm.wav", &["-c:a", "adpcm_ms"]),
+        ];
+        let made = |(name, codec): (&str, &[&str])| {
+            let file = ffmpeg(&[&["-i", input], codec].concat(), &folder.path().join(name));
+            (name.to_string(), std::fs::read(file).unwrap())
+        };
+        formats.into_iter().map(made).collect()
+    })
+}
+
+/// One thing that happens to a file.
+#[derive(Debug, Clone)]
+enum Damage {
+    Cut(prop::sample::Index),
+    Flip(prop::sample::Index, u8),
+    /// In the first bytes, where the headers are.
+    FlipHeader(u16, u8),
+    Fill(prop::sample::Index, u16, u8),
+    Remove(prop::sample::Index, u16),
+    Repeat(prop::sample::Index, u16),
+    Append(Vec<u8>),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        at().prop_map(Damage::Cut),
+        (at(), 1_u8..).prop_map(|(at, bits)| Damage::Flip(at, bits)),
+        (0_u16..600, 1_u8..).prop_map(|(at, bits)| Damage::FlipHeader(at, bits)),
+        (at(), 1_u16..3_000, any::<u8>()).prop_map(|(at, n, byte)| Damage::Fill(at, n, byte)),
+        (at(), 1_u16..3_000).prop_map(|(at, n)| Damage::Remove(at, n)),
+        (at(), 1_u16..3_000).prop_map(|(at, n)| Damage::Repeat(at, n)),
+        prop::collection::vec(any::<u8>(), 1..500).prop_map(Damage::Append),
+    ]
+}
+
+fn apply(bytes: &mut Vec<u8>, damage: &Damage) {
+    if bytes.is_empty() {
+        return;
+    }
+    let len = bytes.len();
+    let end = |from: usize, n: u16| (from + usize::from(n)).min(len);
+    match damage {
+        Damage::Cut(at) => bytes.truncate(at.index(len)),
+        Damage::Flip(at, bits) => bytes[at.index(len)] ^= bits,
+        Damage::FlipHeader(at, bits) => bytes[usize::from(*at).min(len - 1)] ^= bits,
+        Damage::Fill(at, n, byte) => bytes[at.index(len)..end(at.index(len), *n)].fill(*byte),
+        Damage::Remove(at, n) => drop(bytes.drain(at.index(len)..end(at.index(len), *n))),
+        Damage::Repeat(at, n) => {
+            let part = bytes[at.index(len)..end(at.index(len), *n)].to_vec();
+            bytes.splice(at.index(len)..at.index(len), part);
+        }
+        Damage::Append(more) => bytes.extend(more),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400),
+        failure_persistence: None,
+        ..Default::default()
+    })]
+
+    #[test]
+    fn a_damaged_file_gives_samples_or_an_error(
+        file in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
+        let (name, whole) = &files()[file.index(files().len())];
+        let mut bytes = whole.clone();
+        for damage in &damages {
+            apply(&mut bytes, damage);
+        }
+        let start = Instant::now();
+        match decode_bytes(bytes) {
+            Ok(audio) => prop_assert!(!audio.samples.is_empty()),
+            Err(error) => {
+                let message = error.to_string();
+                prop_assert!(!message.is_empty() && !message.contains('\n'), "{}", message);
+                // A decoder that panics is contained, and still worth knowing of.
+                if message.contains("panicked") {
+                    eprintln!("{name}: {message}");
+                }
+            }
+        }
+        prop_assert!(start.elapsed() < LONG, "{} took {:?}", name, start.elapsed());
+    }
+
+    #[test]
+    fn random_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+        prop_assert!(decode_bytes(bytes).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! The index follows its folder, survives kills, and keeps versions apart.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{Folder, command, feelprint, json_lines, piece, write_wav};
+use serde_json::Value;
+
+fn music(songs: u32) -> (Folder, PathBuf, PathBuf) {
+    let folder = Folder::new();
+    let music = folder.path().join("music");
+    std::fs::create_dir(&music).unwrap();
+    for song in 0..songs {
+        let piece = piece(song, 22_050, 2.0 + song as f32 / 100.0);
+        write_wav(&music.join(format!("{song:03}.wav")), 22_050, &[piece]);
+    }
+    let index = folder.path().join("index.sqlite");
+    (folder, music, index)
+}
+
+/// Indexes the folder, and returns the counts.
+fn index(index: &Path, music: &Path) -> Value {
+    let output = feelprint(index, &["index", music.to_str().unwrap(), "--json"]);
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{problem}");
+    json_lines(&output).remove(0)
+}
+
+/// Path, hash and embedding of every row.
+type Rows = BTreeMap<String, (Vec<u8>, Option<Vec<u8>>)>;
+
+fn rows(index: &Path) -> Rows {
+    let db = rusqlite::Connection::open(index).unwrap();
+    let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+    let mut statement = db.prepare("SELECT path, hash, embedding FROM songs").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))));
+    let mut all = Rows::new();
+    for row in rows.unwrap() {
+        let (path, found) = row.unwrap();
+        assert!(all.insert(path, found).is_none(), "two rows of one file");
+    }
+    all
+}
+
+fn assert_counts(counts: &Value, expected: &[(&str, u64)]) {
+    let names = ["unchanged", "analysed", "recognised", "removed", "unreadable", "failed"];
+    for name in names {
+        let want = expected.iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| *count);
+        assert_eq!(counts[name].as_u64().unwrap(), want, "{name} of {counts}");
+    }
+}
+
+#[test]
+fn the_index_follows_the_folder() {
+    let (_folder, music, path) = music(5);
+    assert_counts(&index(&path, &music), &[("analysed", 5)]);
+    assert_counts(&index(&path, &music), &[("unchanged", 5)]);
+    let before = rows(&path);
+    assert_eq!(before.len(), 5);
+
+    // Renamed: recognised by the content. Removed: gone. New and bad files: heard.
+    std::fs::create_dir(music.join("sub")).unwrap();
+    std::fs::rename(music.join("000.wav"), music.join("sub/renamed.wav")).unwrap();
+    std::fs::remove_file(music.join("001.wav")).unwrap();
+    write_wav(&music.join("new.wav"), 22_050, &[piece(40, 22_050, 2.0)]);
+    std::fs::write(music.join("bad.mp3"), "no music").unwrap();
+    std::fs::write(music.join("cover.jpg"), "not looked at").unwrap();
+    let counts = index(&path, &music);
+    let expected =
+        [("unchanged", 3), ("analysed", 2), ("recognised", 1), ("removed", 2), ("failed", 1)];
+    assert_counts(&counts, &expected);
+    // The bad file is remembered, and not tried again.
+    assert_counts(&index(&path, &music), &[("unchanged", 6)]);
+
+    // Changed: the content is heard anew, and the old row overwritten.
+    write_wav(&music.join("002.wav"), 22_050, &[piece(41, 22_050, 2.5)]);
+    assert_counts(&index(&path, &music), &[("unchanged", 5), ("analysed", 1)]);
+    let after = rows(&path);
+    let name = |name: &str| music.canonicalize().unwrap().join(name).to_str().unwrap().to_string();
+    assert_ne!(after[&name("002.wav")], before[&name("002.wav")]);
+    assert_eq!(after[&name("sub/renamed.wav")], before[&name("000.wav")]);
+    assert_eq!(after[&name("bad.mp3")].1, None);
+    assert!(!after.contains_key(&name("001.wav")));
+
+    // Touched, but the same: the content says so.
+    let touched = std::fs::File::options().append(true).open(music.join("003.wav")).unwrap();
+    touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert_counts(&index(&path, &music), &[("unchanged", 5), ("recognised", 1)]);
+    assert_eq!(rows(&path), after);
+}
+
+#[test]
+fn a_swap_of_names_is_followed() {
+    let (_folder, music, path) = music(2);
+    index(&path, &music);
+    let before = rows(&path);
+    let old = music.join("old.wav");
+    std::fs::rename(music.join("000.wav"), &old).unwrap();
+    std::fs::rename(music.join("001.wav"), music.join("000.wav")).unwrap();
+    std::fs::rename(&old, music.join("001.wav")).unwrap();
+    index(&path, &music);
+    let after = rows(&path);
+    let name = |name: &str| music.canonicalize().unwrap().join(name).to_str().unwrap().to_string();
+    assert_eq!(after[&name("000.wav")], before[&name("001.wav")]);
+    assert_eq!(after[&name("001.wav")], before[&name("000.wav")]);
+}
+
+#[test]
+fn two_folders_share_an_index_and_one_is_updated_alone() {
+    let (folder, music, path) = music(2);
+    let other = folder.path().join("music and more");
+    std::fs::create_dir(&other).unwrap();
+    write_wav(&other.join("a.wav"), 22_050, &[piece(50, 22_050, 2.0)]);
+    index(&path, &music);
+    assert_counts(&index(&path, &other), &[("analysed", 1)]);
+    assert_counts(&index(&path, &music), &[("unchanged", 2)]);
+    assert_eq!(rows(&path).len(), 3);
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_and_doubles_nothing() {
+    let (_folder, music, path) = music(60);
+    let (_other_folder, _, whole) = self::music(0);
+    index(&whole, &music);
+    let want = rows(&whole);
+    assert_eq!(want.len(), 60);
+
+    let mut kept = 0;
+    for round in 0..12_u64 {
+        let arguments = ["index", music.to_str().unwrap()];
+        let mut child =
+            command(&path, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // From before the file is made to somewhere in the middle.
+        std::thread::sleep(Duration::from_millis(round * round * 5 % 400));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if path.exists() && std::fs::metadata(&path).unwrap().len() > 0 {
+            let db = rusqlite::Connection::open(&path).unwrap();
+            let tables: i64 =
+                db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+            if tables > 0 {
+                let now = rows(&path);
+                assert!(now.len() >= kept, "{} rows, and there were {kept}", now.len());
+                assert!(now.iter().all(|(path, found)| want[path] == *found));
+                kept = now.len();
+            }
+        }
+    }
+    let counts = index(&path, &music);
+    assert_eq!(counts["unchanged"].as_u64().unwrap() as usize, kept);
+    assert_eq!(counts["analysed"].as_u64().unwrap() as usize, 60 - kept);
+    assert_eq!(rows(&path), want);
+}
+
+#[test]
+fn two_versions_in_one_index_refuse_to_mix() {
+    let (folder, music, path) = music(3);
+    index(&path, &music);
+    // Another model: the same network under another version.
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
+    let mut bytes = std::fs::read(bundled).unwrap();
+    let key = b"feelprint.version\x12";
+    let at = bytes.windows(key.len()).position(|bytes| bytes == key).unwrap() + key.len() + 1;
+    bytes[at] = b'9';
+    let model = folder.path().join("other.onnx");
+    std::fs::write(&model, bytes).unwrap();
+    let model = model.to_str().unwrap();
+
+    let song = music.join("000.wav");
+    let song = song.to_str().unwrap();
+    for arguments in [vec!["similar", song], vec!["playlist", song], vec!["duplicates"]] {
+        let output = feelprint(&path, &[&arguments[..], &["--model", model]].concat());
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(problem.contains("two versions cannot be compared"), "{problem}");
+        assert!(problem.contains("feelprint index"), "{problem}");
+        assert_eq!(problem.lines().count(), 1);
+    }
+
+    // A new song under the other model: then no model can compare all.
+    write_wav(&music.join("new.wav"), 22_050, &[piece(9, 22_050, 2.0)]);
+    let sub = music.join("sub");
+    std::fs::create_dir(&sub).unwrap();
+    std::fs::rename(music.join("new.wav"), sub.join("new.wav")).unwrap();
+    let output = feelprint(&path, &["index", sub.to_str().unwrap(), "--model", model]);
+    assert!(output.status.success());
+    assert!(!feelprint(&path, &["similar", song]).status.success());
+    assert!(!feelprint(&path, &["similar", song, "--model", model]).status.success());
+
+    // Indexing all of it with one model mends it, without hearing what is of that model.
+    let output = feelprint(&path, &["index", music.to_str().unwrap(), "--model", model, "--json"]);
+    assert_counts(&json_lines(&output)[0], &[("unchanged", 1), ("analysed", 3)]);
+    assert!(feelprint(&path, &["similar", song, "--model", model]).status.success());
+}

@@ -1,0 +1,118 @@
+"""Write the reference vectors that the crate's tests assert: rust/tests/reference/vectors.json.
+
+Run it again whenever rust/models/feelprint.onnx has changed:
+
+    .venv/bin/python rust/tests/make_reference.py
+
+The windows and the log-mel are PyTorch's, by the ``student`` in rust/models; the tokens, the
+attention and the embedding are onnxruntime's, of the ONNX file there. Signals are made of
+integers over powers of two, so that Rust makes the very same samples
+(rust/tests/common/signals.rs).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from student import Feelprint
+
+RUST = Path(__file__).resolve().parent.parent
+MODEL = RUST / "models" / "feelprint.onnx"
+VECTORS = RUST / "tests" / "reference" / "vectors.json"
+WINDOW = 22_528
+
+
+def noise(samples: int) -> np.ndarray:
+    """Noise from -1/4 to 1/4 in steps of 2^-25 (samples,), by Marsaglia's xorshift64."""
+    state, mask = 0x9E3779B97F4A7C15, (1 << 64) - 1
+    values = np.empty(samples)
+    for i in range(samples):
+        state ^= (state << 13) & mask
+        state ^= state >> 7
+        state ^= (state << 17) & mask
+        values[i] = (state >> 40) - (1 << 23)
+    return (values / (1 << 25)).astype(np.float32)
+
+
+def chirp_saw(samples: int) -> np.ndarray:
+    """A sawtooth from -1/8 to 1/8 whose pitch rises from 86 Hz by 21 Hz a second (samples,)."""
+    i = np.arange(samples, dtype=np.int64)
+    phase = (i * 256 + (i * i >> 11) * 3) % (1 << 16)
+    return ((phase - (1 << 15)) / (1 << 18)).astype(np.float32)
+
+
+def signals() -> dict[str, np.ndarray]:
+    """The signals by name, each (samples,) float32."""
+    return {
+        "one_sample": noise(1),
+        "short": chirp_saw(2_047),
+        "one_window": noise(WINDOW),
+        "one_window_and_a_sample": chirp_saw(WINDOW + 1),
+        "three_and_a_half_windows": noise(7 * WINDOW // 2) + chirp_saw(7 * WINDOW // 2),
+        "sound_then_silence": np.concatenate([chirp_saw(WINDOW), np.zeros(2 * WINDOW, "f4")]),
+        "silence_then_sound": np.concatenate([np.zeros(WINDOW, "f4"), noise(2 * WINDOW)]),
+        "silence": np.zeros(2 * WINDOW, np.float32),
+        "twenty_windows": chirp_saw(20 * WINDOW),
+    }
+
+
+def position_sums(windows: np.ndarray) -> list[float]:
+    """For each window the sum of its samples times their places, from 1: exact in float64."""
+    return [float(w.astype(np.float64) @ np.arange(1, len(w) + 1)) for w in windows]
+
+
+def main() -> None:
+    """Write the vectors."""
+    proto = onnx.load(MODEL)
+    for name in ("tokens", "audible", "attention"):
+        proto.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    student = Feelprint.from_pretrained(str(MODEL.parent)).eval()
+    cases = []
+    for name, audio in signals().items():
+        names = ["tokens", "audible", "attention", "embedding"]
+        values = session.run(names, {"audio": audio[None]})
+        tokens, audible, attention, embedding = (value[0] for value in values)
+        with torch.inference_mode():
+            windows = student.windows(torch.from_numpy(audio[None]))[0]
+            log_mel = student.log_mel(windows)[0].numpy()
+        case = {
+            "name": name,
+            "samples": len(audio),
+            "position_sums": position_sums(windows.numpy()),
+            "audible": audible.tolist(),
+            "embedding": rounded(embedding),
+            "attention": rounded(attention),
+            "last_token": rounded(tokens[-1]),
+            # of the last window: (n_mels, window_frames), row by row
+            "last_log_mel": rounded(log_mel[-1].reshape(-1), 4) if len(log_mel) < 4 else None,
+        }
+        cases.append(case)
+    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
+    part = VECTORS.with_suffix(".part")
+    part.write_text(f'{{"model":"{fnv1a(MODEL.read_bytes())}","cases":[\n{lines}\n]}}\n')
+    os.replace(part, VECTORS)
+
+
+def fnv1a(content: bytes) -> str:
+    """The 64-bit FNV-1a hash, in hexadecimal: short enough to be made in Rust's tests too."""
+    value = 0xCBF29CE484222325
+    for byte in content:
+        value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    return f"{value:016x}"
+
+
+def rounded(values: np.ndarray, digits: int = 7) -> list:
+    """The values as nested lists, rounded: a tenth of the tolerance and less."""
+    return np.round(values.astype(np.float64), digits).tolist()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+//! The crate against the vectors that Python wrote, and against itself.
+
+mod common;
+
+use std::path::Path;
+
+use common::Folder;
+use common::signals::{chirp_saw, noise, signal};
+use feelprint::{AudioEmbeddingModel, ResampledAudio};
+use serde_json::Value;
+use tract_onnx::prelude::*;
+
+/// How far runtimes may lie apart.
+const TOLERANCE: f32 = 1e-4;
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("reference/vectors.json")).unwrap()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(floats).collect(),
+        number => vec![number.as_f64().unwrap() as f32],
+    }
+}
+
+fn audio(samples: Vec<f32>) -> ResampledAudio {
+    ResampledAudio { path: "made.wav".into(), samples }
+}
+
+fn assert_near(got: &[f32], want: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let apart = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart <= tolerance, "{what}: {apart:e} apart, at most {tolerance:e} allowed");
+}
+
+fn model() -> AudioEmbeddingModel {
+    AudioEmbeddingModel::load_default().unwrap()
+}
+
+#[test]
+fn the_vectors_are_of_the_bundled_model() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
+    let hash = std::fs::read(path).unwrap().iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    assert_eq!(
+        vectors()["model"].as_str().unwrap(),
+        format!("{hash:016x}"),
+        "rust/models/feelprint.onnx has changed: run rust/tests/make_reference.py"
+    );
+}
+
+#[test]
+fn windows_hold_the_samples_that_pythons_hold() {
+    let model = model();
+    for case in vectors()["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let samples = signal(name, model.window());
+        assert_eq!(samples.len() as u64, case["samples"].as_u64().unwrap(), "{name}");
+        // Sums in which every sample counts by its place in its window. They are exact in f64;
+        // only their way through JSON is not.
+        let sums: Vec<f64> = samples
+            .chunks(model.window())
+            .map(|window| {
+                window.iter().enumerate().map(|(i, &x)| (i + 1) as f64 * f64::from(x)).sum()
+            })
+            .collect();
+        let want: Vec<f64> = case["position_sums"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|sum| sum.as_f64().unwrap())
+            .collect();
+        assert_eq!(sums.len(), want.len(), "{name}");
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
+        assert!(sums.iter().zip(&want).all(|(&a, &b)| near(a, b)), "{name}: {sums:?} {want:?}");
+        let heard = heard(&model, &samples, samples.len());
+        assert_eq!(heard.windows(), want.len(), "{name}");
+    }
+}
+
+fn heard(model: &AudioEmbeddingModel, samples: &[f32], block: usize) -> feelprint::Heard {
+    let mut stream = model.stream();
+    for block in samples.chunks(block) {
+        stream.push(block).unwrap();
+    }
+    stream.finish().unwrap()
+}
+
+#[test]
+fn tokens_attention_and_embedding_are_those_of_onnxruntime() {
+    let model = model();
+    for case in vectors()["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let heard = heard(&model, &signal(name, model.window()), usize::MAX);
+        let token = heard.token(heard.windows() - 1);
+        // Tokens have no unit length: what counts is how far they are off beside their size.
+        let want = floats(&case["last_token"]);
+        let size = want.iter().fold(1.0_f32, |size, value| size.max(value.abs()));
+        assert_near(token, &want, TOLERANCE * size, &format!("{name}: last token"));
+        let rows: Vec<_> = case["attention"].as_array().unwrap().iter().map(floats).collect();
+        let mean: Vec<f32> = (0..heard.windows())
+            .map(|w| rows.iter().map(|row| row[w]).sum::<f32>() / rows.len() as f32)
+            .collect();
+        assert_near(&heard.attention(), &mean, TOLERANCE, &format!("{name}: attention"));
+        assert_near(
+            heard.embedding().as_slice(),
+            &floats(&case["embedding"]),
+            TOLERANCE,
+            &format!("{name}: embedding"),
+        );
+        let silent = floats(&case["audible"]).iter().all(|&audible| audible == 0.0);
+        assert_eq!(heard.is_silent(), silent, "{name}");
+    }
+}
+
+#[test]
+fn embeddings_have_unit_length() {
+    let model = model();
+    for samples in [vec![0.0; 100_000], noise(1), chirp_saw(50_000)] {
+        let embedding = model.embed(&audio(samples)).unwrap();
+        let norm = embedding.0.iter().map(|value| value * value).sum::<f32>();
+        assert!((norm - 1.0).abs() < 1e-4, "{norm}");
+    }
+}
+
+#[test]
+fn a_stream_gives_what_the_whole_graph_gives() {
+    let samples = signal("twenty_windows", 22_528);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
+    let graph = tract_onnx::onnx()
+        .model_for_path(path)
+        .unwrap()
+        .with_input_fact(0, f32::fact([1, samples.len()]).into())
+        .unwrap()
+        .into_optimized()
+        .unwrap()
+        .into_runnable()
+        .unwrap();
+    let input = Tensor::from_shape(&[1, samples.len()], &samples).unwrap();
+    let whole = graph.run(tvec![input.into()]).unwrap();
+    let whole = whole[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
+    let model = model();
+    for block in [777, 22_528, 100_000, usize::MAX] {
+        let embedding = heard(&model, &samples, block).embedding();
+        assert_near(embedding.as_slice(), &whole, TOLERANCE, &format!("blocks of {block}"));
+    }
+}
+
+#[test]
+fn the_size_of_the_blocks_changes_nothing() {
+    let model = model();
+    let samples = signal("three_and_a_half_windows", model.window());
+    let whole = heard(&model, &samples, usize::MAX);
+    for block in [1, 999, model.window(), model.window() + 1] {
+        assert_eq!(heard(&model, &samples, block).embedding(), whole.embedding(), "{block}");
+    }
+}
+
+#[test]
+fn zeros_at_the_end_change_nothing() {
+    let model = model();
+    let song = signal("three_and_a_half_windows", model.window());
+    let alone = model.embed(&audio(song.clone())).unwrap();
+    for zeros in [1, 1_000, model.window(), 30 * model.window()] {
+        let mut padded = song.clone();
+        padded.resize(song.len() + zeros, 0.0);
+        let embedding = model.embed(&audio(padded)).unwrap();
+        assert_near(embedding.as_slice(), alone.as_slice(), 1e-5, &format!("{zeros} zeros"));
+    }
+    // The test can fail: sound at the end does change it.
+    let longer = [song.clone(), noise(2 * model.window())].concat();
+    assert!(model.embed(&audio(longer)).unwrap().distance(&alone) > 1e-3);
+}
+
+#[test]
+fn a_batch_gives_what_single_songs_give() {
+    let model = model();
+    let songs = [audio(noise(60_000)), audio(chirp_saw(10)), audio(vec![0.0; 30_000])];
+    let batch = model.embed_batch(&songs).unwrap();
+    let single: Vec<_> = songs.iter().map(|song| model.embed(song).unwrap()).collect();
+    assert_eq!(batch, single);
+    assert!(model.embed_batch(&[]).unwrap().is_empty());
+}
+
+#[test]
+fn one_model_serves_many_threads() {
+    let model = model();
+    let song = audio(noise(50_000));
+    let alone = model.embed(&song).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| model.embed(&song).unwrap())).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), alone);
+        }
+    });
+}
+
+#[test]
+fn what_is_no_audio_is_refused_with_the_files_name() {
+    let model = model();
+    let refused = |samples| model.embed(&audio(samples)).unwrap_err();
+    for error in [refused(vec![]), refused(vec![0.0, f32::NAN]), refused(vec![f32::INFINITY])] {
+        assert!(error.is_audio() && !error.is_model(), "{error}");
+        assert_eq!(error.path(), Some(Path::new("made.wav")));
+        assert!(error.to_string().starts_with("made.wav: "), "{error}");
+    }
+}
+
+#[test]
+fn a_wrong_model_is_an_error_and_never_another_model() {
+    let folder = Folder::new();
+    let load = |path: &Path| {
+        let config = feelprint::ModelConfig { path: Some(path.to_path_buf()) };
+        AudioEmbeddingModel::load(&config).unwrap_err()
+    };
+    let missing = load(&folder.path().join("missing.onnx"));
+    assert_eq!(missing.io_error().unwrap().kind(), std::io::ErrorKind::NotFound);
+    assert!(missing.to_string().contains("missing.onnx"), "{missing}");
+
+    // A folder without a model names the file that was looked for.
+    assert!(load(folder.path()).to_string().contains("feelprint.onnx"));
+
+    let text = folder.path().join("text.onnx");
+    std::fs::write(&text, "this is no model").unwrap();
+    assert!(load(&text).is_model());
+
+    // An ONNX file of another kind: the metadata tells.
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
+    let mut bytes = std::fs::read(bundled).unwrap();
+    let key = b"feelprint.window";
+    let at = bytes.windows(key.len()).position(|bytes| bytes == key).unwrap();
+    bytes[at..at + key.len()].copy_from_slice(b"something.window");
+    let other = folder.path().join("other.onnx");
+    std::fs::write(&other, bytes).unwrap();
+    let error = load(&other);
+    assert!(error.is_model() && error.to_string().contains("feelprint.window"), "{error}");
+}
+
+#[test]
+fn a_folder_that_holds_the_model_is_the_model() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let model = AudioEmbeddingModel::load_from_onnx(&folder).unwrap();
+    assert_eq!(model.version(), self::model().version());
+}

@@ -1,0 +1,122 @@
+"""The student's shape, as one dataclass that refuses unknown keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_type_hints
+
+COLUMNS = 16  # samples a row in the front end's first stage: 64 bytes, one cache line
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that names an unknown key or an impossible value."""
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build the dataclass ``cls`` from ``values``; nested dataclasses from nested mappings.
+
+    Raises:
+        ConfigError: a key that ``cls`` does not have (the message lists those it has), a key
+            without a default that is missing, a value of another kind, or one that ``cls`` itself
+            refuses.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of keys, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ConfigError(
+            f"{where}: unknown key {', '.join(unknown)}; known keys: {', '.join(sorted(fields))}"
+        )
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where}: missing key {', '.join(missing)}")
+    types = get_type_hints(cls)
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        built[name] = _of_kind(types[name], value, f"{where}.{name}")
+    try:
+        return cls(**built)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _of_kind(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as the field's type ``kind`` wants it. Raises ConfigError for one of another."""
+    if isinstance(kind, type) and isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return from_mapping(kind, value, where)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_args(kind) and isinstance(value, list | tuple):  # tuple[item, ...]
+        item = get_args(kind)[0]
+        return tuple(_of_kind(item, one, f"{where}[{at}]") for at, one in enumerate(value))
+    wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if kind is float else ""
+    raise ConfigError(f"{where}: expected {wanted.get(kind, 'a list')}, got {value!r}{hint}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeelprintConfig:
+    """Shape of the front end, the window CNN and the head. Lengths are in samples or frames."""
+
+    sample_rate: int = 22_050  # Hz, MECOMP's
+    n_fft: int = 1_024  # samples a frame
+    hop_length: int = 704  # samples between frames
+    window_frames: int = 32  # frames a window: 32 hops of 704 are 22,528 samples, 1.02 s
+    n_mels: int = 64
+    f_min: float = 30.0  # Hz
+    f_max: float = 8_000.0  # Hz, what the default teacher hears
+    floor: float = 1e-6  # of the window's mean mel power; what is quieter is not heard
+    patch: int = 4  # mels and frames a patch; the first convolution sees each patch once
+    channels: tuple[int, ...] = (64, 128, 192)  # of the patches, then of stride-2 convolutions
+    dim: int = 128  # of a window token
+    queries: int = 4  # of the attention pooling
+    embedding_dim: int = 32
+    dropout: float = 0.1  # on the tokens, while training
+    batch_norm: bool = True  # False once folded into the convolutions, as in a released model
+
+    def __post_init__(self) -> None:
+        if self.hop_length % COLUMNS or self.n_fft % (2 * COLUMNS):
+            raise ConfigError(
+                f"hop_length must be a multiple of {COLUMNS} and n_fft of {2 * COLUMNS} samples, "
+                f"got {self.hop_length} and {self.n_fft}"
+            )
+        if (self.n_fft - self.hop_length) % (2 * COLUMNS):
+            raise ConfigError(
+                f"n_fft - hop_length must be a multiple of {2 * COLUMNS} samples (a window is "
+                f"padded by half of it on either side), got {self.n_fft} - {self.hop_length}"
+            )
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ConfigError(
+                f"expected 0 <= f_min < f_max <= {self.sample_rate / 2} Hz, "
+                f"got {self.f_min} and {self.f_max}"
+            )
+        if self.n_mels % self.stride or self.window_frames % self.stride:
+            raise ConfigError(
+                f"patches of {self.patch} and {len(self.channels) - 1} stride-2 convolutions need "
+                f"n_mels and window_frames to be multiples of {self.stride}, "
+                f"got {self.n_mels} and {self.window_frames}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Mels and frames that one place of the last convolution stands for."""
+        return int(self.patch * 2 ** (len(self.channels) - 1))
+
+    @property
+    def window_length(self) -> int:
+        """Samples a window: a whole number of hops and of 64-byte cache lines."""
+        return self.hop_length * self.window_frames

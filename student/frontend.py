@@ -1,0 +1,175 @@
+"""Audio to log-mel, as plain convolutions that every runtime executes fast.
+
+A DFT of ``n_fft`` samples is factorised in two (Cooley and Tukey, 1965). With the samples of a
+frame written as rows of 16, ``n = 16 r + c`` and ``R = n_fft / 16``::
+
+    X[k] = sum_c exp(-2 pi i c k / n_fft) Y_c[k mod R]
+    Y_c[q] = sum_r x[16 r + c] w[16 r + c] exp(-2 pi i r q / R)
+
+The first stage is a convolution along the rows with 16 groups (one a column c), whose stride is
+the hop: no framing operation is needed. The second is a 1 x 1 convolution with R / 2 groups (one
+a residue q; the residues above R / 2 are complex conjugates of those below).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from student.config import COLUMNS, FeelprintConfig
+
+TINY = 1e-20  # keeps the division of a silent window finite; far below any audible power
+
+
+def slaney_mel_filters(
+    sample_rate: int, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None
+) -> np.ndarray:
+    """Triangular mel filters, Slaney's scale and area norm: (n_mels, n_fft // 2 + 1), float32.
+
+    The scale is linear (200/3 Hz a mel) below 1 kHz and logarithmic (27 mels for a factor of
+    6.4) above it; each triangle is divided by half its width in Hz. Source: M. Slaney,
+    "Auditory Toolbox", 1998; the same as librosa's default.
+    """
+    linear_hz, knee_hz, log_step = 200.0 / 3, 1000.0, np.log(6.4) / 27
+    knee_mel = knee_hz / linear_hz
+
+    def to_mel(hz: float) -> float:
+        if hz < knee_hz:
+            return hz / linear_hz
+        return float(knee_mel + np.log(hz / knee_hz) / log_step)
+
+    f_max = sample_rate / 2 if f_max is None else f_max
+    mels = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
+    edges_hz = np.where(
+        mels < knee_mel, mels * linear_hz, knee_hz * np.exp(log_step * (mels - knee_mel))
+    )
+    bins_hz = np.arange(n_fft // 2 + 1) * sample_rate / n_fft
+    rising = (bins_hz - edges_hz[:-2, None]) / (edges_hz[1:-1] - edges_hz[:-2])[:, None]
+    falling = (edges_hz[2:, None] - bins_hz) / (edges_hz[2:] - edges_hz[1:-1])[:, None]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    norm = 2.0 / (edges_hz[2:] - edges_hz[:-2])
+    return (triangles * norm[:, None]).astype(np.float32)
+
+
+def hann_window(n_fft: int) -> np.ndarray:
+    """Periodic Hann window whose values sum to one, float64."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    return window / window.sum()
+
+
+class MelPower(nn.Module):
+    """Windows of audio (batch, window_length) -> mel power (batch, n_mels, window_frames).
+
+    Frame f is centred on the f-th hop of its own window; what would lie outside the window is
+    zero, so that every window stands for itself.
+    """
+
+    rows_dft: Tensor
+    columns_real: Tensor
+    columns_imaginary: Tensor
+    mel: Tensor
+
+    def __init__(self, config: FeelprintConfig):
+        super().__init__()
+        self.config = config
+        n_fft, rows = config.n_fft, config.n_fft // COLUMNS
+        top_bin = config.f_max * n_fft / config.sample_rate
+        # bands of `rows` bins each, as many as reach f_max, at most up to Nyquist
+        self.bands = min(int(np.ceil((top_bin + 1) / rows)), COLUMNS // 2)
+        self.register_buffer("rows_dft", self._rows_dft(rows), persistent=False)
+        real, imaginary, bins = self._columns_dft(rows)
+        self.register_buffer("columns_real", real, persistent=False)
+        self.register_buffer("columns_imaginary", imaginary, persistent=False)
+        filters = slaney_mel_filters(
+            config.sample_rate, n_fft, config.n_mels, config.f_min, config.f_max
+        )
+        mel = torch.from_numpy(filters[:, bins]).unsqueeze(2).contiguous()
+        self.register_buffer("mel", mel, persistent=False)
+
+    def _rows_dft(self, rows: int) -> Tensor:
+        """Weights of the first stage, (16 * rows, 1, rows): group c, then residue q, then part.
+
+        Residues 0 and R / 2 are real: they share the place of one complex residue.
+        """
+        window = hann_window(self.config.n_fft).reshape(rows, COLUMNS)  # (row, column)
+        half, r = rows // 2, np.arange(rows)
+        weights = np.zeros((COLUMNS, half, 2, rows))
+        for q in range(1, half):
+            angle = 2 * np.pi * r * q / rows
+            weights[:, q, 0] = np.cos(angle) * window.T
+            weights[:, q, 1] = -np.sin(angle) * window.T
+        weights[:, 0, 0] = window.T
+        weights[:, 0, 1] = np.cos(np.pi * r) * window.T
+        return torch.from_numpy(weights.reshape(COLUMNS * rows, 1, rows)).float()
+
+    def _columns_dft(self, rows: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Weights of the second stage for the real and imaginary parts, and the bins' order.
+
+        Group q makes the bins q + R m and R (m + 1) - q; group 0 the bins R m and R / 2 + R m.
+        """
+        half, n_fft, c = rows // 2, self.config.n_fft, np.arange(COLUMNS)
+        real = np.zeros((half, 2 * self.bands, COLUMNS, 2))
+        imaginary = np.zeros_like(real)
+        bins = np.zeros((half, 2 * self.bands), dtype=np.int64)
+        for q in range(half):
+            for m in range(self.bands):
+                below, above = (
+                    (rows * m, half + rows * m)
+                    if q == 0
+                    else (
+                        q + rows * m,
+                        rows * (m + 1) - q,
+                    )
+                )
+                for slot, (k, mirrored) in enumerate(((below, False), (above, True))):
+                    at = 2 * m + slot
+                    bins[q, at] = k
+                    cos, sin = np.cos(2 * np.pi * c * k / n_fft), np.sin(2 * np.pi * c * k / n_fft)
+                    if q == 0:  # the two real residues: 0 makes `below`, R / 2 makes `above`
+                        real[q, at, :, slot], imaginary[q, at, :, slot] = cos, -sin
+                        continue
+                    sign = -1.0 if mirrored else 1.0  # conjugate
+                    real[q, at, :, 0], real[q, at, :, 1] = cos, sign * sin
+                    imaginary[q, at, :, 0], imaginary[q, at, :, 1] = -sin, sign * cos
+        shape = (half * 2 * self.bands, 2 * COLUMNS, 1)
+        parts = [torch.from_numpy(part.reshape(shape)).float() for part in (real, imaginary)]
+        return parts[0], parts[1], bins.reshape(-1)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Windows (batch, window_length) -> mel power (batch, n_mels, window_frames)."""
+        cfg = self.config
+        rows = cfg.n_fft // COLUMNS
+        pad = (cfg.n_fft - cfg.hop_length) // 2 // COLUMNS
+        # (batch, samples) -> (batch, column, row)
+        x = windows.view(-1, cfg.window_length // COLUMNS, COLUMNS).transpose(1, 2)
+        y = nn.functional.conv1d(
+            x, self.rows_dft, stride=cfg.hop_length // COLUMNS, padding=pad, groups=COLUMNS
+        )  # (batch, column * residue * part, frame)
+        y = y.view(-1, COLUMNS, rows // 2, 2, cfg.window_frames).transpose(1, 2)
+        y = y.reshape(-1, COLUMNS * rows, cfg.window_frames)  # residue, column, part
+        real = nn.functional.conv1d(y, self.columns_real, groups=rows // 2)
+        imaginary = nn.functional.conv1d(y, self.columns_imaginary, groups=rows // 2)
+        power = real * real + imaginary * imaginary  # (batch, bin, frame), bins in their order
+        return nn.functional.conv1d(power, self.mel)
+
+
+class LogMel(nn.Module):
+    """Windows (batch, window_length) -> log-mel (batch, n_mels, window_frames), and audibility.
+
+    The mel power is divided by the window's own mean, so that a gain changes nothing, and what
+    lies more than ``floor`` below that mean is not told apart, so that neither a codec's
+    leftovers nor the dither of a recording count. ``audible`` (batch,) is 1 where any power is.
+    """
+
+    def __init__(self, config: FeelprintConfig):
+        super().__init__()
+        self.mel_power = MelPower(config)
+        self.floor = config.floor
+
+    def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (batch, window_length) -> log-mel, and audible (batch,)."""
+        power = self.mel_power(windows)
+        mean = power.mean(dim=(1, 2), keepdim=True)
+        audible = (mean > 0).to(power.dtype).view(-1)
+        return torch.log(power / mean.clamp(min=TINY) + self.floor), audible

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.pretrained import TeacherError
+from tests.tones import write_tones
+
+torch.set_num_threads(1)
+TEACHER = Path(__file__).parents[2] / "data" / "teacher"
+
+
+@pytest.fixture(scope="session")
+def wheel_folder() -> Path:
+    """Where the default teacher's wheel is. Its tests do not run without it, and say so loudly."""
+    from distill.musicnn import WHEEL_NAME
+
+    if not (TEACHER / WHEEL_NAME).is_file():
+        raise TeacherError(f"{TEACHER / WHEEL_NAME} is missing: run `make setup`, which fetches it")
+    return TEACHER
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of 24 tracks of 11 s in 8 albums, of which 2 are held out."""
+    return write_tones(tmp_path_factory.mktemp("corpora") / "tones", seconds=11.0, albums=8)

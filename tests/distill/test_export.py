@@ -1,0 +1,216 @@
+"""The exported file keeps the contract, and each check stops a run whose file does not."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from onnx.utils import Extractor
+
+from distill import export
+from distill.export import (
+    ExportError,
+    check_export,
+    needed_by,
+    run_onnxruntime,
+    run_tract,
+)
+from student import Feelprint
+
+Exported = tuple[Feelprint, Path]
+
+
+def broken(exported: Exported, tmp_path: Path, breaks: object) -> tuple[Feelprint, Path]:
+    """The same file after ``breaks(model_proto)``."""
+    model, path = exported
+    proto = onnx.load(path)
+    breaks(proto)  # type: ignore[operator]
+    onnx.save(proto, tmp_path / "broken.onnx")
+    return model, tmp_path / "broken.onnx"
+
+
+def test_the_file_passes_its_checks(exported: Exported) -> None:
+    figures = check_export(*exported)
+    assert figures["bytes"] == exported[1].stat().st_size < 5_000_000
+    assert 0 < figures["largest_difference"] < 1e-4
+    assert figures["moved_by_padding"] < 1e-5
+
+
+def test_the_contract_that_players_rely_on(exported: Exported) -> None:
+    proto = onnx.load(exported[1])
+    assert proto.opset_import[0].version >= 16
+    (given,), (made,) = proto.graph.input, proto.graph.output
+    assert (given.name, made.name) == ("audio", "embedding")
+    axes = [
+        [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (given, made)
+    ]
+    assert axes == [["B", "N"], ["B", 32]]
+    for value in (given, made):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {
+        "feelprint.version": "1.2.3",
+        "feelprint.sample_rate": "22050",
+        "feelprint.window": "22528",
+        "feelprint.config_hash": "0123456789abcdef",
+        "feelprint.teacher": "a teacher",
+        "feelprint.licence": "MIT",
+    }
+
+
+@torch.inference_mode()
+def test_the_graph_can_be_cut_at_tokens_and_audible(exported: Exported, tmp_path: Path) -> None:
+    model, path = exported
+    audio = np.random.default_rng(0).standard_normal((2, 50_000)).astype(np.float32)
+    tokens, audible = (t.numpy() for t in model.encode(torch.from_numpy(audio)))
+    embedding, attention = (
+        t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(audible))
+    )
+    whole = onnx.shape_inference.infer_shapes(onnx.load(path))
+    passed = (["tokens", "audible"], [tokens, audible])
+    parts = (
+        (["audio"], [audio], *passed),
+        (*passed, ["embedding", "attention"], [embedding, attention]),
+    )
+    for inputs, given, outputs, want in parts:
+        onnx.save(Extractor(whole).extract_model(inputs, outputs), tmp_path / "part.onnx")
+        session = export.onnxruntime.InferenceSession(
+            str(tmp_path / "part.onnx"), providers=["CPUExecutionProvider"]
+        )
+        made = session.run(outputs, dict(zip(inputs, given, strict=True)))
+        for one, other in zip(made, want, strict=True):
+            assert one.shape == other.shape
+            assert np.abs(one - other).max() < 1e-4
+
+
+def test_weights_are_stored_in_half_and_constants_are_not(exported: Exported) -> None:
+    kinds = {}
+    for tensor in onnx.load(exported[1]).graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.size >= 1_000:
+            kinds.setdefault(values.dtype, 0)
+            kinds[values.dtype] += values.size
+    released = sum(p.numel() for p in exported[0].parameters())
+    assert kinds[np.dtype(np.float16)] > 0.95 * released
+    assert kinds[np.dtype(np.float32)] > 100_000  # the front end's
+
+
+def test_nothing_half_written_is_left(exported: Exported) -> None:
+    assert [path.name for path in exported[1].parent.iterdir()] == ["feelprint.onnx"]
+
+
+# --- each check has a file that it stops ---------------------------------------------------
+
+
+def test_a_file_that_is_too_large_is_stopped(exported: Exported, tmp_path: Path) -> None:
+    def fatten(proto: onnx.ModelProto) -> None:
+        weights = np.zeros(1_300_000, np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(weights, "idle"))
+
+    with pytest.raises(ExportError, match="at most 5000000 are allowed"):
+        check_export(*broken(exported, tmp_path, fatten))
+
+
+def nudge(name: str, factor: float, exported: Exported, tmp_path: Path) -> tuple[Feelprint, Path]:
+    """The file of a model one of whose head's parameters is another."""
+
+    def other_weights(proto: onnx.ModelProto) -> None:
+        for tensor in proto.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if values.shape == (32,) and values.dtype == np.float32:
+                tensor.CopyFrom(numpy_helper.from_array(values + factor, tensor.name))
+
+    return broken(exported, tmp_path, other_weights)
+
+
+def test_a_file_that_computes_something_else_is_stopped(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"onnxruntime differs from PyTorch by .*at most 0.0001"):
+        check_export(*nudge("out.bias", 0.01, exported, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda made: made * np.nan, "tract: no unit vector for audio of shape"),
+        (lambda made: made * 1.01, "tract: no unit vector"),
+        (lambda made: np.roll(made, 1, axis=1), "tract differs from PyTorch by"),
+    ],
+)
+def test_a_runtime_that_disagrees_is_stopped(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, answer: object, said: str
+) -> None:
+    monkeypatch.setattr(export, "run_tract", lambda p, audio: answer(run_tract(p, audio)))  # type: ignore[operator]
+    with pytest.raises(ExportError, match=said):
+        check_export(*exported)
+
+
+def test_padding_that_counts_is_stopped(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime that hears silence, on audio with zeros at the end alone."""
+
+    def hears_zeros(path: Path, audio: np.ndarray) -> np.ndarray:
+        made = run_onnxruntime(path, audio)
+        if audio.shape[1] > 8 * 22_528 and not audio[:, -22_528:].any():
+            made = made + 1e-4
+        return made
+
+    monkeypatch.setattr(export, "run_onnxruntime", hears_zeros)
+    with pytest.raises(ExportError, match="zeros at the end move the embedding by"):
+        check_export(*exported)
+
+
+def test_a_graph_that_cannot_be_cut_is_stopped(exported: Exported, tmp_path: Path) -> None:
+    def around(proto: onnx.ModelProto) -> None:
+        """Nothing of the audio, added to the embedding: the same values, yet no clean cut."""
+        graph = proto.graph
+        (last,) = [node for node in graph.node if "embedding" in node.output]
+        last.output[list(last.output).index("embedding")] = "almost"
+        zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+        axes = numpy_helper.from_array(np.array([1], np.int64), "last_axis")
+        graph.initializer.extend([zero, axes])
+        make = onnx.helper.make_node
+        graph.node.extend(
+            [
+                make("ReduceMax", ["audio", "last_axis"], ["loudest"], keepdims=1),
+                make("Mul", ["loudest", "zero"], ["nothing"]),
+                make("Add", ["almost", "nothing"], ["embedding"]),
+            ]
+        )
+
+    model, path = broken(exported, tmp_path, around)
+    assert "audio" in needed_by(onnx.load(path).graph, "embedding", ("tokens", "audible"))
+    with pytest.raises(ExportError, match="the head needs more than tokens and audible"):
+        check_export(model, path)
+
+
+def test_onnxsim_that_changes_the_graph_is_stopped(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Program:
+        model_proto = onnx.ModelProto()
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program())
+    monkeypatch.setattr(export.onnxsim, "simplify", lambda proto: (proto, False))
+    path = tmp_path / "never.onnx"
+    with pytest.raises(ExportError, match="onnxsim changed what the graph computes"):
+        export.export_onnx(exported[0], path, export.Origin("", "", "", ""))
+    assert not path.exists()
+
+
+def test_an_unfolded_model_keeps_its_weights_whole(exported: Exported) -> None:
+    """Only what float16 holds exactly is stored so: another model's weights are not rounded."""
+    weights = [np.float32(0.5).repeat(2_000), np.linspace(0, 1, 2_000, dtype=np.float32)]
+    graph = onnx.GraphProto()
+    for number, values in enumerate(weights):
+        graph.initializer.append(numpy_helper.from_array(values, f"w{number}"))
+    whole = copy.deepcopy(graph)
+    export._store_as_half(graph)
+    assert [numpy_helper.to_array(t).dtype for t in graph.initializer] == [np.float16, np.float32]
+    assert graph.initializer[1] == whole.initializer[1]
+    assert [(node.op_type, *node.input, *node.output) for node in graph.node] == [
+        ("Cast", "w0_f16", "w0")
+    ]

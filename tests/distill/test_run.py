@@ -1,0 +1,213 @@
+"""The main job: five stages end to end on synthetic music, with each kind of teacher."""
+
+import csv
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import debug_launcher
+from accelerate.state import AcceleratorState, PartialState
+
+from distill import run
+from distill.config import RunConfig, TeacherConfig, dump, load
+from distill.export import run_onnxruntime
+from student import Feelprint
+from tests.distill.checkpoints import write_clap, write_mert
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def miniature(config: RunConfig, tones: Path, tmp_path: Path, **changes: Any) -> list[str]:
+    """The command line of ``config`` on the tones, with few steps and everything else as it is."""
+    small = {
+        "corpora": (str(tones),),
+        "cache": dataclasses.replace(config.cache, folder=str(tmp_path / "cache"), variants=2),
+        "distill": dataclasses.replace(config.distill, steps=4, batch_size=16, components=32),
+        "finetune": dataclasses.replace(config.finetune, steps=4, batch_size=16),
+        "evaluate": dataclasses.replace(config.evaluate, split="test", excerpt_s=4.0, bootstrap=20),
+    }
+    path = tmp_path / f"{config.name}.yaml"
+    dump(dataclasses.replace(config, **(small | changes)), path)
+    return ["--config", str(path), "--runs", str(tmp_path / "runs")]
+
+
+def check_outputs(folder: Path, rows: set[str], teacher: str) -> dict[str, Any]:
+    """What every run leaves behind; returns its metrics."""
+    for name in ("config.yaml", "log.txt", "model.safetensors", "config.json", "feelprint.onnx"):
+        assert (folder / name).stat().st_size > 0, name
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "distill.pt",
+        "finetune.pt",
+    ]
+    assert list((folder / "tensorboard").rglob("events.out.*"))
+    assert not list(folder.rglob("*.part"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    figures = metrics["evaluate"]["figures"]
+    assert set(figures) == {"student", "untrained", "mfcc"} | rows
+    for row in figures.values():
+        for figure in row.values():
+            assert 0 <= figure["low"] <= figure["accuracy"] <= figure["high"] <= 1
+    assert metrics["evaluate"]["tracks"] == 6
+    assert metrics["export"]["largest_difference"] < 1e-4
+    audio = np.random.default_rng(0).standard_normal((1, 70_000)).astype(np.float32) * 0.1
+    model = Feelprint.from_pretrained(str(folder)).eval()
+    with torch.inference_mode():
+        want = model(torch.from_numpy(audio)).numpy()
+    assert np.abs(run_onnxruntime(folder / "feelprint.onnx", audio) - want).max() < 1e-4
+    assert teacher in (folder / "feelprint.onnx").read_bytes().decode("latin-1")
+    return metrics
+
+
+def test_the_five_stages_and_what_they_leave(
+    tones: Path, wheel_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = load(CONFIGS / "demo.yaml")
+    teachers = (TeacherConfig(path=str(wheel_folder)),)
+    given = miniature(demo, tones, tmp_path, teachers=teachers)
+    folder = tmp_path / "runs" / "demo"
+
+    # a later stage before an earlier one says which to run
+    assert run.main([*given, "--stage", "finetune"]) == 1
+    assert "run the cache stage first" in capsys.readouterr().err
+
+    assert run.main(given) == 0
+    metrics = check_outputs(folder, {"MSD_musicnn"}, "MSD_musicnn f38a4890c648c1dd (ISC)")
+    assert list(csv.reader((folder / "left_out.csv").open())) == [["id", "title", "reason"]]
+    assert "hours of audio an hour" in (folder / "log.txt").read_text()
+
+    # again: everything is there, and nothing is trained or cached anew
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
+    weights = (folder / "checkpoints" / "finetune.pt").read_bytes()
+    for stage in ("cache", "distill", "finetune"):
+        assert run.main([*given, "--stage", stage]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert (folder / "checkpoints" / "finetune.pt").read_bytes() == weights
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+
+    # the same seed in another folder: the same weights
+    other = [*given[:-1], str(tmp_path / "other")]
+    for stage in ("distill", "finetune"):
+        assert run.main([*other, "--stage", stage]) == 0
+    path = Path("demo", "checkpoints", "finetune.pt")
+    one, two = (
+        torch.load(tmp_path / runs / path, weights_only=True)["module"]
+        for runs in ("runs", "other")
+    )
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+    # another configuration under the same name is not mixed in
+    changed = miniature(demo, tones, tmp_path, teachers=teachers, seed=7)
+    assert run.main([*changed, "--stage", "distill"]) == 1
+    assert "holds a run of another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mert-95m", "mert-330m", "clap"])
+def test_the_configurations_of_large_teachers(name: str, tones: Path, tmp_path: Path) -> None:
+    """As they stand but for the folders, the layers that a tiny one has, and the steps."""
+    config = load(CONFIGS / f"{name}.yaml")
+    (teacher,) = config.teachers
+    folder = tmp_path / Path(teacher.path).name
+    if name == "clap":
+        write_clap(folder)
+        segments, shown = 6, "larger_clap_music sha256-"
+    else:
+        write_mert(folder, stable=name == "mert-330m")
+        teacher = dataclasses.replace(teacher, layers=(1, 3))
+        segments, shown = config.cache.segment_windows, f"{folder.name}-layer-1-3 sha256-"
+    given = miniature(
+        config,
+        tones,
+        tmp_path,
+        teachers=(dataclasses.replace(teacher, path=str(folder)),),
+        cache=dataclasses.replace(
+            config.cache, folder=str(tmp_path / "cache"), segment_windows=segments, variants=1
+        ),
+    )
+    assert run.main(given) == 0
+    check_outputs(tmp_path / "runs" / name, {shown.split(" ")[0]}, shown)
+
+
+def test_two_teachers_teach_one_student(tones: Path, tmp_path: Path) -> None:
+    write_mert(tmp_path / "one")
+    config = load(CONFIGS / "mert-95m.yaml")
+    mert = dataclasses.replace(config.teachers[0], path=str(tmp_path / "one"))
+    given = miniature(
+        config,
+        tones,
+        tmp_path,
+        teachers=(dataclasses.replace(mert, layers=(1,)), dataclasses.replace(mert, layers=(3,))),
+    )
+    for stage in ("cache", "distill"):
+        assert run.main([*given, "--stage", stage]) == 0
+    opened = run.start(load(Path(given[1])), tmp_path / "runs")
+    assert opened.targets.space.mean.shape == (96,)
+    assert opened.training[0].taught(0, 2).shape == (96,)
+    names = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in names] == ["logmel", "one-layer-1", "one-layer-3"]
+
+
+def _train(given: list[str]) -> None:
+    torch.set_num_threads(1)
+    opened = run.start(load(Path(given[1])), Path(given[3]))
+    opened.cache()
+    opened.distill()
+    opened.finetune()
+
+
+def test_two_processes_train_together(tones: Path, tmp_path: Path) -> None:
+    write_mert(tmp_path / "one")
+    config = load(CONFIGS / "mert-95m.yaml")
+    mert = dataclasses.replace(config.teachers[0], path=str(tmp_path / "one"), layers=(2,))
+    given = miniature(config, tones, tmp_path, teachers=(mert,))
+    AcceleratorState._reset_state(True)
+    debug_launcher(_train, (given,), num_processes=2)
+    PartialState._reset_state()
+    folder = tmp_path / "runs" / "mert-95m"
+    state = torch.load(folder / "checkpoints" / "finetune.pt", weights_only=True)
+    assert state["step"] == 4
+    assert all(torch.isfinite(value).all() for value in state["module"].values())
+    assert os.listdir(tmp_path / "runs") == ["mert-95m"]
+
+
+# --- what goes wrong is told in one line ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"corpora": ("no/where",)}, "no/where is no corpus: build it with"),
+        ({"teachers": (TeacherConfig(name="mert"),)}, "mert needs a path"),
+        ({"teachers": (TeacherConfig(name="bert"),)}, "unknown teacher bert; known: musicnn"),
+    ],
+)
+def test_what_is_missing_is_an_error_that_says_what_to_run(
+    changes: dict[str, Any],
+    said: str,
+    tones: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = miniature(load(CONFIGS / "demo.yaml"), tones, tmp_path, **changes)
+    assert run.main(given) == 1
+    err = capsys.readouterr().err
+    assert f"error: {said}" in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--config", str(tmp_path / "x.yaml"), "--runs", str(tmp_path)]) == 1
+    assert "error: no configuration at" in capsys.readouterr().err
+
+
+def test_help_names_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run.main(["--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert all(stage in said for stage in ("cache", "distill", "finetune", "evaluate", "export"))
+    assert "--config" in said

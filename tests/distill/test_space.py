@@ -1,0 +1,104 @@
+"""The teachers' space: what it keeps, and that no teacher drowns another."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.space import SpaceError, TeacherSpace, fit_space
+
+
+def clips(
+    tracks: int = 60, per_track: int = 4, dim: int = 20, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clips whose first 5 dimensions are the track's and whose others are the moment's."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((tracks * per_track, dim))
+    number = np.repeat(np.arange(tracks), per_track)
+    x[:, :5] = rng.standard_normal((tracks, 5))[number]
+    return (3 + x * rng.uniform(0.1, 10, dim)).astype(np.float32), number
+
+
+def test_vectors_are_of_unit_length_and_fewer_components_are_the_first_ones() -> None:
+    x, tracks = clips()
+    space = fit_space(x, tracks, 12)
+    made = space(x)
+    assert made.shape == (len(x), 12)
+    assert np.abs(np.linalg.norm(made, axis=1) - 1).max() < 1e-5
+    few = made[:, :4] / np.linalg.norm(made[:, :4], axis=1, keepdims=True)
+    assert np.abs(space(x, 4) - few).max() < 1e-5
+
+
+def test_the_scale_of_a_dimension_does_not_count() -> None:
+    x, tracks = clips()
+    scaled = x * np.random.default_rng(1).uniform(0.01, 100, x.shape[1]).astype(np.float32)
+    plain, other = fit_space(x, tracks, 8)(x), fit_space(scaled, tracks, 8)(scaled)
+    assert np.abs(plain @ plain.T - other @ other.T).max() < 1e-3
+
+
+def test_what_is_the_tracks_comes_before_what_is_the_moments() -> None:
+    x, tracks = clips()
+    made = fit_space(x, tracks, 5)(x)
+    same = made.reshape(60, 4, 5)
+    within = np.einsum("tad,tbd->tab", same, same).mean()
+    assert within > 0.8  # five components hold the five dimensions that tell tracks apart
+    shuffled = fit_space(x, np.random.default_rng(0).permutation(tracks), 5)(x).reshape(60, 4, 5)
+    assert within > np.einsum("tad,tbd->tab", shuffled, shuffled).mean() + 0.1
+
+
+def test_a_dimension_that_never_moves_is_left_out() -> None:
+    x, tracks = clips()
+    x[:, 3] = 7
+    x[:, 4] = 1e-9 * np.random.default_rng(0).standard_normal(len(x))
+    space = fit_space(x, tracks, 8)
+    before = space(x)
+    x[:, 3], x[:, 4] = 9, 5
+    assert np.isfinite(before).all()
+    assert np.array_equal(space(x), before)
+
+
+def test_tracks_of_one_clip_are_no_trouble() -> None:
+    x, _ = clips()
+    made = fit_space(x, np.arange(len(x)), 8)(x)
+    assert np.isfinite(made).all()
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    x, tracks = clips()
+    space = fit_space(x, tracks, 8)
+    space.save(tmp_path / "space")
+    assert np.array_equal(TeacherSpace.load(tmp_path / "space")(x), space(x))
+
+
+def test_too_little_to_fit_is_an_error() -> None:
+    x, tracks = clips()
+    with pytest.raises(SpaceError, match="240 clips of 20 dimensions are too few for 21 comp"):
+        fit_space(x, tracks, 21)
+    with pytest.raises(SpaceError, match="6 clips of 20 dimensions are too few for 8 components"):
+        fit_space(x[:6], tracks[:6], 8)
+    with pytest.raises(SpaceError, match="the same of every clip"):
+        fit_space(np.ones((9, 4), np.float32), np.arange(9), 2)
+
+
+# --- several teachers ----------------------------------------------------------------------
+
+
+def test_one_teacher_named_is_one_teacher() -> None:
+    x, tracks = clips()
+    plain, named = fit_space(x, tracks, 8), fit_space(x, tracks, 8, [20])
+    for name, array in vars(plain).items():
+        assert np.array_equal(array, getattr(named, name)), name
+
+
+def test_teachers_count_equally_whatever_their_size_and_scale() -> None:
+    (large, tracks), (small, _) = clips(dim=120, seed=1), clips(dim=12, seed=2)
+    large[:, 7] = 0  # dead: 119 living dimensions
+    both = np.concatenate([large, 1e-4 * small], axis=1)
+    space = fit_space(both, tracks, 16, [120, 12])
+    x = (both - space.mean) / space.scale
+    share = np.square(x[:, :120]).sum() / np.square(x).sum()
+    assert share == pytest.approx(0.5, abs=1e-3)
+    # without its being told, the larger one has nine tenths
+    alone = fit_space(np.concatenate([large, small], axis=1), tracks, 16)
+    x = (np.concatenate([large, small], axis=1) - alone.mean) / alone.scale
+    assert np.square(x[:, :120]).sum() / np.square(x).sum() == pytest.approx(119 / 131, abs=1e-3)

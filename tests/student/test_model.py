@@ -1,0 +1,159 @@
+"""The student's promises: any length, unit length, no say for padding, silence or loudness."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill.export import run_onnxruntime, run_tract
+from student import ConfigError, Feelprint, FeelprintConfig
+
+WINDOW = FeelprintConfig().window_length
+LENGTHS = [1, 2_047, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW + 3]
+
+
+def music(batch: int, samples: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal((batch, samples)) * 0.1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model() -> Feelprint:
+    """A student whose batch norms have seen something, so that folding them is no identity."""
+    torch.manual_seed(0)
+    made = Feelprint().train()
+    for block in made.cnn.convolutions():
+        torch.nn.init.uniform_(block[1].weight, 0.5, 2.0)
+        torch.nn.init.normal_(block[1].bias, std=0.2)
+    with torch.inference_mode():
+        for seed in range(20):
+            made(torch.from_numpy(music(4, 2 * WINDOW, seed)))
+    return made.eval()
+
+
+@torch.inference_mode()
+def embed(model: Feelprint, audio: np.ndarray) -> np.ndarray:
+    return model(torch.from_numpy(audio)).numpy()
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+def test_any_length_gives_unit_vectors(model: Feelprint, samples: int) -> None:
+    made = embed(model, music(3, samples))
+    assert made.shape == (3, 32)
+    assert np.isfinite(made).all()
+    assert np.abs(np.linalg.norm(made, axis=1) - 1).max() < 1e-5
+
+
+@torch.inference_mode()
+def test_shapes_inside(model: Feelprint) -> None:
+    audio = torch.from_numpy(music(2, 2 * WINDOW + 1))
+    tokens, audible = model.encode(audio)
+    embedding, attention = model.pool(tokens, audible)
+    assert tokens.shape == (2, 3, 128)
+    assert audible.shape == (2, 3)
+    assert attention.shape == (2, 4, 3)
+    assert torch.equal(embedding, model(audio))
+    assert torch.allclose(attention.sum(dim=2), torch.ones(2, 4))
+
+
+def test_the_parameters_are_few(model: Feelprint) -> None:
+    assert sum(p.numel() for p in model.parameters()) <= 1_250_000
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "tract"])
+def test_zeros_at_the_end_change_nothing(exported: tuple[Feelprint, Path], runtime: str) -> None:
+    model, path = exported
+    run = {
+        "torch": lambda audio: embed(model, audio),
+        "onnxruntime": lambda audio: run_onnxruntime(path, audio),
+        "tract": lambda audio: run_tract(path, audio),
+    }[runtime]
+    audio = music(2, 2 * WINDOW + 100)
+    for zeros in (1, WINDOW, 7 * WINDOW):
+        assert np.abs(run(np.pad(audio, ((0, 0), (0, zeros)))) - run(audio)).max() < 1e-5
+
+
+@torch.inference_mode()
+def test_zeros_would_change_it_if_silence_were_heard(model: Feelprint) -> None:
+    tokens, audible = model.encode(
+        torch.from_numpy(np.pad(music(1, WINDOW), ((0, 0), (0, WINDOW))))
+    )
+    masked, attention = model.pool(tokens, audible)
+    heard, _ = model.pool(tokens, torch.ones_like(audible))
+    assert audible.tolist() == [[1.0, 0.0]]
+    assert attention[..., 1].abs().max() == 0
+    assert (masked - heard).abs().max() > 1e-3
+
+
+def test_silence_has_one_embedding(model: Feelprint) -> None:
+    one = embed(model, np.zeros((1, 1), np.float32))
+    assert np.isfinite(one).all()
+    for samples in LENGTHS:
+        assert np.abs(embed(model, np.zeros((1, samples), np.float32)) - one).max() < 1e-6
+
+
+def test_a_song_does_not_depend_on_its_batch(model: Feelprint) -> None:
+    audio = music(3, 3 * WINDOW)
+    audio[1] = 0
+    alone = np.concatenate([embed(model, audio[i : i + 1]) for i in range(3)])
+    assert np.abs(embed(model, audio) - alone).max() < 1e-6
+
+
+@torch.inference_mode()
+def test_windows_stand_for_themselves(model: Feelprint) -> None:
+    audio = torch.from_numpy(music(1, 3 * WINDOW))
+    whole = model.encode(audio)[0]
+    middle = model.encode(audio[:, WINDOW : 2 * WINDOW])[0]
+    assert (whole[:, 1:2] - middle).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("gain", [0.01, 20.0])
+def test_loudness_does_not_count(model: Feelprint, gain: float) -> None:
+    audio = music(2, 2 * WINDOW)
+    assert (
+        np.abs(embed(model, (gain * audio).astype(np.float32)) - embed(model, audio)).max() < 1e-4
+    )
+
+
+def test_different_music_has_different_embeddings(model: Feelprint) -> None:
+    t = np.arange(2 * WINDOW) / 22_050
+    tone = np.sin(2 * np.pi * 220 * t).astype(np.float32)[None]
+    assert np.abs(embed(model, tone) - embed(model, music(1, 2 * WINDOW))).max() > 0.01
+
+
+def test_folding_is_exact_to_float16(model: Feelprint) -> None:
+    folded = model.folded()
+    audio = music(2, 3 * WINDOW)
+    difference = np.abs(embed(folded, audio) - embed(model, audio)).max()
+    assert 0 < difference < 5e-3
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    assert not folded.config.batch_norm
+    for parameter in folded.parameters():
+        assert torch.equal(parameter, parameter.half().float())
+
+
+def test_what_is_saved_is_loaded(model: Feelprint, tmp_path: Path) -> None:
+    folded = model.folded()
+    folded.save(str(tmp_path))
+    again = Feelprint.from_pretrained(str(tmp_path)).eval()
+    assert again.config == folded.config
+    audio = music(1, WINDOW)
+    assert np.array_equal(embed(again, audio), embed(folded, audio))
+
+
+def test_a_saved_model_with_a_strange_key_is_refused(model: Feelprint, tmp_path: Path) -> None:
+    model.save(str(tmp_path))
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"n_mels"', '"mels"'))
+    with pytest.raises(ConfigError, match="unknown key mels"):
+        Feelprint.from_pretrained(str(tmp_path))
+
+
+@torch.inference_mode()
+def test_another_shape_works_as_well() -> None:
+    config = dataclasses.replace(
+        FeelprintConfig(), n_fft=512, hop_length=256, n_mels=32, channels=(8, 16), dim=24, queries=2
+    )
+    small = Feelprint(config).eval()
+    assert small(torch.zeros(2, 10_000)).shape == (2, 32)

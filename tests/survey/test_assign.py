@@ -1,0 +1,269 @@
+"""Assignment: the shares, the quotas, repeats, gold, and streams that never mix."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from survey import active
+from survey.assign import Assigner, check_gold
+from survey.clips import ClipLibrary, Song
+from survey.config import RatersPerTriplet, Shares, SurveyConfig, SurveyError
+from survey.schema import rounds, triplets
+from survey.store import Rater, Store
+
+from .conftest import CONFIG
+
+HEARD = [5.0, 5.0, 5.0]
+
+
+@pytest.fixture(scope="module")
+def large(library: ClipLibrary) -> ClipLibrary:
+    """Two hundred songs of sixty artists; nobody plays them here."""
+    made = ClipLibrary(library.folder)
+    songs = [
+        Song(f"{n:016x}", f"Song {n}", f"Artist {n % 60}", "", frozenset(), "", "", "train")
+        for n in range(200)
+    ]
+    made.tracks = {song.id: song for song in songs}
+    made.twins = [song.id for song in songs[:50]]
+    return made
+
+
+def answer_all(store: Store, assigner: Assigner, rater: Rater, count: int) -> list:
+    """Answers `count` rounds, always place 0."""
+    found = []
+    for _ in range(count):
+        current = assigner.rounds(rater, 1)[0]
+        store.show(current)
+        store.answer(rater, current.token, 0, HEARD)
+        found.append(current)
+    return found
+
+
+def test_shares(lite: Store, large: ClipLibrary) -> None:
+    """Rounds in the configured shares, 4 standard deviations either way."""
+    shares = Shares(active=0.5, random=0.3, repeat=0.1, gold=0.1)
+    assigner = Assigner(lite, large, replace(CONFIG, shares=shares), seed=0)
+    raters = [lite.add_rater("", "", "") for _ in range(15)]
+    kinds = Counter(r.kind for rater in raters for r in assigner.rounds(rater, 40))
+    # Nothing was answered yet, so nothing can be repeated: its share goes to the others.
+    assert kinds["repeat"] == 0
+    assert sum(kinds.values()) == 600
+    assert kinds["gold"] == pytest.approx(60, abs=30)
+    answered: Counter[str] = Counter()
+    for rater in raters:
+        lite.delete_rater(rater)
+    for rater in [lite.add_rater("", "", "") for _ in range(2)]:
+        answered.update(r.kind for r in answer_all(lite, assigner, rater, 100))
+    assert answered["cold"] == pytest.approx(100, abs=29)
+    assert answered["random"] == pytest.approx(60, abs=26)
+    assert answered["repeat"] == pytest.approx(20, abs=17)
+    assert answered["gold"] == pytest.approx(20, abs=17)
+
+
+def test_every_round_is_three_songs_of_three_artists(
+    store: Store, library: ClipLibrary, assigner: Assigner
+) -> None:
+    rater = store.add_rater("", "", "")
+    for current in answer_all(store, assigner, rater, 15):
+        artists = {library.tracks[t].artist for t, _ in current.songs}
+        if current.kind == "gold":
+            assert len(artists) == 2
+            same = Counter(t for t, _ in current.songs).most_common(1)[0][0]
+            assert {e for t, e in current.songs if t == same} == {0, 1}
+        else:
+            assert len(artists) == 3
+            assert {e for _, e in current.songs} == {0}
+
+
+def test_places_are_shuffled(lite: Store, large: ClipLibrary) -> None:
+    assigner = Assigner(lite, large, CONFIG, seed=0)
+    rater = lite.add_rater("", "", "")
+    assigner.rounds(rater, 300)
+    with lite.read() as db:
+        places = Counter(db.execute(sa.select(rounds.c.places)).scalars())
+    assert len(places) == 6
+    assert min(places.values()) > 20  # 50 each are expected
+
+
+def test_a_triplet_gets_its_quota_of_raters_and_no_rater_twice(
+    store: Store, large: ClipLibrary
+) -> None:
+    config = replace(
+        CONFIG,
+        shares=Shares(0.5, 0.5, 0, 0),
+        raters_per_triplet=RatersPerTriplet(active=2, random=3),
+    )
+    assigner = Assigner(store, large, config, seed=0)
+    for _ in range(6):
+        answer_all(store, assigner, store.add_rater("", "", ""), 10)
+    with store.read() as db:
+        pairs = list(db.execute(sa.select(rounds.c.triplet, rounds.c.rater)))
+        streams = {r.id: r.stream for r in db.execute(sa.select(triplets))}
+    assert len(set(pairs)) == len(pairs)
+    for triplet, count in Counter(t for t, _ in pairs).items():
+        assert count <= {"cold": 2, "random": 3}[streams[triplet]]
+    full = {"cold": 2, "random": 3}
+    done = [t for t, n in Counter(t for t, _ in pairs).items() if n == full[streams[t]]]
+    assert len(done) > len(streams) / 2  # open triplets are filled before new ones are made
+
+
+def test_repeats_come_later_once_and_with_the_same_songs(lite: Store, large: ClipLibrary) -> None:
+    config = replace(CONFIG, shares=Shares(0.4, 0.2, 0.4, 0), repeat_after=5)
+    assigner = Assigner(lite, large, config, seed=0)
+    rater = lite.add_rater("", "", "")
+    found = answer_all(lite, assigner, rater, 60)
+    with lite.read() as db:
+        original = dict(db.execute(sa.select(rounds.c.id, rounds.c.repeats)).all())
+    order = {r.id: i for i, r in enumerate(found)}
+    repeats = [r for r in found if r.kind == "repeat"]
+    assert len(repeats) >= 10
+    assert len({original[r.id] for r in repeats}) == len(repeats)
+    for again in repeats:
+        first = found[order[original[again.id]]]
+        assert first.kind != "repeat"
+        assert sorted(first.songs) == sorted(again.songs)
+        assert order[again.id] - order[first.id] >= 5
+
+
+def test_streams_never_share_a_triplet(lite: Store, library: ClipLibrary) -> None:
+    """Seven songs give few triplets; what the test stream took, training never gets."""
+    config = replace(CONFIG, shares=Shares(0.5, 0.5, 0, 0))
+    assigner = Assigner(lite, library, config, seed=0)
+    artists = [t.artist for t in library.tracks.values()]
+    possible = sum(
+        len({a, b, c}) == 3
+        for i, a in enumerate(artists)
+        for j, b in enumerate(artists[:i])
+        for c in artists[:j]
+    )
+    rater = lite.add_rater("", "", "")
+    assert len(assigner.rounds(rater, 10_000)) == possible
+    assert len(assigner.rounds(rater, 10_000)) == possible  # and no more is found
+    with lite.read() as db:
+        held = [(t.a, t.b, t.c) for t in db.execute(sa.select(triplets))]
+    assert len(set(held)) == len(held) == possible
+    assert all(a < b < c for a, b, c in held)
+
+
+def test_active_rounds_are_the_least_sure(lite: Store, large: ClipLibrary) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1, 200, 8))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    ids = list(large.tracks)
+    config = replace(CONFIG, shares=Shares(0.5, 0.5, 0, 0))
+    assigner = Assigner(lite, large, config, (ids, vectors), seed=0)
+    rater = lite.add_rater("", "", "")
+    kinds: dict[str, list[list[int]]] = {"active": [], "random": []}
+    for r in assigner.rounds(rater, 120):
+        kinds[r.kind].append([ids.index(t) for t, _ in r.songs])
+    unsure = {
+        kind: active.unsureness(active.odd_probabilities(vectors, np.asarray(t), 0.1)).mean()
+        for kind, t in kinds.items()
+    }
+    assert unsure["active"] > 0.95 * np.log(3)
+    assert unsure["random"] < 0.75 * np.log(3)
+
+
+def test_gold_strangers_are_far_by_the_embeddings(lite: Store, large: ClipLibrary) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1, 200, 8))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    ids = list(large.tracks)
+    assigner = Assigner(lite, large, CONFIG, (ids, vectors), seed=0)
+    for track in large.twins[:20]:
+        alike = vectors[0] @ vectors[0, ids.index(track)]
+        stranger = ids.index(assigner._stranger(track))
+        assert (alike < alike[stranger]).mean() < 0.12
+
+
+def test_gold_without_a_long_track_is_an_error(library: ClipLibrary) -> None:
+    short = ClipLibrary(library.folder)
+    short.twins = []
+    with pytest.raises(SurveyError, match=r"shares\.gold to 0"):
+        check_gold(short, SurveyConfig())
+
+
+# -- the selection itself
+
+
+def test_odd_probabilities_of_a_worked_case() -> None:
+    """Two equal songs and one at a right angle: similarities 0, 0 and 1."""
+    vectors = np.array([[[1.0, 0], [1, 0], [0, 1]]])
+    p = active.odd_probabilities(vectors, np.array([[0, 1, 2], [2, 0, 1]]), 0.5)
+    e = np.exp(2)
+    np.testing.assert_allclose(p[0, 0], [1 / (2 + e), 1 / (2 + e), e / (2 + e)])
+    np.testing.assert_allclose(p[0, 1], [e / (2 + e), 1 / (2 + e), 1 / (2 + e)])
+
+
+def test_an_ensemble_asks_where_it_disagrees_not_where_it_is_a_toss_up() -> None:
+    sure_a, sure_b, toss = [1.0, 0, 0], [0, 1.0, 0], [1 / 3, 1 / 3, 1 / 3]
+    p = np.array([[sure_a, toss, sure_a], [sure_b, toss, sure_a]])
+    np.testing.assert_allclose(active.unsureness(p), [np.log(2), 0, 0], atol=1e-6)
+    np.testing.assert_allclose(active.unsureness(p[:1, 1:2]), [np.log(3)], atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=3, max_size=40), st.integers(0, 2**32 - 1))
+def test_drawn_triples_have_three_artists(codes: list[int], seed: int) -> None:
+    artists = np.asarray(codes)
+    rng = np.random.default_rng(seed)
+    if len(set(codes)) < 3:
+        with pytest.raises(SurveyError):
+            active.draw_triples(artists, 5, rng)
+        return
+    drawn = active.draw_triples(artists, 50, rng)
+    assert drawn.shape == (50, 3)
+    assert all(len(set(artists[t])) == 3 for t in drawn)
+
+
+def test_drawn_triples_are_uniform() -> None:
+    """Four songs of four artists: each of the four sets in a quarter of 8,000 draws."""
+    drawn = active.draw_triples(np.arange(4), 8000, np.random.default_rng(0))
+    counts = Counter(map(tuple, np.sort(drawn, axis=1)))
+    assert len(counts) == 4
+    assert list(counts.values()) == pytest.approx([2000] * 4, abs=160)
+
+
+def test_least_sure_leaves_out_what_was_asked_and_spreads() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((2, 30, 4))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    first = active.least_sure(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1))
+    asked = {tuple(t) for t in first}
+    second = active.least_sure(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1), asked)
+    assert len(first) == len(second) == 60
+    assert not asked & {tuple(t) for t in second}
+    assert np.bincount(first.ravel()).max() <= 12  # twice the share of 60 * 3 / 30
+
+
+def write_table(path: Path, ids: list[str], vectors: list) -> Path:
+    pq.write_table(pa.table({"id": ids, "embedding": vectors}), path)
+    return path
+
+
+def test_embeddings_are_read_or_refused(tmp_path: Path) -> None:
+    ids = ["a", "b", "c", "d"]
+    good = write_table(tmp_path / "g.parquet", [*ids, "x"], [[3.0, 4.0]] * 5)
+    found, vectors = active.read_embeddings([good, good], ids)
+    assert found == ids and vectors.shape == (2, 4, 2)
+    np.testing.assert_allclose(vectors[0, 0], [0.6, 0.8], rtol=1e-6)
+    bad = {
+        "at least 3 tracks": write_table(tmp_path / "few.parquet", ids[:2], [[1.0]] * 2),
+        "one length": write_table(tmp_path / "len.parquet", ids, [[1.0], [1.0], [1.0], [1.0, 2]]),
+        "zero or not finite": write_table(tmp_path / "zero.parquet", ids, [[0.0]] * 4),
+        "columns id and embedding": tmp_path / "missing.parquet",
+    }
+    for said, path in bad.items():
+        with pytest.raises(SurveyError, match=said):
+            active.read_embeddings([path], ids)

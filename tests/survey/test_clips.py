@@ -1,0 +1,160 @@
+"""Clips: equally loud, bare of metadata, cut once, and honest about what gave none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from datasets_scripts.corpus import Corpus, write_corpus
+from survey import clips
+from survey.clips import ClipLibrary, prepare
+from survey.config import SurveyError
+
+from .conftest import CONFIG, TRACKS, make_item
+
+
+def probe(path: Path) -> dict:
+    """ffprobe's account of a file."""
+    command = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams"]
+    return json.loads(subprocess.check_output([*command, "-show_chapters", str(path)]))
+
+
+def loudness(path: Path) -> float:
+    """Integrated loudness by ffmpeg's ebur128 filter, which prepare() does not use."""
+    command = ["ffmpeg", "-nostats", "-i", str(path), "-af", "ebur128", "-f", "null", "-"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return float(said[said.rindex("I:") :].split()[1])
+
+
+def test_every_track_has_a_clip_in_both_formats(library: ClipLibrary) -> None:
+    assert len(library.tracks) == TRACKS
+    assert len(library.twins) == CONFIG.gold_tracks
+    for track in library.tracks:
+        for suffix, codec in (("ogg", "opus"), ("m4a", "aac")):
+            found = probe(library.path(track, 0, suffix))
+            assert found["streams"][0]["codec_name"] == codec
+            assert float(found["format"]["duration"]) == pytest.approx(10, abs=0.1)
+    for track in library.twins:
+        assert library.path(track, 1, "ogg").is_file()
+
+
+def test_clips_are_equally_loud(library: ClipLibrary) -> None:
+    """The corpus spans 32 dB; its clips agree to within a loudness unit."""
+    found = [loudness(library.path(track, 0, "ogg")) for track in library.tracks]
+    assert found == pytest.approx([CONFIG.loudness_lufs] * TRACKS, abs=1.0)
+    assert loudness(library.path(library.twins[0], 1, "m4a")) == pytest.approx(-23, abs=1.0)
+
+
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """A corpus of MP3s with titles, artists, a chapter's worth of tags, and an encoder's name."""
+    items = []
+    for number in range(3):
+        item = make_item(tmp_path, number, seconds=15)
+        file = tmp_path / f"{number}.mp3"
+        tags = ["-metadata", "title=Secret", "-metadata", "artist=Somebody", "-metadata", "x=y"]
+        command = ["ffmpeg", "-v", "error", "-i", str(item.file), *tags, str(file)]
+        subprocess.run(command, check=True)
+        sha = clips_sha(file)
+        items.append(item._replace(file=file, track=with_sha(item.track, sha)))
+    write_corpus(items, tmp_path / "corpus", "# tagged\n")
+    return tmp_path / "corpus"
+
+
+def clips_sha(file: Path) -> str:
+    from datasets_scripts.corpus import file_sha256
+
+    return file_sha256(file)
+
+
+def with_sha(track, sha: str, **more):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(track, id=sha[:16], sha256=sha, **more)
+
+
+def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
+    made = prepare(Corpus(tagged), tmp_path / "clips", CONFIG, lambda _: None)
+    for track in made.tracks:
+        for suffix in clips.FORMATS:
+            path = made.path(track, 0, suffix)
+            data = path.read_bytes()
+            for word in (b"Secret", b"Somebody", b"Lavf", b"Lavc59", b"LAME"):
+                assert word not in data, (suffix, word)
+            found = probe(path)
+            tags = found["format"].get("tags", {}) | found["streams"][0].get("tags", {})
+            boring = {"major_brand", "minor_version", "compatible_brands", "language"}
+            boring |= {"handler_name", "vendor_id"}
+            assert tags.pop("encoder", "Lavc libopus") == "Lavc libopus"  # ours, of every clip
+            assert set(tags) <= boring, tags
+            assert found["chapters"] == []
+
+
+def test_clip_is_from_the_middle(tmp_path: Path) -> None:
+    """A track that is silent but for its middle ten seconds gives a full clip."""
+    items = [make_item(tmp_path, n, seconds=30) for n in range(3)]
+    wave, rate = soundfile.read(items[0].file)
+    wave[: 10 * rate] = 0
+    wave[20 * rate :] = 0
+    soundfile.write(items[0].file, wave, rate)
+    sha = clips_sha(items[0].file)
+    items[0] = items[0]._replace(track=with_sha(items[0].track, sha))
+    write_corpus(items, tmp_path / "corpus", "# middle\n")
+    made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, lambda _: None)
+    heard, rate = soundfile.read(made.path(sha[:16], 0, "ogg"))
+    seconds = np.sqrt((heard[: 9 * rate].reshape(9, -1) ** 2).mean(axis=1))
+    assert seconds.min() > 0.3 * seconds.max()
+
+
+def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
+    items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
+    items.append(make_item(tmp_path, 3, seconds=5))
+    quiet = make_item(tmp_path, 4, seconds=12, level=0.0)
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(b"this is no music at all" * 99)
+    sha = clips_sha(broken)
+    items += [quiet, make_item(tmp_path, 5)._replace(file=broken)]
+    items[-1] = items[-1]._replace(track=with_sha(items[-1].track, sha))
+    write_corpus(items, tmp_path / "corpus", "# trouble\n")
+    said: list[str] = []
+    made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, said.append)
+    reasons = {row["id"]: row["left_out"] for row in made.left_out}
+    assert "5.0 s long" in reasons[items[3].track.id]
+    assert "silent" in reasons[quiet.track.id]
+    assert "ffmpeg could not read it" in reasons[sha[:16]]
+    assert len(made.tracks) == 3
+    assert sum(line.startswith("left out") for line in said) == 3
+
+
+def test_cutting_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
+    write_corpus(items, tmp_path / "corpus", "# three\n")
+    corpus = Corpus(tmp_path / "corpus")
+    folder = tmp_path / "clips"
+    prepare(corpus, folder, CONFIG, lambda _: None)
+    # As after a kill: one track's note and the library were not written yet.
+    (folder / f"{items[1].track.id}.json").unlink()
+    (folder / "library.json").unlink()
+    with pytest.raises(SurveyError, match="feelprint-survey prepare"):
+        ClipLibrary(folder)
+    cut: list[str] = []
+    whole = clips._cut_track
+    monkeypatch.setattr(
+        clips, "_cut_track", lambda c, t, *rest: (cut.append(t.id), whole(c, t, *rest))
+    )
+    made = prepare(corpus, folder, CONFIG, lambda _: None)
+    assert cut == [items[1].track.id]
+    assert len(made.tracks) == 3
+    assert not list(folder.glob("*.part"))
+
+
+def test_too_few_songs_is_an_error(tmp_path: Path) -> None:
+    items = [make_item(tmp_path, n, seconds=12) for n in range(2)]
+    write_corpus(items, tmp_path / "corpus", "# two\n")
+    with pytest.raises(SurveyError, match="a round needs 3 songs; 2 of"):
+        prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, lambda _: None)

@@ -1,0 +1,79 @@
+"""schemathesis over the application's own OpenAPI: nothing that anybody sends makes a 5xx."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+
+from survey.app import Survey, create_app
+from survey.assign import Assigner
+from survey.clips import ClipLibrary
+from survey.store import Store
+
+from .conftest import CONFIG
+from .test_app import Person
+
+OWNER = "a-long-owner-token"
+EXAMPLES = 8  # requests an operation
+
+
+def attack(operation: Any, person: Person, csrf: str, statuses: set[int]) -> None:
+    """Sends what schemathesis makes of one operation, fitting and not, as the person."""
+    cases = operation.as_strategy()
+    if operation.body or operation.path_parameters:
+        cases |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def send(case: Case) -> None:
+        if csrf:
+            case.headers = {**(case.headers or {}), "X-CSRF": csrf}
+            if isinstance(case.body, dict) and case.path != "/api/answer":
+                case.body = {**case.body, "csrf": csrf}
+        jar = {cookie.name: str(cookie.value) for cookie in person.http.cookies.jar}
+        reply = case.call(cookies=jar)
+        statuses.add(reply.status_code)
+        case.validate_response(reply, checks=[not_a_server_error])
+
+    send()
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_no_request_makes_a_server_error(
+    store: Store, library: ClipLibrary, signed_in: bool
+) -> None:
+    """Once as anybody, and once with a rater's cookie, the owner's, and a good CSRF token."""
+    app = create_app(Survey(CONFIG, store, library, Assigner(store, library, CONFIG), OWNER))
+    schema = schemathesis.openapi.from_dict(app.openapi())
+    schema.app = app
+    operations = [result.ok() for result in schema.get_all_operations()]
+    assert len(operations) >= 15
+    seen: dict[str, set[int]] = {}
+    for operation in operations:
+        # Never over the network: requests go to the application object itself.
+        person = Person(app)
+        csrf = ""
+        if signed_in:
+            person.start()
+            csrf = person.csrf("/owner")
+            person.http.post("/owner", data={"csrf": csrf, "token": OWNER})
+        statuses = seen.setdefault(f"{operation.method.upper()} {operation.path}", set())
+
+        attack(operation, person, csrf, statuses)
+    for name, statuses in seen.items():
+        assert statuses and max(statuses) < 500, (name, statuses)
+    if signed_in:  # the token is good: what gets through is judged by more than the door
+        assert any(s in (200, 303, 404) for s in seen["POST /api/answer"] | seen["POST /undo"])
+        assert seen["POST /api/rounds"] & {200, 422}

@@ -1,0 +1,276 @@
+"""The owner's figures on answers made to known rates, and the export with its filter."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import binomtest
+
+from datasets_scripts.agreement import agreement
+from datasets_scripts.triplets import read_triplets
+from survey import plots, results
+from survey.assign import Assigner
+from survey.clips import ClipLibrary
+from survey.config import RatersPerTriplet, Shares, SurveyError
+from survey.export import export
+from survey.results import Answered, alpha_interval, as_triplets, qualities, wilson
+from survey.store import Store
+
+from .conftest import CONFIG, make_item
+
+MORNING = datetime(2026, 1, 1, 8, tzinfo=UTC)
+
+
+def answered(
+    number: int,
+    rater: str = "r",
+    kind: str = "random",
+    odd: int | None = 0,
+    repeats: int | None = None,
+    abc: tuple[str, str, str] = ("a", "b", "c"),
+) -> Answered:
+    when = MORNING + timedelta(hours=number)
+    return Answered(number, rater, kind, abc, odd, odd, 20.0 + number, when, repeats)
+
+
+def test_quality_of_raters() -> None:
+    given = [
+        answered(1, "one", odd=0),
+        answered(2, "one", odd=1),
+        answered(3, "one", "repeat", odd=0, repeats=1),
+        answered(4, "one", "repeat", odd=2, repeats=2),
+        answered(5, "one", "repeat", odd=2, repeats=99),  # its first answer was undone
+        answered(6, "one", "gold", odd=2),
+        answered(7, "one", "gold", odd=0),
+        answered(8, "one", "gold", odd=None),
+        answered(9, "two", odd=None),
+        answered(10, "two", "repeat", odd=None, repeats=9),
+    ]
+    found = qualities(given)
+    assert (found["one"].gold_accuracy, found["one"].consistency) == (1 / 3, 0.5)
+    assert (found["two"].gold_accuracy, found["two"].consistency) == (None, 1.0)
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 5), (5, 5), (9, 12), (120, 300)])
+def test_wilson(right: int, total: int) -> None:
+    expected = binomtest(right, total).proportion_ci(method="wilson")
+    assert wilson(right, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_the_model_is_scored_on_the_random_stream_alone() -> None:
+    vectors = np.array([[[1.0, 0], [1, 0], [0, 1]]])  # c is the odd one
+    given = [
+        answered(1, odd=2),
+        answered(2, odd=0),
+        answered(3, odd=None),
+        answered(4, kind="active", odd=2),
+        answered(5, kind="gold", odd=2),
+        answered(6, odd=2, abc=("a", "b", "unknown")),
+    ]
+    assert results.model_hits(given, (["a", "b", "c"], vectors), 0.1) == [True, False]
+    assert results.model_hits([], (["a", "b", "c"], vectors), 0.1) == []
+
+
+def made_answers(noise: float, triplets: int = 150, raters: int = 4, seed: int = 0) -> list:
+    """Raters who give a triplet's true answer, or any of the three with probability `noise`."""
+    rng = np.random.default_rng(seed)
+    given = []
+    for n in range(triplets):
+        truth = int(rng.integers(3))
+        for rater in range(raters):
+            odd = int(rng.integers(3)) if rng.random() < noise else truth
+            abc = (f"a{n}", f"b{n}", f"c{n}")
+            given.append(answered(len(given), f"rater {rater}", odd=odd, abc=abc))
+    return given
+
+
+def test_alpha_and_its_interval_follow_the_noise() -> None:
+    """By chance with probability q, two raters agree as the truth does with (1 - q)^2."""
+    for noise in (0.1, 0.4, 0.8):
+        table = as_triplets(made_answers(noise))
+        alpha = agreement(table).alpha
+        interval = alpha_interval(table)
+        assert alpha is not None and interval is not None
+        assert interval[0] < alpha < interval[1]
+        assert interval[0] - 0.05 < (1 - noise) ** 2 < interval[1] + 0.05
+        assert interval[1] - interval[0] < 0.25
+    assert alpha_interval(as_triplets(made_answers(0.1, triplets=1))) is None
+
+
+def test_the_interval_of_alpha_holds_the_truth_as_often_as_it_says() -> None:
+    """40 surveys of 80 triplets: 95 % is 38 of them, and fewer than 34 would be 1 in 70."""
+    held = 0
+    for seed in range(40):
+        interval = alpha_interval(as_triplets(made_answers(0.4, triplets=80, seed=seed)), 10)
+        assert interval is not None
+        held += interval[0] <= 0.36 <= interval[1]
+    assert held >= 34
+
+
+# -- what raters of a known kind look like on the page and in the export
+
+
+@pytest.fixture
+def surveyed(lite: Store, library: ClipLibrary) -> Store:
+    """Four raters who know the order of the songs, and one who does not listen."""
+    config = replace(
+        CONFIG,
+        shares=Shares(0.4, 0.3, 0.15, 0.15),
+        raters_per_triplet=RatersPerTriplet(active=5, random=5),
+    )
+    assigner = Assigner(lite, library, config, seed=3)
+    order = {track: n for n, track in enumerate(sorted(library.tracks))}
+    for person in range(5):
+        rater = lite.add_rater("", "", "")
+        for n in range(22):
+            found = assigner.rounds(rater, 1)
+            if not found:
+                break
+            lite.show(found[0])
+            songs = found[0].songs
+            tracks = [track for track, _ in songs]
+            if len(set(tracks)) == 2:  # a gold round: the stranger
+                place: int | None = next(p for p in range(3) if tracks.count(tracks[p]) == 1)
+            else:
+                place = max(range(3), key=lambda p: order[songs[p][0]])
+            if person == 4:  # wrong in every gold round, the first place otherwise
+                place = (place + 1) % 3 if len(set(tracks)) == 2 else 0
+            elif n == 5 and person == 0:
+                place = None
+            lite.answer(rater, found[0].token, place, [4.0, 4.0, 4.0])
+    return lite
+
+
+def test_the_report_of_a_survey(surveyed: Store, library: ClipLibrary) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1, len(library.tracks), 4))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    report = results.report(surveyed, (list(library.tracks), vectors), 0.1)
+    figures = {f.name: f for f in report.figures}
+    given = results.all_answers(surveyed)
+    assert figures["Answers"].value == str(len(given))
+    assert figures["Raters"].value == "5"
+    assert figures["Krippendorff's alpha"].value != "–"
+    assert "random-stream answers" in figures["Current model"].note
+    assert {"Answers a day", "Time an answer", "Gold accuracy by rater"} <= {
+        p.title for p in report.plots
+    }
+    empty = [p.title for p in report.plots if "nothing yet" in p.svg]
+    assert empty == []
+
+
+def test_export_is_the_triplet_table(surveyed: Store, tmp_path: Path) -> None:
+    out = tmp_path / "answers.parquet"
+    said = export(surveyed, out)
+    table = read_triplets(out)
+    given = results.all_answers(surveyed)
+    wanted = [a for a in given if a.kind in ("cold", "random")]
+    assert len(table) == len(wanted) > 40
+    assert {t.source for t in table} == {"survey-cold", "survey-random"}
+    for row, answer in zip(table, wanted, strict=True):
+        assert row.songs == answer.abc and row.rater == answer.rater and row.when == answer.when
+        assert row.odd == (None if answer.odd is None else answer.abc[answer.odd])
+    assert sum(t.odd is None for t in table) == sum(a.odd is None for a in wanted)
+    weights = Counter()
+    for t in table:
+        if t.odd is not None:
+            weights[t.songs] += t.weight
+    assert list(weights.values()) == pytest.approx([1.0] * len(weights))
+    kinds = Counter(a.kind for a in given)
+    assert any(f"{kinds['repeat']} repeats, {kinds['gold']} gold" in line for line in said)
+    assert pq.read_schema(out).names == [
+        "a", "b", "c", "odd", "source", "rater", "when", "weight"
+    ]  # fmt: skip
+
+
+def test_the_filter_says_what_it_left_out(surveyed: Store, tmp_path: Path) -> None:
+    found = qualities(results.all_answers(surveyed))
+    bad = [r for r, q in found.items() if q.gold_accuracy is not None and q.gold_accuracy < 0.9]
+    assert len(bad) == 1
+    said = export(surveyed, tmp_path / "a.parquet", min_gold_accuracy=0.9)
+    table = read_triplets(tmp_path / "a.parquet")
+    assert {t.rater for t in table} == set(found) - set(bad)
+    (line,) = [s for s in said if "left out rater" in s]
+    rows = [a for a in results.all_answers(surveyed) if a.rater == bad[0]]
+    asked = sum(a.kind in ("cold", "random") for a in rows)
+    assert bad[0] in line and f"with {asked} rows" in line and "is below 0.9" in line
+    with pytest.raises(SurveyError, match="nothing to export"):
+        export(surveyed, tmp_path / "b.parquet", min_gold_accuracy=1.1, min_consistency=1.1)
+    assert not (tmp_path / "b.parquet").exists()
+    with pytest.raises(SurveyError, match=r"ends in \.parquet or \.csv"):
+        export(surveyed, tmp_path / "a.txt")
+
+
+def test_mecomp_layout(surveyed: Store, tmp_path: Path) -> None:
+    export(surveyed, tmp_path / "a.parquet")
+    said = export(surveyed, tmp_path / "a.csv")
+    table = [t for t in read_triplets(tmp_path / "a.parquet") if t.odd is not None]
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["song1", "song2", "song3", "anchor", "positive"]
+    for row, t in zip(rows, table, strict=True):
+        songs = [row["song1"], row["song2"], row["song3"]]
+        pair = {songs[int(row["anchor"]) - 1], songs[int(row["positive"]) - 1]}
+        assert tuple(songs) == t.songs and pair == set(t.songs) - {t.odd}
+    assert any("1 can't tell" in line or "0 can't tell" in line for line in said)
+
+
+def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> None:
+    from datasets_scripts.corpus import Corpus, write_corpus
+    from datasets_scripts.human import read_mecomp
+    from survey.clips import prepare
+
+    items = [make_item(tmp_path, n, seconds=11) for n in range(4)]
+    items = [
+        i._replace(track=replace(i.track, source=f"fma:{100 + n}")) for n, i in enumerate(items)
+    ]
+    write_corpus(items, tmp_path / "corpus", "# fma\n")
+    made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, lambda _: None)
+    config = replace(CONFIG, shares=Shares(1.0, 0, 0, 0))
+    assigner = Assigner(lite, made, config, seed=0)
+    rater = lite.add_rater("", "", "")
+    current = assigner.rounds(rater, 1)[0]
+    lite.show(current)
+    lite.answer(rater, current.token, 1, [4.0, 4.0, 4.0])
+    export(lite, tmp_path / "m.csv", corpus=tmp_path / "corpus")
+    numbers = {i.track.id: i.track.source for i in items}
+    (triplet,) = read_mecomp(tmp_path / "m.csv").triplets
+    assert triplet.odd == numbers[current.songs[1][0]]
+    assert set(triplet.songs) == {numbers[track] for track, _ in current.songs}
+
+
+# -- plots
+
+
+def test_plots_are_whole_svg_and_escape_their_text() -> None:
+    from xml.etree import ElementTree
+
+    evil = "<b>&\"'"
+    line = plots.Series(evil, [(1, 0.5), (2, 0.75)], [(1, 0.4, 0.6), (2, 0.7, 0.8)])
+    for svg in (
+        plots.bars(evil, [evil, "y"], [3, 1], evil),
+        plots.bars("t", [], [], "x"),
+        plots.bars("t", ["a"], [0], "x"),
+        plots.lines(evil, [line], evil),
+        plots.lines(evil, [line], evil, alone=True),
+        plots.lines("t", [], "x"),
+        plots.lines("t", [plots.Series("one point", [(1, 1.0)], [(1, 1.0, 1.0)])], "x"),
+    ):
+        root = ElementTree.fromstring(svg)
+        assert root.tag.endswith("svg") and root.get("role") == "img"
+        assert not any(e.get("style") for e in root.iter())
+
+
+def test_bars_are_as_high_as_their_values() -> None:
+    from xml.etree import ElementTree
+
+    root = ElementTree.fromstring(plots.bars("t", ["a", "b"], [4, 1], "x"))
+    heights = [float(e.get("height", 0)) for e in root.iter() if e.tag.endswith("rect")]
+    assert heights[0] == pytest.approx(4 * heights[1], rel=0.01)

@@ -1,0 +1,236 @@
+"""The store on both databases: once and for good, undo, delete, expiry, and the schema."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from survey import store as store_module
+from survey.assign import Assigner
+from survey.clips import ClipLibrary
+from survey.config import SurveyError
+from survey.schema import answers, metadata, migrate, open_database, rounds, triplets
+from survey.store import Conflict, HeardTooLittle, NoSuchRound, Rater, Store
+
+from .conftest import CONFIG
+
+HEARD = [5.0, 5.0, 5.0]
+
+
+def begin(store: Store, assigner: Assigner, count: int = 2) -> tuple[Rater, list]:
+    """A rater with open rounds, the first of them shown."""
+    rater = store.add_rater("headphones", "", "")
+    found = assigner.rounds(rater, count)
+    store.show(found[0])
+    return rater, found
+
+
+def rows(store: Store, table: sa.Table) -> list[dict]:
+    """A table's rows."""
+    with store.read() as db:
+        return [dict(r) for r in db.execute(sa.select(table).order_by(table.c.id)).mappings()]
+
+
+def test_an_answer_is_stored_with_what_was_chosen(store: Store, assigner: Assigner) -> None:
+    rater, found = begin(store, assigner)
+    stored = store.answer(rater, found[0].token, 2, [3.5, 4.0, 9.25])
+    assert stored.answered == 1
+    assert stored.current is not None and stored.current.token == found[1].token
+    (row,) = rows(store, answers)
+    first = rows(store, rounds)[0]
+    triplet = next(t for t in rows(store, triplets) if t["id"] == first["triplet"])
+    assert found[0].songs[2][0] == triplet["abc"[row["odd"]]]
+    assert (row["place"], row["heard_0_s"], row["heard_2_s"]) == (2, 3.5, 9.25)
+    assert row["answered"].tzinfo is not None
+
+
+def test_sent_twice_is_stored_once(store: Store, assigner: Assigner) -> None:
+    rater, found = begin(store, assigner)
+    first = store.answer(rater, found[0].token, 0, HEARD)
+    again = store.answer(rater, found[0].token, 0, HEARD)
+    assert again == first
+    assert len(rows(store, answers)) == 1
+    with pytest.raises(Conflict, match="answered already"):
+        store.answer(rater, found[0].token, None, HEARD)
+
+
+def test_sent_by_many_at_once_is_stored_once(store: Store, assigner: Assigner) -> None:
+    rater, found = begin(store, assigner)
+    gate = threading.Barrier(8)
+    counts: list[int] = []
+
+    def send() -> None:
+        gate.wait()
+        counts.append(store.answer(rater, found[0].token, 1, HEARD).answered)
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [1] * 8
+    assert len(rows(store, answers)) == 1
+
+
+def test_only_the_current_round_of_its_own_rater(store: Store, assigner: Assigner) -> None:
+    rater, found = begin(store, assigner)
+    other = store.add_rater("", "", "")
+    with pytest.raises(NoSuchRound):
+        store.answer(other, found[0].token, 0, HEARD)
+    with pytest.raises(Conflict, match="not the current"):
+        store.answer(rater, found[1].token, 0, HEARD)
+    assert store.clip_of(found[0].clips_token, other, 0) is None
+    assert store.clip_of(found[0].clips_token, rater, 0) == found[0].songs[0]
+    assert rows(store, answers) == []
+
+
+def test_heard_too_little_does_not_count(
+    store: Store, assigner: Assigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seconds each by the page's count, and nine on the server's own clock."""
+    strict = Store(store.engine, min_heard_s=3.0)
+    start = store_module.now()
+    clock = [start]
+    monkeypatch.setattr(store_module, "now", lambda: clock[0])
+    rater, found = begin(strict, assigner)
+    clock[0] = start + store_module.timedelta(seconds=60)
+    with pytest.raises(HeardTooLittle):
+        strict.answer(rater, found[0].token, 0, [9.0, 2.9, 9.0])
+    clock[0] = start + store_module.timedelta(seconds=8.9)
+    with pytest.raises(HeardTooLittle):
+        strict.answer(rater, found[0].token, 0, [3.0, 3.0, 3.0])
+    assert rows(store, answers) == []
+    clock[0] = start + store_module.timedelta(seconds=9.1)
+    strict.answer(rater, found[0].token, 0, [3.0, 3.0, 3.0])
+    # The next round is shown from this moment on, although it was assigned with the first.
+    clock[0] = start + store_module.timedelta(seconds=18)
+    with pytest.raises(HeardTooLittle):
+        strict.answer(rater, found[1].token, 0, [3.0, 3.0, 3.0])
+
+
+def test_undo_reopens_the_round_and_no_late_copy_comes_back(
+    store: Store, assigner: Assigner
+) -> None:
+    rater, found = begin(store, assigner)
+    store.answer(rater, found[0].token, 0, HEARD)
+    assert store.last_answered(rater) == found[0].token
+    assert store.undo(rater, found[1].token) is False
+    assert store.undo(rater, found[0].token) is True
+    assert store.undo(rater, found[0].token) is False
+    assert rows(store, answers) == []
+    with pytest.raises(NoSuchRound):
+        store.answer(rater, found[0].token, 0, HEARD)
+    reopened = assigner.rounds(rater, 1)[0]
+    assert (reopened.id, reopened.songs) == (found[0].id, found[0].songs)
+    with pytest.raises(Conflict):  # it is shown anew, and listened to anew
+        store.answer(rater, reopened.token, 1, HEARD)
+    store.show(reopened)
+    assert store.answer(rater, reopened.token, 1, HEARD).answered == 1
+
+
+def test_deleting_leaves_nothing_and_gives_places_back(store: Store, assigner: Assigner) -> None:
+    rater, found = begin(store, assigner)
+    other, others = begin(store, assigner)
+    store.answer(rater, found[0].token, 0, HEARD)
+    store.answer(other, others[0].token, 0, HEARD)
+    assert store.delete_rater(rater) == 1
+    assert store.rater(rater.name) is None
+    assert {r["rater"] for r in rows(store, rounds)} == {other.id}
+    assert len(rows(store, answers)) == 1
+    taken = {t["id"]: t["taken"] for t in rows(store, triplets)}
+    for key, count in taken.items():
+        assert count == sum(r["triplet"] == key for r in rows(store, rounds))
+
+
+def test_what_is_stored_of_a_rater_can_be_read(store: Store, assigner: Assigner) -> None:
+    rater, found = begin(store, assigner)
+    store.answer(rater, found[0].token, None, HEARD)
+    person, given = store.all_of(rater)
+    assert person["headphones"] == "headphones" and person["name"] == rater.name
+    assert given[0]["odd"] is None and {given[0][k] for k in "abc"} == {
+        track for track, _ in found[0].songs
+    }
+
+
+def test_rounds_that_nobody_answers_are_given_back(store: Store, assigner: Assigner) -> None:
+    rater, found = begin(store, assigner)
+    store.answer(rater, found[0].token, 0, HEARD)
+    assert store.expire(hours=1) == 0
+    assert store.expire(hours=-1) == 1  # the open one; the answered one stays
+    assert [r["id"] for r in rows(store, rounds)] == [found[0].id]
+    assert sum(t["taken"] for t in rows(store, triplets)) == 1
+
+
+def test_a_track_that_left_the_corpus_is_asked_no_more(
+    store: Store, assigner: Assigner, library: ClipLibrary
+) -> None:
+    rater, found = begin(store, assigner)
+    gone = found[0].songs[0][0]
+    smaller = ClipLibrary(library.folder)
+    del smaller.tracks[gone]
+    smaller.twins = [t for t in smaller.twins if t != gone]
+    later = Assigner(store, smaller, CONFIG, seed=2)
+    with pytest.raises(NoSuchRound):
+        store.answer(rater, found[0].token, 0, HEARD)
+    for _ in range(5):
+        current = later.rounds(rater, 1)[0]
+        assert gone not in {track for track, _ in current.songs}
+        store.show(current)
+        store.answer(rater, current.token, 0, HEARD)
+
+
+def test_the_secret_is_made_once(store: Store) -> None:
+    assert store.secret() == store.secret() == Store(store.engine, 0).secret()
+    assert len(store.secret()) >= 64
+
+
+def test_the_migrations_make_the_schema(store: Store) -> None:
+    migrate(store.engine)  # once more changes nothing
+    with store.engine.connect() as db:
+        assert compare_metadata(MigrationContext.configure(db), metadata) == []
+
+
+def test_a_newer_schema_is_refused(store: Store) -> None:
+    with store.write() as db:
+        db.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SurveyError, match=r"9999.*newer"):
+        migrate(store.engine)
+
+
+def test_sqlite_waits_for_the_disk(lite: Store) -> None:
+    for _ in range(3):
+        with lite.read() as db:
+            found = {
+                name: db.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+            }
+        assert found == {
+            "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1
+        }  # fmt: skip
+
+
+def test_a_database_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    for url, said in (
+        ("mysql://localhost/x", "not on mysql"),
+        ("sqlite://", "needs a database file"),
+        ("nonsense", "cannot read the database URL"),
+        (f"sqlite:///{tmp_path}/no/such/folder/x.db", "cannot open the database"),
+    ):
+        with pytest.raises(SurveyError, match=said):
+            open_database(url)
+    with pytest.raises(SurveyError) as caught:
+        open_database("postgresql://me:hunter2@127.0.0.1:1/x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_configuration_limits_are_kept(library: ClipLibrary, lite: Store) -> None:
+    one = ClipLibrary(library.folder)
+    one.tracks = {i: replace(t, artist="One") for i, t in one.tracks.items()}
+    with pytest.raises(SurveyError, match="three different artists; there are 1"):
+        Assigner(lite, one, CONFIG)
