@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import scipy.signal
+import soundfile
 import soxr
 
 STRETCHES = 5  # of one track, each altered in a way of its own
@@ -23,7 +26,8 @@ def alter(
     ``audio`` and ``other`` (samples,) at ``sample_rate`` in Hz, ``stretch`` in samples. Returns
     the stretches one after the other, (stretches * stretch,). Each is played at another speed;
     then, each by chance, a stretch of ``other`` is mixed in, two equaliser bands change the
-    spectrum, it is saturated, given a room's reverberation, or cut above a few kHz.
+    spectrum, it is saturated, given a room's reverberation, cut above a few kHz, or pressed into
+    a small mp3.
     """
     wanted = int(np.ceil(stretch * 2 ** (SPEED_SEMITONES / 12))) + 1
     count = int(np.clip(len(audio) // wanted, 1, STRETCHES))
@@ -41,6 +45,8 @@ def alter(
         if rng.random() < 0.15:
             sos = scipy.signal.butter(4, rng.uniform(2_500, 7_000), fs=sample_rate, output="sos")
             part = scipy.signal.sosfilt(sos, part)
+        if rng.random() < 0.2:
+            part = _mp3(part, sample_rate, rng)
         parts.append(part)
     return np.concatenate(parts).astype(np.float32)
 
@@ -94,3 +100,21 @@ def _reverberate(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) 
     room = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
     wet = scipy.signal.oaconvolve(audio, room)[: len(audio)]
     return audio + rng.uniform(0.2, 0.8) * wet * _rms(audio) / _rms(wet)
+
+
+def _mp3(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Encoded and decoded again at 32 to 64 kbit/s, mono: as harsh as twice that in stereo."""
+    peak = np.abs(audio).max() + 1e-9
+    with io.BytesIO() as file:
+        level = rng.uniform(0.88, 0.99)  # libsndfile's scale: 0 is the largest file, 1 the smallest
+        soundfile.write(
+            file,
+            (audio / peak).astype(np.float32),
+            sample_rate,
+            format="MP3",
+            bitrate_mode="CONSTANT",
+            compression_level=level,
+        )
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="float32")
+    return np.resize(decoded, len(audio)) * peak

@@ -33,7 +33,7 @@ from distill.teachers import Teacher
 from student import FeelprintConfig
 from student.frontend import LogMel
 
-RECIPE = 2  # of the alterations; a change of distill/augment.py raises it
+RECIPE = 3  # of the alterations; a change of distill/augment.py raises it
 STRETCH_SEGMENTS = 6  # segments of a track that are altered in one way
 DECODE_RATE = 44_100  # Hz; alterations happen at this rate, producers resample from it
 ABANDONED_S = 3_600  # seconds; a temporary file is written in one of them

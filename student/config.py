@@ -79,7 +79,7 @@ class FeelprintConfig:
     n_mels: int = 64
     f_min: float = 30.0  # Hz
     f_max: float = 8_000.0  # Hz, what the default teacher hears
-    floor: float = 1e-6  # of the window's mean mel power; what is quieter is not heard
+    floor: float = 1e-5  # of the window's mean mel power; what is quieter is not heard
     patch: int = 4  # mels and frames a patch; the first convolution sees each patch once
     channels: tuple[int, ...] = (64, 128, 192)  # of the patches, then of stride-2 convolutions
     dim: int = 128  # of a window token

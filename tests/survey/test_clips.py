@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from datasets_scripts.corpus import Corpus, write_corpus
+from datasets_scripts.corpus import Corpus, Item, file_sha256, write_corpus
 from survey import clips
 from survey.clips import ClipLibrary, prepare
 from survey.config import SurveyError
@@ -58,24 +59,17 @@ def tagged(tmp_path: Path) -> Path:
         item = make_item(tmp_path, number, seconds=15)
         file = tmp_path / f"{number}.mp3"
         tags = ["-metadata", "title=Secret", "-metadata", "artist=Somebody", "-metadata", "x=y"]
-        command = ["ffmpeg", "-v", "error", "-i", str(item.file), *tags, str(file)]
+        command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / item.name), *tags, str(file)]
         subprocess.run(command, check=True)
-        sha = clips_sha(file)
-        items.append(item._replace(file=file, track=with_sha(item.track, sha)))
+        items.append(of_file(item, file))
     write_corpus(items, tmp_path / "corpus", "# tagged\n")
     return tmp_path / "corpus"
 
 
-def clips_sha(file: Path) -> str:
-    from datasets_scripts.corpus import file_sha256
-
-    return file_sha256(file)
-
-
-def with_sha(track, sha: str, **more):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
-    return replace(track, id=sha[:16], sha256=sha, **more)
+def of_file(item: Item, file: Path) -> Item:
+    """The item's track with another audio file, and the id that follows from it."""
+    sha = file_sha256(file)
+    return Item.of_file(replace(item.track, id=sha[:16], sha256=sha), file, file.name)
 
 
 def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
@@ -98,15 +92,15 @@ def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
 def test_clip_is_from_the_middle(tmp_path: Path) -> None:
     """A track that is silent but for its middle ten seconds gives a full clip."""
     items = [make_item(tmp_path, n, seconds=30) for n in range(3)]
-    wave, rate = soundfile.read(items[0].file)
+    file = tmp_path / items[0].name
+    wave, rate = soundfile.read(file)
     wave[: 10 * rate] = 0
     wave[20 * rate :] = 0
-    soundfile.write(items[0].file, wave, rate)
-    sha = clips_sha(items[0].file)
-    items[0] = items[0]._replace(track=with_sha(items[0].track, sha))
+    soundfile.write(file, wave, rate)
+    items[0] = of_file(items[0], file)
     write_corpus(items, tmp_path / "corpus", "# middle\n")
     made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, lambda _: None)
-    heard, rate = soundfile.read(made.path(sha[:16], 0, "ogg"))
+    heard, rate = soundfile.read(made.path(items[0].track.id, 0, "ogg"))
     seconds = np.sqrt((heard[: 9 * rate].reshape(9, -1) ** 2).mean(axis=1))
     assert seconds.min() > 0.3 * seconds.max()
 
@@ -117,16 +111,14 @@ def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
     quiet = make_item(tmp_path, 4, seconds=12, level=0.0)
     broken = tmp_path / "broken.flac"
     broken.write_bytes(b"this is no music at all" * 99)
-    sha = clips_sha(broken)
-    items += [quiet, make_item(tmp_path, 5)._replace(file=broken)]
-    items[-1] = items[-1]._replace(track=with_sha(items[-1].track, sha))
+    items += [quiet, of_file(make_item(tmp_path, 5), broken)]
     write_corpus(items, tmp_path / "corpus", "# trouble\n")
     said: list[str] = []
     made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, said.append)
     reasons = {row["id"]: row["left_out"] for row in made.left_out}
     assert "5.0 s long" in reasons[items[3].track.id]
     assert "silent" in reasons[quiet.track.id]
-    assert "ffmpeg could not read it" in reasons[sha[:16]]
+    assert "ffmpeg could not read it" in reasons[items[-1].track.id]
     assert len(made.tracks) == 3
     assert sum(line.startswith("left out") for line in said) == 3
 
