@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,6 +17,8 @@ from datasets_scripts.corpus import Track
 from distill.cache import Job, Producer
 from distill.shards import CacheError, Shard, Stored
 from distill.space import TeacherSpace, fit_space
+
+KNOTS = 6  # of a random equaliser's curve, evenly over the mels
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,17 @@ def _clips(recording: Recording, length: int) -> np.ndarray:
     return np.stack([recording.taught(start, length) for start in starts])
 
 
+def equalisers(n: int, n_mels: int, db: float, rng: np.random.Generator) -> np.ndarray:
+    """n smooth curves to add to log-mels, (n, 1, n_mels, 1); ``db`` is a point's deviation.
+
+    How bright a recording was mastered says little of how the song feels: a clip keeps its label
+    under them.
+    """
+    points = rng.normal(0.0, db * np.log(10) / 10, (n, KNOTS))
+    curves = CubicSpline(np.linspace(0, 1, KNOTS), points, axis=1)(np.linspace(0, 1, n_mels))
+    return curves[:, None, :, None].astype(np.float32)
+
+
 class ClipBatches(Dataset[Clips]):
     """Batch number ``step`` is drawn from (seed, step) alone.
 
@@ -132,10 +146,11 @@ class ClipBatches(Dataset[Clips]):
         batch_size: int,
         clip_segments: Sequence[int],
         seed: int,
+        equalise_db: float = 0.0,
     ):
         if batch_size % 4:
             raise ValueError(f"a batch is made of fours, got batch_size {batch_size}")
-        self.targets, self.seed = targets, seed
+        self.targets, self.seed, self.equalise_db = targets, seed, equalise_db
         self.fours, self.lengths = batch_size // 4, tuple(clip_segments)
         by_track: dict[str, list[Recording]] = {}
         for recording in found:
@@ -173,8 +188,11 @@ class ClipBatches(Dataset[Clips]):
             mels.append(np.pad(mel, ((0, short), (0, 0), (0, 0))))
             audibles.append(np.pad(audible, (0, short)))
             taught.append(recording.taught(start, clip))
+        mel = np.stack(mels).astype(np.float32)
+        if self.equalise_db:
+            mel += equalisers(len(mel), mel.shape[2], self.equalise_db, rng)
         return Clips(
-            torch.from_numpy(np.stack(mels)).float(),
+            torch.from_numpy(mel),
             torch.from_numpy(np.stack(audibles)).float(),
             torch.from_numpy(self.targets.space(np.stack(taught))),
             torch.from_numpy(numbers),

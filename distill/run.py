@@ -37,7 +37,7 @@ from distill.cache import (
     plan,
     segment_samples,
 )
-from distill.config import RunConfig, dump, load
+from distill.config import DistillConfig, FinetuneConfig, RunConfig, dump, load
 from distill.data import ClipBatches, Recording, Targets, recordings
 from distill.evaluation import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
@@ -107,9 +107,18 @@ class Run:
             os.replace(part, path)
         return Targets(TeacherSpace.load(path))
 
-    def batches(self, size: int, clip_segments: tuple[int, ...], seed: int) -> ClipBatches:
-        """Batches of ``size`` clips of the training recordings."""
-        return ClipBatches(self.training, self.targets, size, clip_segments, seed)
+    def batches(
+        self, config: DistillConfig | FinetuneConfig, clip_segments: tuple[int, ...], seed: int
+    ) -> ClipBatches:
+        """A stage's batches of clips of the training recordings."""
+        return ClipBatches(
+            self.training,
+            self.targets,
+            config.batch_size,
+            clip_segments,
+            seed,
+            config.equalise_db,
+        )
 
     def student(self, stage: str | None) -> Feelprint:
         """The student as ``stage`` left it, or untrained."""
@@ -165,13 +174,13 @@ class Run:
     def distill(self) -> None:
         """The window CNN learns the teacher's segments."""
         config = self.config.distill
-        batches = self.batches(config.batch_size, (1,), self.config.seed)
+        batches = self.batches(config, (1,), self.config.seed)
         distill(self.accelerator, self.student(None), batches, config, self.checkpoints)
 
     def finetune(self) -> None:
         """The head, and with it the CNN, learns the embedding of whole clips."""
         config = self.config.finetune
-        batches = self.batches(config.batch_size, config.clip_segments, self.config.seed + 1)
+        batches = self.batches(config, config.clip_segments, self.config.seed + 1)
         model = self.student("distill")
         finetune(self.accelerator, model, batches, config, self.checkpoints)
 
@@ -261,6 +270,7 @@ def start(config: RunConfig, runs: Path) -> Run:
     accelerator = Accelerator(
         log_with="tensorboard",
         project_dir=folder,
+        mixed_precision=config.mixed_precision,
         kwargs_handlers=[
             # the second stage leaves the head alone
             DistributedDataParallelKwargs(find_unused_parameters=True),

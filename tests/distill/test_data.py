@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datasets_scripts.corpus import Track
-from distill.data import ClipBatches, Recording, Targets
+from distill.data import ClipBatches, Recording, Targets, equalisers
 
 DIM = 40
 
@@ -161,3 +161,16 @@ def test_short_tracks_still_give_two_clips_to_compare() -> None:
 def test_a_batch_that_is_not_of_fours_is_refused(found: list[Recording], targets: Targets) -> None:
     with pytest.raises(ValueError, match="made of fours, got batch_size 18"):
         batches(found, targets, batch_size=18)
+
+
+def test_an_equaliser_is_a_smooth_curve_of_its_clip(
+    found: list[Recording], targets: Targets
+) -> None:
+    plain, curved = batches(found, targets)[0], batches(found, targets, equalise_db=3.0)[0]
+    added = curved.mel - plain.mel
+    assert torch.equal(plain.teacher, curved.teacher)
+    assert (added - added[:, :1, :, :1]).abs().max() < 1e-4  # the same in every window and frame
+    assert added[0, 0, 0, 0] != added[1, 0, 0, 0]
+    curves = equalisers(2000, 64, 3.0, np.random.default_rng(0))[:, 0, :, 0]
+    assert curves[:, [0, -1]].std() * 10 / np.log(10) == pytest.approx(3.0, rel=0.1)
+    assert np.diff(curves, axis=1).std() < 0.3 * curves.std()

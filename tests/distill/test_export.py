@@ -168,7 +168,7 @@ def test_a_graph_that_cannot_be_cut_is_stopped(exported: Exported, tmp_path: Pat
         """Nothing of the audio, added to the embedding: the same values, yet no clean cut."""
         graph = proto.graph
         (last,) = [node for node in graph.node if "embedding" in node.output]
-        last.output[list(last.output).index("embedding")] = "almost"
+        last.output[list(last.output).index("embedding")] = last.name = "almost"
         zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
         axes = numpy_helper.from_array(np.array([1], np.int64), "last_axis")
         graph.initializer.extend([zero, axes])
