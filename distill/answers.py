@@ -207,19 +207,22 @@ def embed(head: AttentionPool, songs: Songs) -> np.ndarray:
         return songs.embed(head.eval()).numpy()
 
 
+def ties(triplets: Sequence[Triplet], tracks: Sequence[Track]) -> list[set[str]]:
+    """The songs, artists and albums of each triplet."""
+    of = {track.id: keys(track.artist, track.album) | {f"track {track.id}"} for track in tracks}
+    return [set().union(*(of[track_of(song)] for song in t.songs)) for t in triplets]
+
+
 def tied_groups(triplets: Sequence[Triplet], tracks: Sequence[Track]) -> np.ndarray:
     """A number for each triplet; those that share a song, artist or album, also through others,
     have the same: (n,).
     """
-    by_id = {track.id: track for track in tracks}
     numbers: dict[str, int] = {}
     at, tie = [], []
-    for n, triplet in enumerate(triplets):
-        for song in triplet.songs:
-            track = by_id[track_of(song)]
-            for key in keys(track.artist, track.album) | {f"track {track.id}"}:
-                at.append(n)
-                tie.append(len(triplets) + numbers.setdefault(key, len(numbers)))
+    for n, tied in enumerate(ties(triplets, tracks)):
+        for key in tied:
+            at.append(n)
+            tie.append(len(triplets) + numbers.setdefault(key, len(numbers)))
     size = len(triplets) + len(numbers)
     graph = coo_matrix((np.ones(len(at)), (at, tie)), shape=(size, size))
     return connected_components(graph, directed=False)[1][: len(triplets)]
@@ -233,8 +236,8 @@ def folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     sizes = np.bincount(np.unique(groups, return_inverse=True)[1])
     if len(sizes) < k:
         raise AnswersError(
-            f"{len(sizes)} groups of answers that share no song are too few for {k} folds; "
-            "more answers are needed"
+            f"the answers fall into {len(sizes)} groups that stay together, too few for {k} folds; "
+            "answers about other songs are needed"
         )
     order = np.random.default_rng(seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]  # large ones first, then fill up

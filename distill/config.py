@@ -33,7 +33,7 @@ def _of_fours(batch_size: int) -> None:
 class TeacherConfig:
     """A pretrained encoder whose space the student learns."""
 
-    name: str = "musicnn"  # musicnn, mert or clap
+    name: str = "musicnn"  # musicnn, musicnn-mtt, mert or clap
     path: str = ""  # a folder or a Hub name; the default teacher's wheel is fetched into it
     revision: str = "main"  # of the Hub's repository
     layers: tuple[int, ...] = ()  # averaged; empty: the last one

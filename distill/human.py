@@ -1,7 +1,8 @@
 """`python -m distill.human --config configs/human.yaml`: fine-tuning on people's answers.
 
-The head is fitted to the answers with early stopping, judged in folds that share no song, artist
-or album, and reported beside the base, chance and the ceiling that people's own disagreement sets.
+The head is fitted to the answers with early stopping, judged on answers that share no song, artist
+or album with those that it learned from, and reported beside the base, chance and the ceiling that
+people's own disagreement sets. A survey's random rounds stop and judge, and are never learned from.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import numpy as np
 import yaml
 
 from datasets_scripts.agreement import agreement
-from datasets_scripts.corpus import Corpus, CorpusError
+from datasets_scripts.corpus import Corpus, CorpusError, Track
 from datasets_scripts.human import READERS, songs_of
-from datasets_scripts.triplets import Triplet, grouped, weigh
+from datasets_scripts.triplets import TEST_STREAM, Triplet, grouped, weigh
 from distill.answers import (
     Answers,
     AnswersError,
@@ -34,12 +35,13 @@ from distill.answers import (
     listen,
     right,
     tied_groups,
+    ties,
     to_answers,
     with_head,
 )
 from distill.export import ExportError, check_export, export_onnx
 from distill.figures import Items, difference, interval
-from distill.personalize import origin_of
+from distill.personalize import origin_of, same_question
 from student import ConfigError, Feelprint
 from student.config import from_mapping
 
@@ -48,7 +50,11 @@ RESAMPLES = 1_000
 
 @dataclass(frozen=True)
 class HumanConfig:
-    """One fine-tuning on people's answers. `shares` are of training, validation and test."""
+    """One fine-tuning on people's answers.
+
+    `shares` are of training, validation and test; of a survey's random rounds, which are not
+    trained on, the last two.
+    """
 
     name: str
     base: str  # a model's folder
@@ -56,7 +62,6 @@ class HumanConfig:
     answers: str
     format: str = "table"  # table, mecomp or votes, as `datasets_scripts triplets human` reads them
     shares: tuple[float, ...] = (0.5, 0.3, 0.2)  # 30, 18 and 12 of MECOMP's 60
-    stop_on: str = "survey-random"  # the answers' source for early stopping, where there is one
     folds: int = 5
     repeats: int = 10
     seed: int = 0
@@ -105,6 +110,8 @@ def sizes_of(count: int, shares: Sequence[float]) -> list[int]:
 def one_split(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
     """0, 1 or 2 for each answer (n,): training, validation or test, whole groups together.
 
+    A part whose share is 0 stays empty.
+
     Groups are drawn in a seeded order into the part that still lacks most, so that the sizes are
     exact where groups are single answers.
     """
@@ -121,6 +128,54 @@ def one_split(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndar
     return part
 
 
+@dataclass(frozen=True)
+class Streams:
+    """Which answers may train and which may judge, as masks (n,), and what of these stays
+    together: numbers (n,).
+    """
+
+    train: np.ndarray
+    judge: np.ndarray
+    groups: np.ndarray
+
+    def split(self, shares: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Masks (n,) of the answers that stop a fit, and of those that test it."""
+        if not (self.train & self.judge).any():  # whole streams: no part of the judging one trains
+            shares = [0.0, *(share / sum(shares[1:]) for share in shares[1:])]
+        part = np.zeros(len(self.judge), dtype=np.int64)
+        part[self.judge] = one_split(self.groups[self.judge], shares, seed)
+        return part == 1, part == 2
+
+    def folds(self, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same masks for each of ``k`` folds; the fold after the tested one stops the fit."""
+        fold = np.full(len(self.judge), -1)
+        fold[self.judge] = folds(self.groups[self.judge], k, seed)
+        return [(fold == (number + 1) % k, fold == number) for number in range(k)]
+
+
+def streams(triplets: Sequence[Triplet], answers: Answers, tracks: Sequence[Track]) -> Streams:
+    """What may be learned from, and what may judge.
+
+    Where the answers hold a survey's random rounds, these judge, the same three songs together,
+    and of the others those train that share no song, artist or album with them. Elsewhere every
+    answer does either, and those that share a song, artist or album, also through others, stay
+    together. Raises AnswersError where nothing is left to train on.
+    """
+    random = np.array([t.source == TEST_STREAM for t in triplets])
+    if not random.any():
+        every = np.ones(len(triplets), dtype=bool)
+        return Streams(every, every, tied_groups(triplets, tracks))
+    tied = ties(triplets, tracks)
+    held = set().union(*(t for t, judges in zip(tied, random, strict=True) if judges))
+    train = np.array([not t & held for t in tied])
+    if not train.any():
+        raise AnswersError(
+            f"nothing to learn from: {random.sum()} answers are to random rounds, which only "
+            f"judge, and the other {(~random).sum()} share a song, artist or album with them"
+        )
+    return Streams(train, random, same_question(answers))
+
+
 def _fit(
     model: Feelprint, songs: Songs, answers: Answers, stop: Answers, config: HumanConfig, seed: int
 ) -> np.ndarray:
@@ -128,23 +183,21 @@ def _fit(
 
 
 def repeated(
-    model: Feelprint, songs: Songs, answers: Answers, groups: np.ndarray, config: HumanConfig
+    model: Feelprint, songs: Songs, answers: Answers, parts: Streams, config: HumanConfig
 ) -> dict[str, Any]:
     """Cross-validation, repeated with other folds: what a dozen test answers cannot decide.
 
-    In each round the fold after the tested one stops the fit. The intervals are over answers (each
-    counts the share of rounds in which it was right), by bootstrap over groups that share songs.
+    The intervals are over the judging answers (each counts the share of rounds in which it was
+    right), by bootstrap over the groups that stay together.
     """
-    base = right(embed(model.head, songs), answers)
+    base = right(embed(model.head, songs), answers)[parts.judge]
     hits = np.zeros((config.repeats, len(answers)))
     for repeat in range(config.repeats):
-        fold = folds(groups, config.folds, config.seed + repeat)
-        for number in range(config.folds):
-            held, stop = fold == number, fold == (number + 1) % config.folds
-            vectors = _fit(
-                model, songs, answers.part(~held & ~stop), answers.part(stop), config, repeat
-            )
-            hits[repeat, held] = right(vectors, answers.part(held))
+        for stop, test in parts.folds(config.folds, config.seed + repeat):
+            train = parts.train & ~stop & ~test
+            vectors = _fit(model, songs, answers.part(train), answers.part(stop), config, repeat)
+            hits[repeat, test] = right(vectors, answers.part(test))
+    hits, groups = hits[:, parts.judge], parts.groups[parts.judge]
     again = Items(hits.mean(axis=0), groups)
     return {
         **interval(again, RESAMPLES),
@@ -173,21 +226,20 @@ def human(config: HumanConfig, out: Path) -> dict[str, Any]:
     triplets = [t for t in rater_weights(reading.triplets) if t.odd is not None]
     if not triplets:
         raise AnswersError(f"{config.answers}: {reading.summary()}: nothing to learn from")
-    people = agreement(reading.triplets)
     names = sorted({song for t in triplets for song in t.songs})
     model = Feelprint.from_pretrained(config.base).eval()
     songs = listen(model, corpora, names)
     answers = to_answers(triplets, names)
-    groups = tied_groups(triplets, [t for corpus in corpora for t in corpus.tracks])
-    part = one_split(groups, config.shares, config.seed)
-    random = np.array([t.source == config.stop_on for t in triplets])
-    stop = (part == 1) & random if (random & (part == 1)).any() else part == 1
-    test = answers.part(part == 2)
-    vectors = _fit(model, songs, answers.part(part == 0), answers.part(stop), config, config.seed)
-    tested, before = right(vectors, test), right(embed(model.head, songs), test)
-    low, high = wilson(float(tested.sum()), len(tested))
-    again = repeated(model, songs, answers, groups, config)
-    final = fit(model.head, songs, answers.part(part != 1), config.fit, answers.part(stop))
+    parts = streams(triplets, answers, [t for corpus in corpora for t in corpus.tracks])
+    people = agreement([t for t, judges in zip(triplets, parts.judge, strict=True) if judges])
+    stop, test = parts.split(config.shares, config.seed)
+    train = parts.train & ~stop & ~test
+    stopping, tested = answers.part(stop), answers.part(test)
+    vectors = _fit(model, songs, answers.part(train), stopping, config, config.seed)
+    hits, before = right(vectors, tested), right(embed(model.head, songs), tested)
+    low, high = wilson(float(hits.sum()), len(hits))
+    again = repeated(model, songs, answers, parts, config)
+    final = fit(model.head, songs, answers.part(parts.train & ~stop), config.fit, stopping)
     made = with_head(model, final)
     out.mkdir(parents=True, exist_ok=True)
     base_file, table = Path(config.base) / "feelprint.onnx", Path(config.answers).read_bytes()
@@ -197,12 +249,12 @@ def human(config: HumanConfig, out: Path) -> dict[str, Any]:
         "rejected": [dataclasses.asdict(r) for r in reading.rejected],
         "human_ceiling": people.ceiling,
         "krippendorff_alpha": people.alpha,
-        "sizes": [int((part == i).sum()) for i in range(3)],
+        "sizes": [int(mask.sum()) for mask in (train, stop, test)],
         "test": {
-            "accuracy": float(tested.mean()),
+            "accuracy": float(hits.mean()),
             "low": low,
             "high": high,
-            "n": len(tested),
+            "n": len(hits),
             "base": float(before.mean()),
         },
         "repeated": again,

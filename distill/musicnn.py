@@ -27,7 +27,7 @@ from student.frontend import slaney_mel_filters
 
 WHEEL_NAME = "musicnn-0.1.0-py3-none-any.whl"
 WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
-CHECKPOINT = "musicnn/MSD_musicnn/"
+MODELS = ("MSD_musicnn", "MTT_musicnn")  # trained on the Million Song Dataset, on MagnaTagATune
 
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 512  # samples
@@ -256,11 +256,18 @@ def log_mel(audio: Tensor) -> Tensor:
     return torch.log10(10_000 * (filters @ power) + 1).transpose(1, 2)
 
 
-def load_network(folder: Path, device: torch.device = CPU) -> MusicnnNetwork:
-    """The network with the wheel's weights; the wheel is fetched into ``folder`` if needed."""
+def checkpoint(folder: Path, model: str = MODELS[0]) -> tuple[bytes, bytes]:
+    """Index and data of a model's checkpoint; the wheel is fetched into ``folder`` if needed."""
     with zipfile.ZipFile(fetch_wheel(folder)) as wheel:
-        index = wheel.read(CHECKPOINT + ".index")
-        data = wheel.read(CHECKPOINT + ".data-00000-of-00001")
-    variables = read_checkpoint(index, data)
+        names = (f"musicnn/{model}/{end}" for end in (".index", ".data-00000-of-00001"))
+        index, data = (wheel.read(name) for name in names)
+    return index, data
+
+
+def load_network(
+    folder: Path, device: torch.device = CPU, model: str = MODELS[0]
+) -> MusicnnNetwork:
+    """The network with the weights of one of MODELS, from the wheel."""
+    variables = read_checkpoint(*checkpoint(folder, model))
     wanted = {n: v for n, v in variables.items() if "Adam" not in n and "_power" not in n}
     return MusicnnNetwork(wanted, device).eval()

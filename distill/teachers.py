@@ -37,9 +37,9 @@ class Teacher(Protocol):
 
 
 class Musicnn:
-    """MSD_musicnn: the mid-end's 753 features, their maximum and mean over a 3 s patch."""
+    """musicnn: the mid-end's 753 features, their maximum and mean over a 3 s patch."""
 
-    name = "MSD_musicnn"
+    model = musicnn.MODELS[0]
     revision = musicnn.WHEEL_SHA256[:16]
     licence = "ISC"
     sample_rate = musicnn.SAMPLE_RATE
@@ -49,8 +49,9 @@ class Musicnn:
     def __init__(self, config: TeacherConfig, device: torch.device = musicnn.CPU):
         if config.layers:
             raise TeacherError(f"musicnn takes no layers, got {list(config.layers)}")
-        self.device = device
-        self.network = musicnn.load_network(Path(config.path or "data/teacher"), device)
+        self.device, self.name = device, self.model
+        folder = Path(config.path or "data/teacher")
+        self.network = musicnn.load_network(folder, device, self.model)
 
     def key(self) -> dict[str, Any]:
         """What the embeddings depend on."""
@@ -63,10 +64,17 @@ class Musicnn:
         return self.network.pool(self.network.frames(log_mel)).cpu()
 
 
+class MusicnnMtt(Musicnn):
+    """musicnn as trained on MagnaTagATune; the same shape and licence."""
+
+    model = musicnn.MODELS[1]
+
+
 def load_teacher(config: TeacherConfig, device: torch.device = musicnn.CPU) -> Teacher:
     """The teacher that ``config`` names, on ``device``. Raises TeacherError if it cannot be had."""
     known: dict[str, type[Musicnn] | type[Mert] | type[Clap]] = {
         "musicnn": Musicnn,
+        "musicnn-mtt": MusicnnMtt,
         "mert": Mert,
         "clap": Clap,
     }

@@ -8,12 +8,11 @@ convolution, in the order in which the network was trained: convolve, rectify, n
 from __future__ import annotations
 
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from distill.musicnn import CHECKPOINT, fetch_wheel, read_checkpoint
+from distill.musicnn import checkpoint, read_checkpoint
 
 REFERENCE = Path(__file__).with_suffix(".npz")
 SAMPLES = 187 * 256 - 1  # at 16 kHz: 187 centred frames
@@ -110,10 +109,7 @@ class Network:
 
 def main(folder: Path) -> None:
     """Work the reference out from the wheel in ``folder``."""
-    with zipfile.ZipFile(fetch_wheel(folder)) as wheel:
-        variables = read_checkpoint(
-            wheel.read(CHECKPOINT + ".index"), wheel.read(CHECKPOINT + ".data-00000-of-00001")
-        )
+    variables = read_checkpoint(*checkpoint(folder))
     network = Network(variables)
     mel = log_mel(known_audio())
     frames = network.frames(mel)

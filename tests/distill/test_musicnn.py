@@ -1,7 +1,6 @@
 """The default teacher's port: against float64 numpy, and the reading of its checkpoint."""
 
 import struct
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +117,7 @@ def crc32c(data: bytes) -> int:
 
 def test_every_small_variable_has_the_checksum_that_tensorflow_wrote(wheel_folder: Path) -> None:
     """The index holds a CRC of each variable's bytes: offsets and sizes are read right."""
-    with zipfile.ZipFile(wheel_folder / musicnn.WHEEL_NAME) as wheel:
-        index = wheel.read(musicnn.CHECKPOINT + ".index")
-        data = wheel.read(musicnn.CHECKPOINT + ".data-00000-of-00001")
+    index, data = musicnn.checkpoint(wheel_folder)
     variables = musicnn.read_checkpoint(index, data)
     assert variables["conv2d/kernel"].shape == (7, 38, 1, 204)
     assert variables["dense_1/kernel"].shape == (200, 50)
@@ -186,3 +183,17 @@ def test_a_checkpoint_is_read_by_its_format() -> None:
     for name, value in values.items():
         assert np.array_equal(read[name.decode()], value)
         assert read[name.decode()].shape == value.shape
+
+
+def test_the_network_trained_on_magnatagatune_is_another_of_the_same_shape(
+    wheel_folder: Path,
+) -> None:
+    teachers = [
+        load_teacher(TeacherConfig(name, str(wheel_folder))) for name in ("musicnn", "musicnn-mtt")
+    ]
+    noise = torch.randn(1, teachers[0].window, generator=torch.Generator().manual_seed(0)) * 0.1
+    msd, mtt = (teacher(noise) for teacher in teachers)
+    assert msd.shape == mtt.shape == (1, teachers[1].dim)
+    assert (msd - mtt).abs().max() > 0.1
+    assert [teacher.name for teacher in teachers] == ["MSD_musicnn", "MTT_musicnn"]
+    assert teachers[0].key() != teachers[1].key()

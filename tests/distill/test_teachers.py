@@ -138,7 +138,10 @@ def test_a_clap_without_its_audio_tower_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (TeacherConfig(name="wav2vec"), "unknown teacher wav2vec; known: musicnn, mert, clap"),
+        (
+            TeacherConfig(name="wav2vec"),
+            "unknown teacher wav2vec; known: musicnn, musicnn-mtt, mert, clap",
+        ),
         (TeacherConfig(name="mert"), "mert needs a path: m-a-p/MERT-v1-95M"),
         (TeacherConfig(name="clap"), "clap needs a path: laion/larger_clap_music"),
         (TeacherConfig(name="clap", layers=(1,)), "clap takes no layers"),
