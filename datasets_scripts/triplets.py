@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+TEST_STREAM = "survey-random"  # the source of the survey's random rounds, which are for testing
+
 
 @dataclass(frozen=True)
 class Triplet:
@@ -108,6 +110,11 @@ def read_triplets(path: Path | str) -> list[Triplet]:
                 "--format table` sorts such rows out"
             ) from None
     return found
+
+
+def for_training(triplets: Iterable[Triplet]) -> list[Triplet]:
+    """The answers that may be trained on: all that name an odd one, but for the test stream's."""
+    return [t for t in triplets if t.odd is not None and t.source != TEST_STREAM]
 
 
 def track_of(song: str) -> str:
