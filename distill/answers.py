@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from datasets_scripts.triplets import Triplet, track_of
 from student import Feelprint
 from student.model import AttentionPool
 
+BASE = Path("rust/models")  # the released model
 EXCERPT_S = 18.0  # of a song that an answer names by ID@SECONDS
 MOST_WINDOWS = 64  # of a whole song, evenly spread: what the head is fitted on
 TARGETS = ["key", "value", "mix", "mlp.0", "mlp.2", "out"]  # the head's linear layers
@@ -32,6 +34,14 @@ EVALUATE_EVERY = 10  # steps, where a fit stops early
 
 class AnswersError(RuntimeError):
     """Answers that cannot be used: the message says which, and what is needed."""
+
+
+def base_model(folder: Path) -> Feelprint:
+    """The model in ``folder``, which also holds its ONNX file. Raises AnswersError elsewhere."""
+    for name in ("feelprint.onnx", "model.safetensors", "config.json"):
+        if not (folder / name).is_file():
+            raise AnswersError(f"{folder} is no model's folder: it has no {name}")
+    return Feelprint.from_pretrained(str(folder)).eval()
 
 
 @dataclass(frozen=True)

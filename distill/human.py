@@ -29,6 +29,7 @@ from distill.answers import (
     AnswersError,
     FitConfig,
     Songs,
+    base_model,
     embed,
     fit,
     folds,
@@ -108,9 +109,7 @@ def sizes_of(count: int, shares: Sequence[float]) -> list[int]:
 
 
 def one_split(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
-    """0, 1 or 2 for each answer (n,): training, validation or test, whole groups together.
-
-    A part whose share is 0 stays empty.
+    """The part of each answer (n,), a number of ``shares``, whole groups together.
 
     Groups are drawn in a seeded order into the part that still lacks most, so that the sizes are
     exact where groups are single answers.
@@ -122,7 +121,7 @@ def one_split(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndar
     order = order[np.argsort(-sizes[order], kind="stable")]
     part = np.zeros(len(groups), dtype=np.int64)
     for at in order:
-        into = int(np.argmax(lacking / wanted))
+        into = int(np.argmax(lacking / np.maximum(wanted, 1)))
         part[groups == numbers[at]] = into
         lacking[into] -= sizes[at]
     return part
@@ -140,10 +139,11 @@ class Streams:
 
     def split(self, shares: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Masks (n,) of the answers that stop a fit, and of those that test it."""
-        if not (self.train & self.judge).any():  # whole streams: no part of the judging one trains
-            shares = [0.0, *(share / sum(shares[1:]) for share in shares[1:])]
-        part = np.zeros(len(self.judge), dtype=np.int64)
-        part[self.judge] = one_split(self.groups[self.judge], shares, seed)
+        apart = not (self.train & self.judge).any()  # no part of what judges trains
+        if apart:
+            shares = [share / sum(shares[1:]) for share in shares[1:]]
+        part = np.full(len(self.judge), -1)
+        part[self.judge] = one_split(self.groups[self.judge], shares, seed) + apart
         return part == 1, part == 2
 
     def folds(self, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -227,13 +227,18 @@ def human(config: HumanConfig, out: Path) -> dict[str, Any]:
     if not triplets:
         raise AnswersError(f"{config.answers}: {reading.summary()}: nothing to learn from")
     names = sorted({song for t in triplets for song in t.songs})
-    model = Feelprint.from_pretrained(config.base).eval()
+    model = base_model(Path(config.base))
     songs = listen(model, corpora, names)
     answers = to_answers(triplets, names)
     parts = streams(triplets, answers, [t for corpus in corpora for t in corpus.tracks])
     people = agreement([t for t, judges in zip(triplets, parts.judge, strict=True) if judges])
     stop, test = parts.split(config.shares, config.seed)
     train = parts.train & ~stop & ~test
+    if not all(mask.any() for mask in (train, stop, test)):
+        raise AnswersError(
+            f"{len(answers)} answers fall into {train.sum()} to train on, {stop.sum()} to stop by "
+            f"and {test.sum()} to test with; answers about other songs are needed"
+        )
     stopping, tested = answers.part(stop), answers.part(test)
     vectors = _fit(model, songs, answers.part(train), stopping, config, config.seed)
     hits, before = right(vectors, tested), right(embed(model.head, songs), tested)
@@ -276,7 +281,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = load_human(options.config)
         found = human(config, options.runs / config.name)
-    except (AnswersError, ConfigError, CorpusError, ExportError, FileNotFoundError) as error:
+    except (AnswersError, ConfigError, CorpusError, ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     test, again = found["test"], found["repeated"]

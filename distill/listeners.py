@@ -1,9 +1,9 @@
 """Listeners whose taste is known, and what their answers teach: a check of personalization.
 
 A simulated listener hears only rhythm, or only timbre: of three songs, the two that are most alike
-in that belong together, and now and then the answer is a guess. `python -m distill.listeners RUN`
-draws accuracy over the number of answers for the personal model and for the Mahalanobis matrix
-that bliss's users can fit to the same answers.
+in that belong together, and now and then the answer is a guess. `python -m distill.listeners` draws
+accuracy over the number of answers for the personal model and for the Mahalanobis matrix that
+bliss's users can fit to the same answers.
 """
 
 from __future__ import annotations
@@ -18,15 +18,26 @@ import librosa
 import numpy as np
 import torch
 
-from datasets_scripts.corpus import Corpus, CorpusError
+from datasets_scripts.corpus import SPLITS, Corpus, CorpusError
 from distill import mahalanobis
-from distill.answers import Answers, FitConfig, Songs, embed, fit, right
-from distill.config import load
+from distill.answers import (
+    BASE,
+    EXCERPT_S,
+    Answers,
+    AnswersError,
+    FitConfig,
+    Songs,
+    base_model,
+    embed,
+    fit,
+    right,
+)
 from distill.evaluation import excerpts
 from distill.peers import Bliss, PeerError
-from distill.report import ReportError, released_model, write_text
+from distill.shards import CacheError
 from student import Feelprint
 
+CORPUS = Path("data/corpora/free")
 COUNTS = (10, 25, 50, 100, 200)
 TESTED = 600  # answers that nothing is fitted to
 GUESSES = 0.1  # share of the listener's answers that are guesses
@@ -166,15 +177,15 @@ def draw(curves: dict[str, dict[str, list[list[float]]]]) -> str:
     return "".join(parts) + "\n"
 
 
-def simulate(run: Path, split: str, config: FitConfig) -> dict[str, dict[str, list[list[float]]]]:
+def simulate(
+    model: Feelprint, corpus: Corpus, split: str, cache: Path, config: FitConfig
+) -> dict[str, dict[str, list[list[float]]]]:
     """The curves of both listeners, on the first excerpt of every track of ``split``.
 
-    Raises PeerError without bliss, ReportError for a run without its exported model.
+    Raises PeerError without bliss, CacheError for a split of fewer than three tracks.
     """
-    model, settings = released_model(run), load(run / "config.yaml")
-    corpus_folder, cache = Path(settings.corpora[0]), Path(settings.cache.folder)
-    found = excerpts(Corpus(corpus_folder), split, settings.evaluate.excerpt_s, cache)
-    clips = found.audio[:, 0]
+    found = excerpts(corpus, split, EXCERPT_S, cache)
+    clips = found.audio[:, 0]  # (tracks, samples)
     bliss, rate = Bliss(), model.config.sample_rate
     rival = np.stack([bliss(clip) for clip in clips]).astype(np.float64)
     bliss.close()
@@ -196,19 +207,23 @@ def simulate(run: Path, split: str, config: FitConfig) -> dict[str, dict[str, li
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m distill.listeners", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
+    parser.add_argument("--base", type=Path, default=BASE, help=f"a model's folder ({BASE})")
+    parser.add_argument("--corpus", type=Path, default=CORPUS, help=f"the songs ({CORPUS})")
+    parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="keeps the excerpts")
     parser.add_argument("--out", type=Path, default=Path("docs/personal"), help=".svg and .json")
     parser.add_argument("--prior", type=float, default=FitConfig.prior)
     options = parser.parse_args(arguments)
     try:
-        curves = simulate(options.run, options.split, FitConfig(prior=options.prior))
-    except (CorpusError, PeerError, ReportError) as error:
+        model, corpus = base_model(options.base), Corpus(options.corpus)
+        config = FitConfig(prior=options.prior)
+        curves = simulate(model, corpus, options.split, options.cache, config)
+    except (AnswersError, CacheError, CorpusError, PeerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.out.with_suffix(".json"), json.dumps(curves, indent=1) + "\n")
-    write_text(options.out.with_suffix(".svg"), draw(curves))
+    options.out.with_suffix(".json").write_text(json.dumps(curves, indent=1) + "\n")
+    options.out.with_suffix(".svg").write_text(draw(curves))
     for listener, lines in curves.items():
         for name, rows in lines.items():
             shown = ", ".join(f"{n:.0f}: {100 * mean:.1f}" for n, mean, _, _ in rows)

@@ -1,7 +1,8 @@
 """`python -m distill.personalize --answers answers.parquet`: a model with one listener's ear.
 
-The head of the released model is fitted to the answers by LoRA, cross-validated, and exported only
-where it is better than the base beyond chance.
+The head of the released model is fitted to the answers by LoRA, judged on answers that it has not
+seen, and exported only where it is better than the base beyond chance. Random rounds of the survey
+only judge.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import onnx
 from scipy.stats import binom
 
 from datasets_scripts.corpus import Corpus, CorpusError
-from datasets_scripts.triplets import Triplet, read_triplets
+from datasets_scripts.triplets import TEST_STREAM, for_training, read_triplets
 from distill.answers import (
+    BASE,
     Answers,
     AnswersError,
     FitConfig,
     Songs,
+    base_model,
     embed,
     fit,
     folds,
@@ -36,11 +39,14 @@ from distill.answers import (
 )
 from distill.export import ExportError, Origin, check_export, export_onnx
 from student import Feelprint
+from student.model import AttentionPool
+from survey.clips import open_corpus
+from survey.config import SurveyError
 
 FOLDS = 5
 CHANCE = 0.05  # a gain as large by luck must be rarer than this
-BASE = Path("rust/models")
 CORPUS = Path("data/corpora/demo")  # the one that `make survey` asks about
+SURVEY = Path("data/survey")  # where the survey keeps the corpus that it made of a folder of music
 
 
 class NotBetter(RuntimeError):
@@ -49,7 +55,7 @@ class NotBetter(RuntimeError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What cross-validation found, in answers that the fit had not seen.
+    """What was found on answers that the fit had not seen.
 
     base, personal: shares right. gained, lost: answers that only the personal, or only the base
     model got right. p: how likely at least so many of these are gains if neither is better (sign
@@ -81,24 +87,35 @@ def same_question(answers: Answers) -> np.ndarray:
     return np.unique(np.sort(answers.rows, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def cross_validate(
-    model: Feelprint, songs: Songs, answers: Answers, config: FitConfig, seed: int = 0
-) -> Verdict:
-    """Five-fold: every answer is judged by a head that was fitted without its question.
+def judge(
+    model: Feelprint,
+    songs: Songs,
+    told: Answers,
+    random: Answers | None,
+    config: FitConfig,
+    seed: int = 0,
+) -> tuple[AttentionPool, Verdict]:
+    """A head fitted to ``told``, and what such a head is worth.
 
-    Raises AnswersError for fewer than five different questions.
+    Five-fold: each answer of ``told`` is judged by a head that was fitted without its question;
+    those to ``random`` rounds by the one that is returned. Raises AnswersError for fewer than
+    five different questions.
     """
-    fold = folds(same_question(answers), FOLDS, seed)
-    base = right(embed(model.head, songs), answers)
-    personal = np.zeros(len(answers))
+    fold = folds(same_question(told), FOLDS, seed)
+    base = right(embed(model.head, songs), told)
+    personal = np.zeros(len(told))
     for number in range(FOLDS):
         held = fold == number
-        head = fit(model.head, songs, answers.part(~held), config, seed=seed)
-        personal[held] = right(embed(head, songs), answers.part(held))
+        head = fit(model.head, songs, told.part(~held), config, seed=seed)
+        personal[held] = right(embed(head, songs), told.part(held))
+    head = fit(model.head, songs, told, config, seed=seed)
+    if random is not None:
+        base = np.append(base, right(embed(model.head, songs), random))
+        personal = np.append(personal, right(embed(head, songs), random))
     gained = int(((personal == 1) & (base == 0)).sum())
     lost = int(((personal == 0) & (base == 1)).sum())
     p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained + lost else 1.0
-    return Verdict(len(answers), float(base.mean()), float(personal.mean()), gained, lost, p)
+    return head, Verdict(len(base), float(base.mean()), float(personal.mean()), gained, lost, p)
 
 
 def origin_of(onnx_file: Path, config: FitConfig, answers: bytes) -> Origin:
@@ -116,31 +133,35 @@ def origin_of(onnx_file: Path, config: FitConfig, answers: bytes) -> Origin:
 
 def personalize(
     base: Path,
-    triplets: Sequence[Triplet],
+    table: Path,
     corpora: Sequence[Corpus],
     out: Path,
-    origin: Origin,
     config: FitConfig,
 ) -> dict[str, Any]:
-    """Fit, judge, and write the model and what was found of it (personal.json) into ``out``.
+    """Fit ``base`` to the answers in ``table`` (Parquet), judge, and write the model and what was
+    found of it (personal.json) into ``out``.
 
     Raises:
-        AnswersError: too few answers, or a song that cannot be heard.
+        AnswersError: no model in ``base``, too few answers, or a song that cannot be heard.
+        CorpusError: no table of answers.
         NotBetter: the gain is not beyond chance; nothing is written.
         ExportError: the file breaks the model's contract.
     """
-    model = Feelprint.from_pretrained(str(base)).eval()
+    model = base_model(base)
+    triplets = read_triplets(table)
     names = sorted({song for t in triplets if t.odd is not None for song in t.songs})
     songs = listen(model, corpora, names)
-    answers = to_answers(triplets, names)
-    verdict = cross_validate(model, songs, answers, config)
+    told = to_answers(for_training(triplets), names)
+    random = [t for t in triplets if t.source == TEST_STREAM and t.odd is not None]
+    head, verdict = judge(model, songs, told, to_answers(random, names) if random else None, config)
     if not verdict.better:
         raise NotBetter(
             f"no personal model was written, since it is not better beyond chance: {verdict}. "
             "More answers may change that"
         )
-    personal = with_head(model, fit(model.head, songs, answers, config))
+    personal = with_head(model, head)
     out.mkdir(parents=True, exist_ok=True)
+    origin = origin_of(base / "feelprint.onnx", config, table.read_bytes())
     export_onnx(personal, out / "feelprint.onnx", origin)
     checks = check_export(personal, out / "feelprint.onnx")
     personal.save(str(out))
@@ -155,7 +176,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m distill.personalize", description=__doc__)
     parser.add_argument("--answers", type=Path, required=True, help="a triplet table (Parquet)")
     parser.add_argument(
-        "--corpus", type=Path, action="append", help=f"where the songs are ({CORPUS})"
+        "--corpus", type=Path, action="append", help=f"what the survey asked about ({CORPUS})"
     )
     parser.add_argument("--base", type=Path, default=BASE, help=f"a model's folder ({BASE})")
     parser.add_argument("--out", type=Path, default=Path("runs/personal"))
@@ -164,15 +185,11 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        for name in ("feelprint.onnx", "model.safetensors", "config.json"):
-            if not (options.base / name).is_file():
-                raise AnswersError(f"{options.base} is no model's folder: it has no {name}")
-        config = FitConfig(prior=options.prior)
-        origin = origin_of(options.base / "feelprint.onnx", config, options.answers.read_bytes())
-        corpora = [Corpus(path) for path in options.corpus or [CORPUS]]
-        triplets = read_triplets(options.answers)
-        personalize(options.base, triplets, corpora, options.out, origin, config)
-    except (AnswersError, CorpusError, ExportError, NotBetter, FileNotFoundError) as error:
+        corpora = [open_corpus(path, SURVEY) for path in options.corpus or [CORPUS]]
+        personalize(
+            options.base, options.answers, corpora, options.out, FitConfig(prior=options.prior)
+        )
+    except (AnswersError, CorpusError, ExportError, NotBetter, SurveyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{options.out / 'feelprint.onnx'} is the model with this listener's ear")

@@ -101,7 +101,6 @@ def _parser() -> argparse.ArgumentParser:
         "--min-consistency", type=float, default=0.0, metavar="SHARE",
         help="leave out raters who repeated themselves less often (default: 0)",
     )  # fmt: skip
-
     export.add_argument(
         "--corpus", type=Path, metavar="DIR",
         help="in a CSV, name songs of FMA by their numbers there, which this corpus holds",
@@ -112,11 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seeds", type=int, default=8, help="simulated surveys (default: 8)")
     simulate.add_argument("--answers", type=int, default=800, help="of each (default: 800)")
 
-    add(
-        "config",
-        "print the default configuration as YAML",
-        lambda _: print(as_yaml(SurveyConfig()), end=""),
-    )
+    add("config", "print the default configuration as YAML", _config)
     return parser
 
 

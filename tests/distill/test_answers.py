@@ -8,10 +8,10 @@ import torch
 
 from datasets_scripts.corpus import Corpus, Track
 from datasets_scripts.triplets import Triplet
-from distill import answers, human, mahalanobis
+from distill import answers, human, mahalanobis, personalize
 from distill.answers import Answers, AnswersError, FitConfig, Songs
 from distill.listeners import answers_of, draw, rhythm, timbre
-from distill.personalize import Verdict, cross_validate, same_question
+from distill.personalize import Verdict, judge, same_question
 from student import Feelprint
 from tests.distill.made_report import TINY
 from tests.tones import SAMPLE_RATE, melody, write_tones
@@ -151,10 +151,26 @@ def test_cross_validation_sees_a_taste_and_no_taste():
     model, songs, taste = listener()
     config = FitConfig(prior=1.0, learning_rate=1e-2, steps=60)
     shown = answers_of(taste, np.arange(60), 250, 0.0, 6)
-    found = cross_validate(model, songs, shown, config)
+    found = judge(model, songs, shown, None, config)[1]
     assert found.better and found.personal > found.base
     noise = answers_of(taste, np.arange(60), 60, 1.0, 7)
-    assert not cross_validate(model, songs, noise, config).better
+    assert not judge(model, songs, noise, None, config)[1].better
+
+
+def test_random_rounds_are_judged_by_a_head_that_never_saw_them(monkeypatch):
+    model, songs, taste = listener()
+    told, random = (answers_of(taste, np.arange(60), 20, 0.0, seed) for seed in (8, 9))
+    seen = []
+
+    def fit(head, songs, shown, config, seed=0):
+        seen.append(shown.rows.tolist())
+        return head
+
+    monkeypatch.setattr(personalize, "fit", fit)
+    found = personalize.judge(model, songs, told, random, FitConfig())[1]
+    assert found.answers == 40
+    assert [len(rows) for rows in seen] == [16] * 5 + [20]
+    assert all(row in told.rows.tolist() for rows in seen for row in rows)
 
 
 def test_the_same_question_is_never_on_both_sides():
@@ -169,6 +185,58 @@ def test_sixty_answers_split_as_mecomps_do():
     part = human.one_split(groups, (0.5, 0.3, 0.2), 1)
     assert all(len(set(part[groups == g])) == 1 for g in np.unique(groups))
     assert abs(np.bincount(part)[2] - 12) <= 2
+
+
+def survey_of(artists: int, random: int) -> tuple[list[Triplet], list[Track], Answers]:
+    """Two songs an artist, answers about neighbours, the first ``random`` of the test stream."""
+    tracks = [
+        Track(str(n), "", f"artist {n // 2}", "", [], "", "", 1.0, "", "train")
+        for n in range(2 * artists)
+    ]
+    triplets = [
+        Triplet(
+            *map(str, (n, n + 2, n + 4)),
+            str(n),
+            "survey-random" if n // 2 < random else "survey-cold",
+            rater,
+        )
+        for n in range(0, 2 * artists - 4, 2)
+        for rater in ("ann", "bob")
+    ]
+    return triplets, tracks, answers.to_answers(triplets, [t.id for t in tracks])
+
+
+def test_random_rounds_judge_and_never_train():
+    triplets, tracks, rows = survey_of(artists=40, random=20)
+    parts = human.streams(triplets, rows, tracks)
+    random = np.array([t.source == "survey-random" for t in triplets])
+    assert (parts.judge == random).all() and random.sum() == 40
+    judging = {t.id: t.artist for t in tracks}
+    held = {judging[s] for t, r in zip(triplets, random, strict=True) if r for s in t.songs}
+    for t, trains in zip(triplets, parts.train, strict=True):
+        assert trains == held.isdisjoint(judging[song] for song in t.songs)
+    assert parts.train.sum() == 2 * 16  # of 18 questions, two share an artist with the stream
+    pairs = [parts.split((0.5, 0.3, 0.2), 0), *parts.folds(5, 0)]
+    for stop, test in pairs:
+        assert not (stop & test).any() and (stop | test <= random).all()
+        for mask in (stop, test):  # both answers to a question
+            assert (mask[0::2] == mask[1::2]).all()
+    assert [int(mask.sum()) for mask in pairs[0]] == [24, 16]
+    assert (sum(test.astype(int) for _, test in pairs[1:]) == random).all()
+
+
+def test_answers_without_a_stream_do_everything_by_turns():
+    triplets, tracks, _ = survey_of(artists=40, random=0)
+    triplets = triplets[::12]  # far enough apart to share nobody
+    rows = answers.to_answers(triplets, [t.id for t in tracks])
+    parts = human.streams(triplets, rows, tracks)
+    assert parts.train.all() and parts.judge.all() and len(set(parts.groups)) == len(triplets)
+
+
+def test_a_survey_of_random_rounds_alone_teaches_nothing():
+    triplets, tracks, rows = survey_of(artists=10, random=9)
+    with pytest.raises(AnswersError, match=r"16 answers are to random rounds.* the other 0 share"):
+        human.streams(triplets, rows, tracks)
 
 
 def test_a_rater_who_disagrees_with_all_counts_less():
