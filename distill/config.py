@@ -63,7 +63,6 @@ class DistillConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     components: int = 128  # principal components of the teacher's space to learn
-    equalise_db: float = 0.0  # deviation of a random equaliser on each segment's log-mel
 
     def __post_init__(self) -> None:
         _at_least_one(self, "steps", "batch_size", "components")
@@ -80,7 +79,6 @@ class FinetuneConfig:
     learning_rate: float = 1e-3
     cnn_learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    equalise_db: float = 0.0  # deviation of a random equaliser on each clip's log-mel
     teacher: float = 1.0  # cosine to the teacher's space, reduced to the embedding's size
     relational: float = 0.0  # the batch's similarities, as the teacher has them
     same_track: float = 0.0  # two clips of one track against the rest of the batch

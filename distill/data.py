@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets_scripts.corpus import Track
+from datasets_scripts.triplets import Triplet, track_of
 from distill.cache import Job, Producer
 from distill.shards import CacheError, Shard, Stored
 from distill.space import TeacherSpace, fit_space
 
-KNOTS = 6  # of a random equaliser's curve, evenly over the mels
+NO_ANSWERS = torch.zeros(0, 3, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,17 @@ def recordings(
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of clips. Consecutive four are: two of a track, then two of an album mate."""
+    """A batch of clips. Consecutive four are: two of a track, then two of an album mate.
+
+    Behind them stand the songs of people's answers, one clip each, where there are answers.
+    """
 
     mel: Tensor  # (batch, windows, n_mels, frames) float32
     audible: Tensor  # (batch, windows) float32
     teacher: Tensor  # (batch, k) float32, unit length
     track: Tensor  # (batch,) numbers of tracks
     album: Tensor  # (batch,) numbers of albums
+    answers: Tensor = NO_ANSWERS  # (answers, 3) places in the batch, the odd one's last
 
 
 class Targets:
@@ -120,15 +124,10 @@ def _clips(recording: Recording, length: int) -> np.ndarray:
     return np.stack([recording.taught(start, length) for start in starts])
 
 
-def equalisers(n: int, n_mels: int, db: float, rng: np.random.Generator) -> np.ndarray:
-    """n smooth curves to add to log-mels, (n, 1, n_mels, 1); ``db`` is a point's deviation.
-
-    How bright a recording was mastered says little of how the song feels: a clip keeps its label
-    under them.
-    """
-    points = rng.normal(0.0, db * np.log(10) / 10, (n, KNOTS))
-    curves = CubicSpline(np.linspace(0, 1, KNOTS), points, axis=1)(np.linspace(0, 1, n_mels))
-    return curves[:, None, :, None].astype(np.float32)
+def _start(song: str) -> float | None:
+    """Where an excerpt `ID@SECONDS` starts, or None for a whole track."""
+    _, at, seconds = song.partition("@")
+    return float(seconds) if at else None
 
 
 class ClipBatches(Dataset[Clips]):
@@ -137,6 +136,10 @@ class ClipBatches(Dataset[Clips]):
     Tracks are drawn evenly over the clusters of the teacher's space (by the square root of a
     cluster's size): a corpus has many of the same and few of the rare, and the student must
     know both (S-SONDO, 2026).
+
+    With people's ``answers``, all of which name an odd one, each batch also holds as many of them
+    as fours, drawn by their weight. A song is heard from where its answer says (`ID@SECONDS`), or
+    anywhere.
     """
 
     def __init__(
@@ -146,11 +149,11 @@ class ClipBatches(Dataset[Clips]):
         batch_size: int,
         clip_segments: Sequence[int],
         seed: int,
-        equalise_db: float = 0.0,
+        answers: Sequence[Triplet] = (),
     ):
         if batch_size % 4:
             raise ValueError(f"a batch is made of fours, got batch_size {batch_size}")
-        self.targets, self.seed, self.equalise_db = targets, seed, equalise_db
+        self.targets, self.seed = targets, seed
         self.fours, self.lengths = batch_size // 4, tuple(clip_segments)
         by_track: dict[str, list[Recording]] = {}
         for recording in found:
@@ -167,6 +170,14 @@ class ClipBatches(Dataset[Clips]):
         length = np.array([sum(r.segments for r in variants) for variants in self.by_track])
         weight = np.sqrt(length) / np.sqrt(sizes[clusters])
         self.weight = weight / weight.sum()
+        number = {track.id: n for n, track in enumerate(tracks)}
+        # (answers, 3) numbers of tracks, the odd one's last, and where their clips start in them
+        self.asked = [
+            [(number[track_of(song)], _start(song)) for song in sorted(t.songs, key=t.odd.__eq__)]
+            for t in answers
+        ]
+        counts = np.array([t.weight for t in answers])
+        self.answer_weight = counts / counts.sum()
 
     def __len__(self) -> int:
         return 1 << 30  # as many as are asked for
@@ -176,25 +187,31 @@ class ClipBatches(Dataset[Clips]):
         length = int(rng.choice(self.lengths))
         first = rng.choice(len(self.by_track), self.fours, p=self.weight)
         numbers = np.stack([[one, rng.choice(self.mates[one])] for one in first]).reshape(-1)
-        numbers = np.repeat(numbers, 2)  # two clips a track
+        chosen = [(number, None) for number in np.repeat(numbers, 2)]  # two clips a track
+        if self.asked:
+            for answer in rng.choice(len(self.asked), self.fours, p=self.answer_weight):
+                chosen += self.asked[answer]
         mels, audibles, taught = [], [], []
-        for number in numbers:
+        for number, from_s in chosen:
             variants = self.by_track[number]
             recording = variants[int(rng.integers(len(variants)))]
             clip = min(length, recording.segments)
-            start = int(rng.integers(recording.segments - clip + 1))
+            last = recording.segments - clip
+            if from_s is None:
+                start = int(rng.integers(last + 1))
+            else:
+                start = min(last, int(from_s / recording.track.duration_s * recording.segments))
             mel, audible = recording.heard(start, clip)
             short = len(mel) // clip * (length - clip)
             mels.append(np.pad(mel, ((0, short), (0, 0), (0, 0))))
             audibles.append(np.pad(audible, (0, short)))
             taught.append(recording.taught(start, clip))
-        mel = np.stack(mels).astype(np.float32)
-        if self.equalise_db:
-            mel += equalisers(len(mel), mel.shape[2], self.equalise_db, rng)
+        numbers = np.array([number for number, _ in chosen])
         return Clips(
-            torch.from_numpy(mel),
+            torch.from_numpy(np.stack(mels)).float(),
             torch.from_numpy(np.stack(audibles)).float(),
             torch.from_numpy(self.targets.space(np.stack(taught))),
             torch.from_numpy(numbers),
             torch.from_numpy(self.album_of[numbers]),
+            torch.arange(4 * self.fours, len(numbers)).reshape(-1, 3),
         )

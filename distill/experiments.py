@@ -201,10 +201,6 @@ ROWS: dict[str, Row] = {
     "same-track-0.1": Row("same-track term of 0.1", {"finetune": {"same_track": 0.1}}),
     "same-track-0.3": Row("same-track term of 0.3", {"finetune": {"same_track": 0.3}}),
     "relational-1": Row("relational term of 1", {"finetune": {"relational": 1.0}}),
-    "equaliser": Row(
-        "random equalisers of 3 dB",
-        {"distill": {"equalise_db": 3.0}, "finetune": {"equalise_db": 3.0}},
-    ),
     "two-teachers": Row(
         "MSD_musicnn and MTT_musicnn",
         {"teachers": tuple(TeacherConfig(n, "data/teacher") for n in ("musicnn", "musicnn-mtt"))},
@@ -255,11 +251,12 @@ def compare(name: str, config: RunConfig) -> dict[str, Any]:
     own = name if row.represent is by_student else "base"
     run, model = trained(varied(config, own, row.changes), row)
     figures = measure(run, row.represent(model))
-    cosine = cosine_to_teacher(model, run.heard("validation"), run.targets)
+    held_out = run.heard("validation")
+    cosine = cosine_to_teacher(model, held_out, run.targets)["mean"] if held_out else None
     run.accelerator.end_training()
     return figures | {
         "what": row.what,
-        "cosine": cosine["mean"],
+        "cosine": cosine,
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,13 @@ from accelerate.utils import (
 
 from datasets_scripts.audio import AudioError
 from datasets_scripts.corpus import Corpus, CorpusError
+from datasets_scripts.triplets import (
+    Triplet,
+    for_training,
+    read_triplets,
+    split_with_corpus,
+    track_of,
+)
 from distill.cache import (
     CacheError,
     MelProducer,
@@ -37,7 +45,7 @@ from distill.cache import (
     plan,
     segment_samples,
 )
-from distill.config import DistillConfig, FinetuneConfig, RunConfig, dump, load
+from distill.config import RunConfig, dump, load
 from distill.data import ClipBatches, Recording, Targets, recordings
 from distill.evaluation import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
@@ -107,18 +115,48 @@ class Run:
             os.replace(part, path)
         return Targets(TeacherSpace.load(path))
 
-    def batches(
-        self, config: DistillConfig | FinetuneConfig, clip_segments: tuple[int, ...], seed: int
-    ) -> ClipBatches:
-        """A stage's batches of clips of the training recordings."""
-        return ClipBatches(
-            self.training,
-            self.targets,
-            config.batch_size,
-            clip_segments,
-            seed,
-            config.equalise_db,
+    def answers(self) -> list[Triplet]:
+        """People's answers about training tracks, as `finetune.triplets` names them.
+
+        Those to a survey's random rounds are never among them, nor is one that spans splits.
+        Raises ConfigError for a song that no corpus holds, and where nothing is left.
+        """
+        config = self.config.finetune
+        if not config.triplets:
+            return []
+        if not (config.triplet_margin or config.odd_one_out):
+            raise ConfigError("finetune.triplets needs a weight: triplet_margin or odd_one_out")
+        table = read_triplets(config.triplets)
+        tracks = [track for corpus in self.corpora for track in corpus.tracks]
+        unknown = {track_of(song) for t in table for song in t.songs} - {t.id for t in tracks}
+        if unknown:
+            raise ConfigError(
+                f"{config.triplets} names {len(unknown)} songs that no corpus of this run holds, "
+                f"such as {min(unknown)}"
+            )
+        heard = {recording.track.id for recording in self.training}
+        told = split_with_corpus(for_training(table), tracks)[0].get("train", [])
+        found = [t for t in told if {track_of(song) for song in t.songs} <= heard]
+        log.info(
+            "finetune: %d of the %d answers in %s are trained on; the rest could not tell, are of "
+            "random rounds or about held-out songs",
+            len(found),
+            len(table),
+            config.triplets,
         )
+        if not found:
+            raise ConfigError(f"{config.triplets} holds no answer about training songs")
+        return found
+
+    def batches(
+        self,
+        size: int,
+        clip_segments: tuple[int, ...],
+        seed: int,
+        answers: Sequence[Triplet] = (),
+    ) -> ClipBatches:
+        """Batches of ``size`` clips of the training recordings."""
+        return ClipBatches(self.training, self.targets, size, clip_segments, seed, answers)
 
     def student(self, stage: str | None) -> Feelprint:
         """The student as ``stage`` left it, or untrained."""
@@ -174,13 +212,14 @@ class Run:
     def distill(self) -> None:
         """The window CNN learns the teacher's segments."""
         config = self.config.distill
-        batches = self.batches(config, (1,), self.config.seed)
+        batches = self.batches(config.batch_size, (1,), self.config.seed)
         distill(self.accelerator, self.student(None), batches, config, self.checkpoints)
 
     def finetune(self) -> None:
         """The head, and with it the CNN, learns the embedding of whole clips."""
         config = self.config.finetune
-        batches = self.batches(config, config.clip_segments, self.config.seed + 1)
+        seed = self.config.seed + 1
+        batches = self.batches(config.batch_size, config.clip_segments, seed, self.answers())
         model = self.student("distill")
         finetune(self.accelerator, model, batches, config, self.checkpoints)
 

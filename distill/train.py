@@ -198,7 +198,10 @@ def clip_losses(embeddings: Tensor, clips: Clips, config: FinetuneConfig) -> Los
             embeddings, clips.album, config.temperature
         )
     if config.triplet_margin or config.odd_one_out:
-        anchor, positive, negative = made_triplets(clips, config.made_from)
+        if len(clips.answers):
+            anchor, positive, negative = clips.answers.T
+        else:
+            anchor, positive, negative = made_triplets(clips, config.made_from)
         triplets = embeddings[anchor], embeddings[positive], embeddings[negative]
         nothing = embeddings.sum() * 0.0  # of a batch of one album, which makes no triplet
         if config.triplet_margin:

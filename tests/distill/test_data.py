@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from datasets_scripts.corpus import Track
-from distill.data import ClipBatches, Recording, Targets, equalisers
+from datasets_scripts.triplets import Triplet
+from distill.data import ClipBatches, Recording, Targets
 
 DIM = 40
 
@@ -158,19 +159,33 @@ def test_short_tracks_still_give_two_clips_to_compare() -> None:
     assert many.components.shape == (DIM, 16)
 
 
+def test_answers_stand_behind_the_fours_with_the_odd_one_last(
+    found: list[Recording], targets: Targets
+) -> None:
+    def song(number: int) -> str:
+        return f"{number:016x}"
+
+    told = [
+        Triplet(song(0), song(1), song(2), song(0), "t", weight=0.25),
+        Triplet(song(3), song(4) + "@0.5", song(5), song(5), "t", weight=0.75),
+    ]
+    drawn = batches(found, targets, answers=told)
+    titles, starts = [], set()
+    for step in range(40):
+        clips = drawn[step]
+        assert clips.answers.tolist() == [[16 + 3 * n, 17 + 3 * n, 18 + 3 * n] for n in range(4)]
+        heard = clips.mel[:, 0, 0, 0].int()
+        assert clips.track.tolist() == heard.tolist() and len(clips.teacher) == 28
+        titles += [tuple(rows) for rows in heard[clips.answers].tolist()]
+        starts |= {int(m[0, 0, 1]) for m in clips.mel[16:] if m[0, 0, 0] == 4}
+    assert set(titles) == {(1, 2, 0), (3, 4, 5)}
+    assert titles.count((3, 4, 5)) == pytest.approx(0.75 * len(titles), rel=0.15)
+    assert starts == {12}  # half a second of one, in eight segments of three windows
+    plain = batches(found, targets)[0]
+    assert plain.answers.shape == (0, 3)
+    assert torch.equal(plain.track, drawn[0].track[:16])  # the fours are of the same tracks
+
+
 def test_a_batch_that_is_not_of_fours_is_refused(found: list[Recording], targets: Targets) -> None:
     with pytest.raises(ValueError, match="made of fours, got batch_size 18"):
         batches(found, targets, batch_size=18)
-
-
-def test_an_equaliser_is_a_smooth_curve_of_its_clip(
-    found: list[Recording], targets: Targets
-) -> None:
-    plain, curved = batches(found, targets)[0], batches(found, targets, equalise_db=3.0)[0]
-    added = curved.mel - plain.mel
-    assert torch.equal(plain.teacher, curved.teacher)
-    assert (added - added[:, :1, :, :1]).abs().max() < 1e-4  # the same in every window and frame
-    assert added[0, 0, 0, 0] != added[1, 0, 0, 0]
-    curves = equalisers(2000, 64, 3.0, np.random.default_rng(0))[:, 0, :, 0]
-    assert curves[:, [0, -1]].std() * 10 / np.log(10) == pytest.approx(3.0, rel=0.1)
-    assert np.diff(curves, axis=1).std() < 0.3 * curves.std()

@@ -128,6 +128,18 @@ def test_one_album_makes_no_triplet_and_no_loss() -> None:
     assert total.item() == 0
 
 
+def test_people_s_answers_take_the_place_of_made_triplets() -> None:
+    album = torch.tensor([0] * 4 + [1] * 4 + [2, 3, 4])
+    embeddings = torch.nn.functional.normalize(torch.randn(11, 32), dim=1)
+    answers = torch.tensor([[9, 10, 8]])
+    clips = Clips(torch.zeros(11), torch.zeros(11), embeddings, album, album, answers)
+    only = FinetuneConfig(teacher=0.0, triplet_margin=1.0, odd_one_out=1.0, margin=2.0)
+    losses = clip_losses(embeddings, clips, only)
+    songs = [embeddings[n : n + 1] for n in (9, 10, 8)]
+    assert torch.equal(losses["odd_one_out"], odd_one_out_loss(*songs))
+    assert torch.equal(losses["triplet_margin"], triplet_margin_loss(*songs, 2.0))
+
+
 def test_the_terms_are_weighted_and_can_be_switched_off() -> None:
     album = torch.tensor([0] * 4 + [1] * 4)
     embeddings = torch.nn.functional.normalize(torch.randn(8, 32), dim=1)

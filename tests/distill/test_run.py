@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from datasets_scripts.corpus import Corpus
+from datasets_scripts.triplets import Triplet, write_triplets
 from distill import run
 from distill.config import RunConfig, TeacherConfig, dump, load
 from distill.export import run_onnxruntime
-from student import Feelprint
+from student import ConfigError, Feelprint
 from tests.distill.checkpoints import write_clap, write_mert
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -154,6 +156,49 @@ def test_two_teachers_teach_one_student(tones: Path, tmp_path: Path) -> None:
     assert opened.training[0].taught(0, 2).shape == (96,)
     names = sorted(path.name for path in (tmp_path / "cache").iterdir())
     assert [name.rsplit("-", 1)[0] for name in names] == ["logmel", "one-layer-1", "one-layer-3"]
+
+
+def test_people_s_answers_are_trained_on_and_the_test_stream_is_not(
+    tones: Path, tmp_path: Path
+) -> None:
+    write_mert(tmp_path / "one")
+    config = load(CONFIGS / "mert-95m.yaml")
+    mert = dataclasses.replace(config.teachers[0], path=str(tmp_path / "one"), layers=(2,))
+    tracks = Corpus(tones).tracks
+    one, two, three = ([t.id for t in tracks if t.artist == f"artist {n}"] for n in range(3))
+    held = [t.id for t in tracks if t.split == "test"]
+    told = Triplet(one[0], two[0], two[1], one[0], "survey-active")
+    table = [
+        told,
+        Triplet(one[1], two[0], three[0], three[0], "survey-random"),
+        Triplet(one[1], two[1], three[0], None, "survey-cold"),
+        Triplet(one[1], two[1], held[0], held[0], "survey-cold"),
+    ]
+
+    def prepared(name: str, triplets: list[Triplet], **weights: float) -> list[str]:
+        write_triplets(triplets, tmp_path / f"{name}.parquet")
+        finetune = dataclasses.replace(
+            config.finetune, steps=2, batch_size=16, triplets=str(tmp_path / f"{name}.parquet"),
+            **weights,
+        )  # fmt: skip
+        named = dataclasses.replace(config, name=name)
+        return miniature(named, tones, tmp_path, teachers=(mert,), finetune=finetune)
+
+    given = prepared("told", table, odd_one_out=0.5)
+    for stage in ("cache", "distill", "finetune"):
+        assert run.main([*given, "--stage", stage]) == 0
+    opened = run.start(load(Path(given[1])), tmp_path / "runs")
+    assert opened.answers() == [told]
+    assert "1 of the 4 answers" in (tmp_path / "runs" / "told" / "log.txt").read_text()
+
+    for name, triplets, weights, said in (
+        ("weightless", table, {"odd_one_out": 0.0, "triplet_margin": 0.0}, "needs a weight"),
+        ("foreign", [dataclasses.replace(told, a="x", odd="x")], {"odd_one_out": 1.0}, "such as x"),
+        ("random", table[1:], {"odd_one_out": 1.0}, "holds no answer about training songs"),
+    ):
+        path = Path(prepared(name, triplets, **weights)[1])
+        with pytest.raises(ConfigError, match=said):
+            run.start(load(path), tmp_path / "runs").answers()
 
 
 def test_two_processes_train_together(tones: Path, tmp_path: Path) -> None:
