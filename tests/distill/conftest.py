@@ -2,12 +2,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from distill.pretrained import TeacherError
 from tests.tones import write_tones
 
 torch.set_num_threads(1)
 TEACHER = Path(__file__).parents[2] / "data" / "teacher"
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator_of_an_earlier_test() -> None:
+    """accelerate keeps one state a process, and refuses a run of another precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")
