@@ -194,7 +194,9 @@ class ClipBatches(Dataset[Clips]):
         mels, audibles, taught = [], [], []
         for number, from_s in chosen:
             variants = self.by_track[number]
-            recording = variants[int(rng.integers(len(variants)))]
+            # the music as it is tells more, as it is longer than what was altered of it
+            sizes = np.array([r.segments for r in variants])
+            recording = variants[int(rng.choice(len(variants), p=sizes / sizes.sum()))]
             clip = min(length, recording.segments)
             last = recording.segments - clip
             if from_s is None:
