@@ -1,4 +1,8 @@
-"""Altered copies of music. Labels are free: the teacher labels whatever comes out of here."""
+"""Altered copies of music. Labels are free: the teacher labels whatever comes out of here.
+
+A codec is the exception: what it leaves of the music is to be heard as the music was, so that the
+student hears the coded copy and the teacher the copy before it was coded.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import soxr
 STRETCHES = 5  # of one track, each altered in a way of its own
 SPEED_SEMITONES = 4.0  # at most, up or down; the tempo changes with the pitch
 MIX_DB = (-9.0, 3.0)  # level of the second track under the first
+CODED = 0.3  # share of the stretches that the student hears as a small mp3
 
 
 def alter(
@@ -20,18 +25,18 @@ def alter(
     sample_rate: int,
     stretch: int,
     rng: np.random.Generator,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Up to STRETCHES stretches of ``audio``, each changed in a way drawn from ``rng``.
 
     ``audio`` and ``other`` (samples,) at ``sample_rate`` in Hz, ``stretch`` in samples. Returns
-    the stretches one after the other, (stretches * stretch,). Each is played at another speed;
-    then, each by chance, a stretch of ``other`` is mixed in, two equaliser bands change the
-    spectrum, it is saturated, given a room's reverberation, cut above a few kHz, or pressed into
-    a small mp3.
+    the stretches one after the other, (stretches * stretch,), and the same again with some of
+    them coded. Each is played at another speed; then, each by chance, a stretch of ``other`` is
+    mixed in, two equaliser bands change the spectrum, it is saturated, given a room's
+    reverberation, or cut above a few kHz.
     """
     wanted = int(np.ceil(stretch * 2 ** (SPEED_SEMITONES / 12))) + 1
     count = int(np.clip(len(audio) // wanted, 1, STRETCHES))
-    parts = []
+    parts, coded = [], []
     for _ in range(count):
         part = _speed(_stretch(audio, wanted, rng), rng)[:stretch]
         if other is not None and rng.random() < 0.5:
@@ -45,10 +50,9 @@ def alter(
         if rng.random() < 0.15:
             sos = scipy.signal.butter(4, rng.uniform(2_500, 7_000), fs=sample_rate, output="sos")
             part = scipy.signal.sosfilt(sos, part)
-        if rng.random() < 0.2:
-            part = _mp3(part, sample_rate, rng)
         parts.append(part)
-    return np.concatenate(parts).astype(np.float32)
+        coded.append(_mp3(part, sample_rate, rng) if rng.random() < CODED else part)
+    return np.concatenate(parts).astype(np.float32), np.concatenate(coded).astype(np.float32)
 
 
 def _stretch(audio: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:

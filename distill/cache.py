@@ -33,7 +33,7 @@ from distill.teachers import Teacher
 from student import FeelprintConfig
 from student.frontend import LogMel
 
-RECIPE = 3  # of the alterations; a change of distill/augment.py raises it
+RECIPE = 4  # of the alterations; a change of distill/augment.py raises it
 STRETCH_SEGMENTS = 6  # segments of a track that are altered in one way
 DECODE_RATE = 44_100  # Hz; alterations happen at this rate, producers resample from it
 ABANDONED_S = 3_600  # seconds; a temporary file is written in one of them
@@ -45,6 +45,7 @@ class Producer(Protocol):
     name: str
     sample_rate: int  # Hz
     makes: tuple[str, ...]  # names of the arrays
+    hears_codec: bool  # whether it hears what a codec left of an altered copy
 
     def key(self) -> dict[str, Any]:
         """What the arrays depend on, beside the audio."""
@@ -65,6 +66,7 @@ class MelProducer:
 
     name = "logmel"
     makes: tuple[str, ...] = ("mel", "audible")
+    hears_codec = True
 
     def __init__(self, student: FeelprintConfig, cache: CacheConfig):
         self.config = student
@@ -101,6 +103,7 @@ class TeacherProducer:
     """
 
     makes: tuple[str, ...] = ("teacher",)
+    hears_codec = False
 
     def __init__(self, teacher: Teacher, student: FeelprintConfig, cache: CacheConfig, batch: int):
         self.teacher = teacher
@@ -206,8 +209,11 @@ def _sweep(folder: Path) -> None:
                 part.unlink()
 
 
-def _heard(job: Job, segment_s: float) -> Iterator[tuple[Track, np.ndarray | AudioError]]:
-    """The job's tracks as audio at DECODE_RATE, altered where the job's variant says so."""
+Sound = tuple[np.ndarray, np.ndarray]  # audio at DECODE_RATE, and the same after a codec
+
+
+def _heard(job: Job, segment_s: float) -> Iterator[tuple[Track, Sound | AudioError]]:
+    """The job's tracks as audio, altered and coded where the job's variant says so."""
     before: np.ndarray | None = None
     stretch = round(STRETCH_SEGMENTS * segment_s * DECODE_RATE)
     for track in job.tracks:
@@ -220,15 +226,16 @@ def _heard(job: Job, segment_s: float) -> Iterator[tuple[Track, np.ndarray | Aud
         except AudioError as error:
             yield track, error
             continue
-        if job.variant:
-            digest = hashlib.sha256(f"{track.sha256} {job.variant} {RECIPE}".encode()).digest()
-            rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-            unaltered, audio = audio, alter(audio, before, DECODE_RATE, stretch, rng)
-            before = unaltered
-        yield track, audio
+        if not job.variant:
+            yield track, (audio, audio)
+            continue
+        digest = hashlib.sha256(f"{track.sha256} {job.variant} {RECIPE}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        yield track, alter(audio, before, DECODE_RATE, stretch, rng)
+        before = audio
 
 
-def _ahead(job: Job, segment_s: float) -> Iterator[tuple[Track, np.ndarray | AudioError]]:
+def _ahead(job: Job, segment_s: float) -> Iterator[tuple[Track, Sound | AudioError]]:
     """`_heard`, one track ahead in a second thread: decoding beside the teacher."""
     tracks = _heard(job, segment_s)
     with ThreadPoolExecutor(1) as pool:
@@ -243,19 +250,21 @@ def make_shards(job: Job, producers: Sequence[Producer], folder: Path, segment_s
     arrays: list[dict[str, np.ndarray]] = [{} for _ in producers]
     rejects: dict[str, str] = {}
     seconds = 0.0
-    for track, audio in _ahead(job, segment_s):
-        if isinstance(audio, AudioError):
-            rejects[track.id] = str(audio)
+    for track, sound in _ahead(job, segment_s):
+        if isinstance(sound, AudioError):
+            rejects[track.id] = str(sound)
             continue
-        segments = int(len(audio) / DECODE_RATE / segment_s)
+        segments = int(len(sound[0]) / DECODE_RATE / segment_s)
         # a whole number of segments, so that all producers agree on their number
-        audio = audio[: int(np.ceil(segments * segment_s * DECODE_RATE)) + 8]
+        samples = int(np.ceil(segments * segment_s * DECODE_RATE)) + 8
+        audio, coded = (one[:samples] for one in sound)
         if not np.any(audio):  # what sounds is in the rest that was cut off
             rejects[track.id] = "silent"
             continue
         seconds += len(audio) / DECODE_RATE
         for producer, made in zip(producers, arrays, strict=True):
-            resampled = soxr.resample(audio, DECODE_RATE, producer.sample_rate, quality="MQ")
+            heard = coded if producer.hears_codec else audio
+            resampled = soxr.resample(heard, DECODE_RATE, producer.sample_rate, quality="MQ")
             for name, array in producer(resampled).items():
                 made[f"{track.id}/{name}"] = array
     for producer, made in zip(producers, arrays, strict=True):
