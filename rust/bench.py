@@ -2,9 +2,10 @@
 
     .venv/bin/python rust/bench.py --incumbent mecomp.onnx --files a.mp3 b.ogg c.flac
 
-Every round runs each contender once, one after the other, on one thread, so that whatever else
-the machine does falls on all of them. What counts is the ratios; they are taken within a round,
-and their median is printed. Build first: ``cargo build --release`` in ``rust/`` and in
+Every round runs each contender once, one after the other, on one thread. What is measured is the
+processor's time, not the clock's: what else the machine does then slows a contender down only
+through shared caches and cores. What counts is the ratios; they are taken within a round, and
+their median is printed. Build first: ``cargo build --release`` in ``rust/`` and in
 ``rust/benches/bliss``.
 """
 
@@ -13,15 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import sqlite3
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import wave
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = "1"
 
 import numpy as np
 import onnxruntime
@@ -31,13 +36,23 @@ RUST = Path(__file__).resolve().parent
 FEELPRINT = RUST / "target" / "release" / "feelprint"
 BLISS = RUST / "benches" / "bliss" / "target" / "release" / "feelprint-bench-bliss"
 RATE = 22_050
+REPEAT = 5  # runs of the crate in a process, so that its start hardly counts
+SONG_S = 210  # three minutes and a half
 
 
 def clock(run: Callable[[], object]) -> float:
-    """The seconds that a call takes."""
-    start = time.perf_counter()
+    """The processor's seconds that a call takes in this process."""
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
+
+
+def command(*arguments: object) -> tuple[str, float]:
+    """What a command prints, and the processor's seconds that it takes, all threads together."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(list(map(str, arguments)), check=True, stdout=subprocess.PIPE, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def in_onnxruntime(model: Path, audio: np.ndarray) -> Callable[[], object]:
@@ -54,30 +69,60 @@ def in_tract(model: Path, audio: np.ndarray) -> Callable[[], object]:
     return lambda: runnable.run([audio])
 
 
-def lines(*arguments: object) -> list[dict]:
-    """What ``feelprint bench`` measures."""
-    command = [FEELPRINT, "bench", "--json", *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+class Crate:
+    """The crate's cost: differences of two runs of its command, so that the start is left out."""
+
+    def __init__(self, model: Path, folder: Path):
+        self.model, self.folder = model, folder
+        self.blip = folder / "blip.wav"  # given a file, the command does not time the search
+        with wave.open(str(self.blip), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(RATE)
+            file.writeframes(bytes(RATE))
+
+    def run(self, *arguments: object) -> tuple[str, float]:
+        """What the command prints, and the processor's seconds that it takes."""
+        return command(FEELPRINT, *arguments, "--model", self.model)
+
+    def embed(self, seconds: float) -> float:
+        """Embedding samples of a length."""
+        bench = ("bench", self.blip, "--repeat", REPEAT, "--seconds")
+        short, long = self.run(*bench, 1)[1], self.run(*bench, round(seconds) + 1)[1]
+        return (long - short) / REPEAT * seconds / round(seconds)
+
+    def file(self, path: Path) -> float:
+        """A file to its embedding."""
+        once, more = self.run("embed", path)[1], self.run("embed", *[path] * (1 + REPEAT))[1]
+        return (more - once) / REPEAT
+
+    def duration(self, path: Path) -> float:
+        """The length of a file's audio, in seconds."""
+        return float(json.loads(self.run("embed", path)[0])["duration_s"])
+
+    def library(self, songs: Path) -> tuple[int, float, float]:
+        """Songs in a folder, their seconds, and the processor's seconds that an index takes."""
+        index = self.folder / "index.sqlite"
+        _, seconds = self.run("index", songs, "--index", index)
+        with sqlite3.connect(index) as rows:
+            count, heard = rows.execute(
+                "SELECT count(*), sum(duration_s) FROM songs WHERE error IS NULL"
+            ).fetchone()
+        index.unlink()
+        return count, heard, seconds
 
 
-def compare_models(incumbent: Path, model: Path, seconds: int, rounds: int, file: Path) -> None:
+def compare_models(incumbent: Path, crate: Crate, seconds: int, rounds: int) -> None:
     """Print the cost of both models in both engines, for audio of a length."""
     rng = np.random.default_rng(0)
     audio = (rng.standard_normal((1, seconds * RATE)) * 0.1).astype(np.float32)
-    ort_incumbent, ort_model = in_onnxruntime(incumbent, audio), in_onnxruntime(model, audio)
+    ort_incumbent, ort_model = in_onnxruntime(incumbent, audio), in_onnxruntime(crate.model, audio)
     tract_incumbent = in_tract(incumbent, audio)
-
-    def crate() -> float:
-        measured = lines("--model", model, "--seconds", seconds, "--repeat", 3, file)
-        what = f"model, {seconds} s"
-        return next(line["least_ms"] / 1e3 for line in measured if line["what"] == what)
-
     contenders: dict[str, Callable[[], float]] = {
         "incumbent, onnxruntime": lambda: clock(ort_incumbent),
-        "feelprint, onnxruntime": lambda: min(clock(ort_model) for _ in range(3)),
+        "feelprint, onnxruntime": lambda: clock(ort_model),
         "incumbent, tract": lambda: clock(tract_incumbent),
-        "feelprint, crate": crate,
+        "feelprint, crate": lambda: crate.embed(seconds),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for each in (ort_incumbent, ort_model, tract_incumbent):
@@ -95,30 +140,26 @@ def compare_models(incumbent: Path, model: Path, seconds: int, rounds: int, file
         ("feelprint, crate", "incumbent, onnxruntime"),
     ):
         ratio = statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
-        print(f"  {over} / {under}: {ratio:.3f}")
+        print(f"  {over} / {under}: {ratio:.3f}", flush=True)
 
 
-def compare_files(files: list[Path], model: Path, rounds: int) -> None:
-    """Print what the parts of a file's way cost, and what bliss-audio takes for the whole."""
-    stages = ("decode", "resample", "embed", "all")
+def compare_files(files: list[Path], crate: Crate, rounds: int) -> None:
+    """Print what a file's way to its embedding costs, and what bliss-audio takes for it."""
     print(f"\nfile to embedding, one thread, % of the duration, {rounds} rounds")
-    print(f"  {'file':<28}" + "".join(f"{name:>10}" for name in (*stages, "share", "bliss")))
+    names = ("all", "embed", "share", "bliss")
+    print(f"  {'file':<28}" + "".join(f"{name:>10}" for name in names))
     for file in files:
-        shares: dict[str, list[float]] = {name: [] for name in (*stages, "bliss")}
+        duration = crate.duration(file)
+        rows: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
-            measured = lines("--model", model, "--seconds", 1, "--repeat", 1, file)
-            by_stage = {line["what"].split(",")[0]: line for line in measured}
-            for stage in stages:
-                shares[stage].append(by_stage[stage]["percent_of_duration"])
-            if BLISS.exists():
-                done = subprocess.run([BLISS, file], check=False, capture_output=True, text=True)
-                if done.returncode == 0:  # it does not decode Opus
-                    duration = by_stage["all"]["duration_s"]
-                    shares["bliss"].append(100 * float(done.stdout.split()[0]) / duration)
-        median = {name: statistics.median(values) for name, values in shares.items() if values}
-        row = f"  {file.name:<28}" + "".join(f"{median[stage]:10.4f}" for stage in stages)
-        row += f"{median['embed'] / median['all']:10.2f}"
-        print(row + (f"{median['bliss']:10.4f}" if "bliss" in median else f"{'-':>10}"))
+            whole, embed = crate.file(file), crate.embed(duration)
+            rows["all"].append(100 * whole / duration)
+            rows["embed"].append(100 * embed / duration)
+            rows["share"].append(embed / whole)
+            if BLISS.exists() and file.suffix != ".opus":  # which it does not decode
+                rows["bliss"].append(100 * command(BLISS, file)[1] / duration)
+        cells = (f"{statistics.median(rows[n]):10.4f}" if rows[n] else f"{'-':>10}" for n in names)
+        print(f"  {file.name:<28}" + "".join(cells), flush=True)
 
 
 def main() -> None:
@@ -127,24 +168,31 @@ def main() -> None:
     parser.add_argument("--incumbent", type=Path, required=True, help="MECOMP's ONNX model")
     parser.add_argument("--model", type=Path, default=RUST / "models" / "feelprint.onnx")
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="songs to time")
+    parser.add_argument("--library", type=Path, help="a folder of songs, to time an index")
     parser.add_argument("--seconds", type=int, nargs="+", default=[60, 240])
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     if not FEELPRINT.exists():
         sys.exit(f"{FEELPRINT} is not there: run `cargo build --release` in {RUST}")
-    if hasattr(os, "sched_setaffinity"):  # threads that a contender starts share one core too
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     tools = [f"{name} {version(name)}" for name in ("onnxruntime", "tract", "numpy")]
-    rust = subprocess.run([FEELPRINT, "--version"], check=True, capture_output=True, text=True)
-    print(", ".join([rust.stdout.strip(), *tools]))
-    for seconds in arguments.seconds:
-        compare_models(
-            arguments.incumbent, arguments.model, seconds, arguments.rounds, arguments.files[0]
-        )
-    compare_files(arguments.files, arguments.model, arguments.rounds)
-    for line in lines("--model", arguments.model, "--seconds", 1, "--repeat", 5):
+    print(", ".join([command(FEELPRINT, "--version")[0].strip(), *tools]), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        crate = Crate(arguments.model, Path(folder))
+        for seconds in arguments.seconds:
+            compare_models(arguments.incumbent, crate, seconds, arguments.rounds)
+        compare_files(arguments.files, crate, arguments.rounds)
+        if arguments.library:
+            songs, heard, seconds = crate.library(arguments.library)
+            minutes = 1000 * SONG_S * seconds / heard / 60
+            print(
+                f"\nindex of {songs} songs, {heard / 60:.0f} min: {heard / seconds:.0f} s of audio "
+                f"a second and core; 1,000 songs of {SONG_S} s: {minutes:.1f} min on one core, "
+                f"{minutes / 8:.2f} min on 8"
+            )
+        lines = crate.run("bench", "--json", "--seconds", 1, "--repeat", 9)[0].splitlines()
+    for line in map(json.loads, lines):
         if line["what"].startswith(("load", "nearest")):
-            print(f"{line['what']}: {line['median_ms']:.1f} ms")
+            print(f"{line['what']}: at least {line['least_ms']:.1f} ms")
     print(f"model file: {arguments.model.stat().st_size / 1e6:.2f} MB")
 
 

@@ -91,11 +91,5 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.inner {
-            Inner::Io(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+// The message says all that an underlying error says, which is therefore no source of its own.
+impl std::error::Error for Error {}

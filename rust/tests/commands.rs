@@ -138,6 +138,25 @@ fn a_playlist_repeats_nothing_and_keeps_to_albums() {
 }
 
 #[test]
+fn a_playlist_holds_a_recording_once_whatever_its_format() {
+    let (_folder, music, index) = library();
+    let (itself, other) = (song(&music, "album 0/1.wav"), song(&music, "album 0/2.wav"));
+    for (wav, name) in [(&itself, "itself.flac"), (&other, "other.flac")] {
+        common::ffmpeg(&["-i", wav], &music.join(name));
+    }
+    succeeded(&feelprint(&index, &["index", music.to_str().unwrap()]));
+    let list = paths(&feelprint(&index, &["playlist", &itself, "--json"]));
+    assert_eq!(list.len(), 5);
+    assert!(!list.contains(&song(&music, "itself.flac")));
+    assert!(list.contains(&other) != list.contains(&song(&music, "other.flac")));
+
+    // A song that the index does not hold is told from its other files too.
+    let outside = common::ffmpeg(&["-i", &itself], &index.with_file_name("outside.flac"));
+    let outside = feelprint(&index, &["playlist", outside.to_str().unwrap(), "--json"]);
+    assert!(!paths(&outside).contains(&itself) && paths(&outside).len() == 5);
+}
+
+#[test]
 fn duplicates_are_found_across_formats() {
     let (_folder, music, index) = library();
     let wav = song(&music, "album 0/2.wav");
@@ -196,7 +215,9 @@ fn refusals_are_one_clear_line() {
     refused(&feelprint(&index, &["similar", "missing.mp3", "--in", "."]), "missing.mp3");
     let model = folder.path().join("other.onnx");
     let model = ["embed", &itself, "--model", model.to_str().unwrap()];
-    refused(&feelprint(&index, &model), "other.onnx");
+    let output = feelprint(&index, &model);
+    refused(&output, "other.onnx");
+    assert_eq!(String::from_utf8_lossy(&output.stderr).matches("No such file").count(), 1);
     std::fs::write(&index, "not a database, but long enough to look at it").unwrap();
     refused(&feelprint(&index, &["duplicates"]), "index.sqlite");
     let other = folder.path().join("other.sqlite");

@@ -189,7 +189,8 @@ fn hear(
     Ok(Done { task, hash, found: Some(found) })
 }
 
-fn content_hash(path: &Path) -> Result<[u8; 32]> {
+/// The BLAKE3 hash of a file.
+pub fn content_hash(path: &Path) -> Result<[u8; 32]> {
     let name = || path.display().to_string();
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(path).with_context(name)?).with_context(name)?;

@@ -9,12 +9,16 @@ use feelprint::{AudioEmbeddingModel, Embedding};
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::analyse::content_hash;
 use crate::files::full_path;
 use crate::index::{Entry, Index};
 use crate::output::Output;
 
 /// How many near songs a playlist picks from, for each song that it has.
 const CANDIDATES: usize = 4;
+
+/// How far apart the embeddings of the same recording may lie, in two files of two formats.
+pub const SAME_DISTANCE: f32 = 0.05;
 
 /// How far the lengths of two recordings may lie apart that are called the same, in seconds.
 const SAME_DURATION_S: f64 = 3.0;
@@ -32,26 +36,40 @@ impl Library {
         Ok(Self { entries, neighbours })
     }
 
-    /// The embedding of a song, and its place if the index holds it. A song that it does not hold
-    /// is heard now.
-    fn song(&self, model: &AudioEmbeddingModel, song: &Path) -> Result<(Embedding, Option<usize>)> {
-        let path = full_path(song)?;
-        let path = path.to_string_lossy();
-        match self.entries.binary_search_by(|entry| entry.path.as_str().cmp(&path)) {
-            Ok(place) => Ok((self.entries[place].embedding, Some(place))),
-            Err(_) => Ok((model.embed_file(song)?.heard().embedding(), None)),
+    /// A song, and its place if the index holds it. A song that it does not hold is heard now.
+    fn song(&self, model: &AudioEmbeddingModel, song: &Path) -> Result<(Entry, Option<usize>)> {
+        let full = full_path(song)?;
+        let path = full.to_string_lossy().into_owned();
+        if let Ok(place) = self.entries.binary_search_by(|entry| entry.path.cmp(&path)) {
+            return Ok((self.entries[place].clone(), Some(place)));
         }
+        let heard = model.embed_file(song)?;
+        let entry = Entry {
+            path,
+            embedding: heard.heard().embedding(),
+            hash: content_hash(&full)?,
+            duration_s: heard.duration().as_secs_f64(),
+            silent: heard.heard().is_silent(),
+            album: heard.album().map(str::to_string),
+        };
+        Ok((entry, None))
     }
+}
 
-    /// The album in the tags, or else the folder.
-    fn album(&self, place: usize) -> String {
-        let entry = &self.entries[place];
-        let folder = Path::new(&entry.path).parent().unwrap_or(Path::new(""));
-        match &entry.album {
-            Some(album) => album.clone(),
-            None => folder.to_string_lossy().into_owned(),
-        }
-    }
+/// The album in the tags, or else the folder.
+fn album(entry: &Entry) -> String {
+    let folder = Path::new(&entry.path).parent().unwrap_or(Path::new(""));
+    entry.album.clone().unwrap_or_else(|| folder.to_string_lossy().into_owned())
+}
+
+/// Whether two files hold the same recording: the same content, or embeddings within `distance`
+/// and lengths within some seconds.
+fn same_recording(a: &Entry, b: &Entry, distance: f32) -> bool {
+    // Silence sounds like silence: only the same file is the same then.
+    a.hash == b.hash
+        || (!a.silent
+            && (a.duration_s - b.duration_s).abs() <= SAME_DURATION_S
+            && a.embedding.distance(&b.embedding) <= distance)
 }
 
 /// Prints the songs nearest to `song`.
@@ -63,8 +81,9 @@ pub fn similar(
     output: &mut Output,
 ) -> Result<()> {
     let library = Library::open(model, index)?;
-    let (to, itself) = library.song(model, song)?;
-    for found in library.neighbours.nearest_where(&to, n, |place| Some(place) != itself) {
+    let (song, itself) = library.song(model, song)?;
+    let to = &song.embedding;
+    for found in library.neighbours.nearest_where(to, n, |place| Some(place) != itself) {
         let path = &library.entries[found.place].path;
         output.print(
             &json!({ "path": path, "distance": found.distance }),
@@ -74,7 +93,8 @@ pub fn similar(
     Ok(())
 }
 
-/// Prints a path through the songs near `song`, from song to near song, without repeats.
+/// Prints a path through the songs near `song`, from song to near song. No recording is in it
+/// twice, and that of `song` is not.
 pub fn playlist(
     model: &AudioEmbeddingModel,
     index: &Path,
@@ -85,25 +105,22 @@ pub fn playlist(
 ) -> Result<()> {
     let library = Library::open(model, index)?;
     let (seed, itself) = library.song(model, song)?;
-    let mut albums: HashMap<String, usize> = HashMap::new();
-    if let Some(itself) = itself {
-        albums.insert(library.album(itself), 1);
-    }
-    let hash = itself.map(|place| library.entries[place].hash);
     let mut picked: Vec<usize> = Vec::new();
-    // Near songs of albums that are full, and copies of songs that are in, are passed over:
-    // look further out until there are enough.
+    // Near songs of albums that are full, and other files of what is in, are passed over: look
+    // further out until there are enough.
     let mut look_at = n.saturating_mul(CANDIDATES);
     loop {
         picked.clear();
-        let mut albums = albums.clone();
-        let mut hashes: std::collections::HashSet<[u8; 32]> = hash.into_iter().collect();
-        let near = library.neighbours.nearest_where(&seed, look_at, |place| Some(place) != itself);
+        let mut albums = HashMap::from([(album(&seed), 1)]);
+        let other = |place| Some(place) != itself;
+        let near = library.neighbours.nearest_where(&seed.embedding, look_at, other);
         for found in &near {
-            let count = albums.entry(library.album(found.place)).or_default();
+            let entry = &library.entries[found.place];
+            let count = albums.entry(album(entry)).or_default();
+            let mut before = picked.iter().map(|&place| &library.entries[place]).chain([&seed]);
             if picked.len() < n
                 && max_per_album.is_none_or(|max| *count < max)
-                && hashes.insert(library.entries[found.place].hash)
+                && !before.any(|before| same_recording(entry, before, SAME_DISTANCE))
             {
                 *count += 1;
                 picked.push(found.place);
@@ -115,6 +132,7 @@ pub fn playlist(
         look_at = look_at.saturating_mul(CANDIDATES);
     }
     let embeddings: Vec<_> = picked.iter().map(|&place| library.entries[place].embedding).collect();
+    let seed = seed.embedding;
     let mut before = seed;
     for step in path_through(&seed, &embeddings) {
         let path = &library.entries[picked[step]].path;
@@ -181,18 +199,15 @@ pub fn duplicates(
 ) -> Result<()> {
     let library = Library::open(model, index)?;
     let entries = &library.entries;
-    let same = |a: usize, b: usize| {
-        // Silence sounds like silence: only the same file is the same then.
-        entries[a].hash == entries[b].hash
-            || (!entries[a].silent
-                && (entries[a].duration_s - entries[b].duration_s).abs() <= SAME_DURATION_S)
-    };
     let pairs: Vec<(usize, usize)> = (0..entries.len())
         .into_par_iter()
         .flat_map_iter(|a| {
             let near = library.neighbours.within(&entries[a].embedding, distance);
             let later = near.into_iter().map(|found| found.place).filter(move |&b| b > a);
-            later.filter(|&b| same(a, b)).map(|b| (a, b)).collect::<Vec<_>>()
+            later
+                .filter(|&b| same_recording(&entries[a], &entries[b], distance))
+                .map(|b| (a, b))
+                .collect::<Vec<_>>()
         })
         .collect();
     for group in groups(entries.len(), &pairs) {

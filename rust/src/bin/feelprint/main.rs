@@ -80,7 +80,7 @@ enum Command {
     /// Print the groups of songs in the index that are the same recording
     Duplicates {
         /// How far apart the embeddings of the same recording may lie
-        #[arg(long, value_name = "DISTANCE", default_value_t = 0.05)]
+        #[arg(long, value_name = "DISTANCE", default_value_t = library::SAME_DISTANCE)]
         within: f32,
     },
     /// Tell why two songs are near: the seconds that weighed most, and what is alike
