@@ -5,8 +5,8 @@
 Every round runs each contender once, one after the other, on one thread. What is measured is the
 processor's time, not the clock's: what else the machine does then slows a contender down only
 through shared caches and cores. What counts is the ratios; they are taken within a round, and
-their median is printed. Build first: ``cargo build --release`` in ``rust/`` and in
-``rust/benches/bliss``.
+their median is printed. Build first: ``cargo build --release`` in ``rust/``, and bliss's program as
+``docs/report.md`` says.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import tract
 
 RUST = Path(__file__).resolve().parent
 FEELPRINT = RUST / "target" / "release" / "feelprint"
-BLISS = RUST / "benches" / "bliss" / "target" / "release" / "feelprint-bench-bliss"
+BLISS = RUST.parent / "data" / "peers" / "bliss" / "release" / "bliss-features"
 RATE = 22_050
 REPEAT = 5  # runs of the crate in a process, so that its start hardly counts
 SONG_S = 210  # three minutes and a half

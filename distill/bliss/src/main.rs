@@ -1,12 +1,21 @@
-//! Reads clips from standard input (u32 samples, then that many f32, little-endian, mono at
-//! 22,050 Hz) until its end, and answers each on standard output with bliss's features (u32
+//! bliss as a peer. Given a file, analyses it, decoding included, and prints nothing: what that costs
+//! is measured from outside.
+//!
+//! Given none, reads clips from standard input (u32 samples, then that many f32, little-endian, mono
+//! at 22,050 Hz) until its end, and answers each on standard output with bliss's features (u32
 //! features, then f32), scaled so that their Euclidean distance is bliss's default distance.
 
 use std::io::{self, ErrorKind, Read, Write};
 
+use bliss_audio::decoder::Decoder;
+use bliss_audio::decoder::symphonia::SymphoniaDecoder;
 use bliss_audio::{FeaturesVersion, Song};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(path) = std::env::args().nth(1) {
+        SymphoniaDecoder::song_from_path(path)?;
+        return Ok(());
+    }
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let weights = FeaturesVersion::LATEST.feature_weights();
     loop {
