@@ -3,7 +3,8 @@
 A simulated listener hears only rhythm, or only timbre: of three songs, the two that are most alike
 in that belong together, and now and then the answer is a guess. `python -m distill.listeners` draws
 accuracy over the number of answers for the personal model and for the Mahalanobis matrix that
-bliss's users can fit to the same answers.
+bliss's users can fit to the same answers. The answers are about the validation soundtracks, what is
+tested is the test soundtracks: no song, no soundtrack and no composer is in both.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import librosa
 import numpy as np
 import torch
 
-from datasets_scripts.corpus import SPLITS, Corpus, CorpusError
+from datasets_scripts.corpus import Corpus, CorpusError
 from distill import mahalanobis
 from distill.answers import (
     BASE,
@@ -38,31 +39,37 @@ from distill.shards import CacheError
 from student import Feelprint
 
 CORPUS = Path("data/corpora/free")
+SPLIT_ROLES = ("validation", "test")  # the songs of the answers; those that test
 COUNTS = (10, 25, 50, 100, 200)
 TESTED = 600  # answers that nothing is fitted to
 GUESSES = 0.1  # share of the listener's answers that are guesses
 REPEATS = 3
-LAGS_S = (0.2, 2.0)  # of the rhythm: from 300 to 30 beats a minute
+LAGS_S = (0.2, 2.0)  # of the pulse: from 300 to 30 beats a minute
+HOP = 512  # samples between frames of the onset strength
 
 
 def rhythm(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """How the onsets repeat, whatever the sound: (lags,), unit length.
+    """How it moves, whatever it sounds like: (3,).
 
-    The autocorrelation of the onset strength (P. Grosche et al., "Cyclic tempogram", 2010),
-    averaged over the clip, at lags of 0.2 to 2 s.
+    The logarithm of the onsets a second; how clear the pulse is, which is the highest
+    autocorrelation of the onset strength at lags of 0.2 to 2 s (P. Grosche et al., "Cyclic
+    tempogram", 2010, work on the same curve); and how much the onsets stand out, the logarithm of
+    the onset strength's deviation over its mean.
     """
-    hop = 512
-    strength = librosa.onset.onset_strength(y=audio, sr=sample_rate, hop_length=hop)
-    strength = strength - strength.mean()
-    whole = np.correlate(strength, strength, "full")[len(strength) - 1 :]
-    low, high = (round(lag * sample_rate / hop) for lag in LAGS_S)
-    found = whole[low:high] / max(float(whole[0]), 1e-9)
-    return found / max(float(np.linalg.norm(found)), 1e-9)
+    strength = librosa.onset.onset_strength(y=audio, sr=sample_rate, hop_length=HOP)
+    onsets = librosa.onset.onset_detect(onset_envelope=strength, sr=sample_rate, hop_length=HOP)
+    moved = strength - strength.mean()
+    whole = np.correlate(moved, moved, "full")[len(moved) - 1 :]
+    low, high = (round(lag * sample_rate / HOP) for lag in LAGS_S)
+    pulse = whole[low:high].max() / max(float(whole[0]), 1e-9)
+    stand_out = strength.std() / max(float(strength.mean()), 1e-9)
+    a_second = len(onsets) * sample_rate / len(audio)
+    return np.array([np.log1p(a_second), pulse, np.log(stand_out + 1e-9)])
 
 
 def timbre(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """How it sounds, whatever is played: the mean of 20 MFCCs but the first, loudness: (19,)."""
-    return librosa.feature.mfcc(y=audio, sr=sample_rate, n_mfcc=20)[1:].mean(axis=1)
+    """How it sounds, whatever is played: the means of MFCCs 1 to 4, the spectrum's shape: (4,)."""
+    return librosa.feature.mfcc(y=audio, sr=sample_rate, n_mfcc=5)[1:].mean(axis=1)
 
 
 HEARS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"rhythm": rhythm, "timbre": timbre}
@@ -90,20 +97,23 @@ def answers_of(
 
 
 def curve(
-    model: Feelprint, songs: Songs, heard: np.ndarray, rival: np.ndarray, config: FitConfig
+    model: Feelprint,
+    songs: Songs,
+    heard: np.ndarray,
+    rival: np.ndarray,
+    tested: np.ndarray,
+    config: FitConfig,
 ) -> dict[str, list[list[float]]]:
     """Accuracy over the number of answers, [count, mean, lowest, highest] of REPEATS listeners.
 
-    The songs are halved: answers to learn from are about one half, those that test about the
-    other, so nothing is known of a tested song. ``rival`` (songs, dim) are bliss's features.
+    ``tested`` (songs,) is true for the songs that only test; the answers to learn from are about
+    the others. ``rival`` (songs, dim) are bliss's features.
     """
     made: dict[str, dict[int, list[float]]] = {}
     for repeat in range(REPEATS):
-        order = np.random.default_rng(repeat).permutation(len(heard))
-        learned, tested = np.array_split(order, 2)
-        test = answers_of(heard, tested, TESTED, 0.0, 10_000 + repeat)
+        test = answers_of(heard, np.flatnonzero(tested), TESTED, 0.0, 10_000 + repeat)
         for count in (0, *COUNTS):
-            shown = answers_of(heard, learned, max(count, 1), GUESSES, repeat)
+            shown = answers_of(heard, np.flatnonzero(~tested), max(count, 1), GUESSES, repeat)
             if count:
                 ours = embed(fit(model.head, songs, shown, config, seed=repeat), songs)
                 theirs = rival @ mahalanobis.learn(rival, shown, repeat)
@@ -178,27 +188,33 @@ def draw(curves: dict[str, dict[str, list[list[float]]]]) -> str:
 
 
 def simulate(
-    model: Feelprint, corpus: Corpus, split: str, cache: Path, config: FitConfig
+    model: Feelprint, corpus: Corpus, cache: Path, config: FitConfig
 ) -> dict[str, dict[str, list[list[float]]]]:
-    """The curves of both listeners, on the first excerpt of every track of ``split``.
+    """The curves of both listeners, on the first excerpt of every held-out track.
 
     Raises PeerError without bliss, CacheError for a split of fewer than three tracks.
     """
-    found = excerpts(corpus, split, EXCERPT_S, cache)
-    clips = found.audio[:, 0]  # (tracks, samples)
+    learned, tested = (excerpts(corpus, split, EXCERPT_S, cache) for split in SPLIT_ROLES)
+    clips = [*learned.audio[:, 0], *tested.audio[:, 0]]  # (samples,) each
     bliss, rate = Bliss(), model.config.sample_rate
     rival = np.stack([bliss(clip) for clip in clips]).astype(np.float64)
     bliss.close()
     with torch.inference_mode():
         parts = [model.encode(torch.from_numpy(clip)[None]) for clip in clips]
     songs = Songs(
-        found.tracks,
+        [*learned.tracks, *tested.tracks],
         torch.cat([tokens for tokens, _ in parts]).clone(),
         torch.cat([audible for _, audible in parts]).clone(),
     )
+    tests = np.arange(len(clips)) >= len(learned.tracks)
     return {
         name: curve(
-            model, songs, standardised(np.stack([hears(c, rate) for c in clips])), rival, config
+            model,
+            songs,
+            standardised(np.stack([hears(c, rate) for c in clips])),
+            rival,
+            tests,
+            config,
         )
         for name, hears in HEARS.items()
     }
@@ -209,7 +225,6 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m distill.listeners", description=__doc__)
     parser.add_argument("--base", type=Path, default=BASE, help=f"a model's folder ({BASE})")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help=f"the songs ({CORPUS})")
-    parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="keeps the excerpts")
     parser.add_argument("--out", type=Path, default=Path("docs/personal"), help=".svg and .json")
     parser.add_argument("--prior", type=float, default=FitConfig.prior)
@@ -217,7 +232,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         model, corpus = base_model(options.base), Corpus(options.corpus)
         config = FitConfig(prior=options.prior)
-        curves = simulate(model, corpus, options.split, options.cache, config)
+        curves = simulate(model, corpus, options.cache, config)
     except (AnswersError, CacheError, CorpusError, PeerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
