@@ -182,21 +182,27 @@ class ClipBatches(Dataset[Clips]):
     def __len__(self) -> int:
         return 1 << 30  # as many as are asked for
 
+    def _recording(self, number: int, rng: np.random.Generator) -> Recording:
+        """The track of a number as it is, or an altered copy: each by its length."""
+        variants = self.by_track[number]
+        sizes = np.array([recording.segments for recording in variants])
+        return variants[int(rng.choice(len(variants), p=sizes / sizes.sum()))]
+
     def __getitem__(self, step: int) -> Clips:
         rng = np.random.default_rng((self.seed, step))
         length = int(rng.choice(self.lengths))
         first = rng.choice(len(self.by_track), self.fours, p=self.weight)
-        numbers = np.stack([[one, rng.choice(self.mates[one])] for one in first]).reshape(-1)
-        chosen = [(number, None) for number in np.repeat(numbers, 2)]  # two clips a track
+        pairs = np.stack([[one, rng.choice(self.mates[one])] for one in first]).reshape(-1)
+        # two clips a track, of the same recording: an altered one is not the music as it is
+        heard = [self._recording(number, rng) for number in pairs]
+        numbers, chosen = list(np.repeat(pairs, 2)), [(r, None) for r in heard for _ in range(2)]
         if self.asked:
             for answer in rng.choice(len(self.asked), self.fours, p=self.answer_weight):
-                chosen += self.asked[answer]
+                for number, from_s in self.asked[answer]:
+                    numbers.append(number)
+                    chosen.append((self._recording(number, rng), from_s))
         mels, audibles, taught = [], [], []
-        for number, from_s in chosen:
-            variants = self.by_track[number]
-            # the music as it is tells more, as it is longer than what was altered of it
-            sizes = np.array([r.segments for r in variants])
-            recording = variants[int(rng.choice(len(variants), p=sizes / sizes.sum()))]
+        for recording, from_s in chosen:
             clip = min(length, recording.segments)
             last = recording.segments - clip
             if from_s is None:
@@ -208,12 +214,11 @@ class ClipBatches(Dataset[Clips]):
             mels.append(np.pad(mel, ((0, short), (0, 0), (0, 0))))
             audibles.append(np.pad(audible, (0, short)))
             taught.append(recording.taught(start, clip))
-        numbers = np.array([number for number, _ in chosen])
         return Clips(
             torch.from_numpy(np.stack(mels)).float(),
             torch.from_numpy(np.stack(audibles)).float(),
             torch.from_numpy(self.targets.space(np.stack(taught))),
-            torch.from_numpy(numbers),
+            torch.tensor(numbers),
             torch.from_numpy(self.album_of[numbers]),
             torch.arange(4 * self.fours, len(numbers)).reshape(-1, 3),
         )

@@ -95,6 +95,8 @@ def test_a_clip_and_its_teacher_are_of_the_same_moment(
             taught = next(r for r in variants if r.variant == variant).taught(start, 2)
             assert np.allclose(clips.teacher[at], targets.space(taught[None])[0], atol=1e-6)
             assert clips.mel[at, :, 0, 1].tolist() == list(range(3 * start, 3 * start + 6))
+            # two clips of a track are of one recording: both altered, or both not
+            assert variant == int(clips.mel[at ^ 1, 0, 1, 1])
             seen.add((variant, start))
     assert {variant for variant, _ in seen} == {0, 1}
     assert len({start for _, start in seen}) == 7  # from any of the 8 segments but the last
