@@ -42,8 +42,8 @@ corpora: setup ## what configs/default.yaml trains on: 6 GB to fetch, an hour or
 demo: setup data/corpora/demo/data $(FEELPRINT) ## from real music to "songs like this one"
 	$(BIN)/accelerate launch distill/run.py --config configs/demo.yaml
 	$(BIN)/python -m datasets_scripts extract data/corpora/demo --out data/demo-songs
-	$(FEELPRINT) similar "$$(find data/demo-songs -type f | sort | head -n 1)" \
-		--in data/demo-songs --model runs/demo/feelprint.onnx
+	@song="$$(find data/demo-songs -type f | sort | head -n 1)"; echo "near $$song:"; \
+		$(FEELPRINT) similar "$$song" --in data/demo-songs --model runs/demo/feelprint.onnx
 
 RUN ?= runs/default
 release: setup ## put a run (RUN=runs/default) into the crate, and its figures into the card

@@ -4,7 +4,9 @@
                                             # limits.new_raters_per_address to 1000000
     feelprint-survey --corpus DIR --data DATA --config load.yaml
     locust --locustfile survey/load.py --host http://127.0.0.1:8000 --headless \\
-        --users 300 --spawn-rate 15 --run-time 3m
+        --users 300 --spawn-rate 15 --run-time 2m --reset-stats
+
+Without ``--reset-stats``, the time in which the raters arrive counts too.
 
 A rater listens for 10 to 20 seconds a round, then answers, asks for the round after the next, and
 loads its three clips, as the page does; every tenth round they load the page anew, and now and
