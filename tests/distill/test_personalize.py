@@ -1,0 +1,71 @@
+"""The command: answers go in, and a player's file comes out, or one line that says why not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from datasets_scripts.corpus import Corpus
+from datasets_scripts.triplets import Triplet, write_triplets
+from distill import personalize
+from tests.tones import melody, write_tones
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return Corpus(write_tones(tmp_path_factory.mktemp("tones") / "corpus", seconds=4.0, albums=8))
+
+
+def answers(corpus: Corpus, path: Path, guesses: bool) -> Path:
+    """150 answers by one to whom every other album is alike, or by one who guesses."""
+    rng = np.random.default_rng(0)
+    sides: list[list[str]] = [[], []]
+    for track in corpus.tracks:
+        sides[int(track.album.split()[1]) % 2].append(track.id)
+    rows = []
+    for _ in range(150):
+        own, other = rng.permutation(2)
+        three = [*rng.choice(sides[own], 2, replace=False), rng.choice(sides[other])]
+        odd = three[rng.integers(3) if guesses else 2]
+        rows.append(Triplet(*map(str, three), str(odd), "survey-cold", "me"))
+    write_triplets(rows, path)
+    return path
+
+
+def test_a_taste_becomes_a_players_file(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = answers(corpus, tmp_path / "answers.parquet", guesses=False), tmp_path / "mine"
+    given = ["--answers", str(table), "--corpus", str(corpus.folder), "--out", str(out)]
+    assert personalize.main(given) == 0
+    verdict = json.loads((out / "personal.json").read_text())["verdict"]
+    assert verdict["answers"] == 150 and verdict["p"] < 0.05
+    assert verdict["personal"] > verdict["base"]
+    assert f"{out / 'feelprint.onnx'} is the model" in capsys.readouterr().out
+
+    base, mine = (folder / "feelprint.onnx" for folder in (personalize.BASE, out))
+    said = [{m.key: m.value for m in onnx.load(path).metadata_props} for path in (base, mine)]
+    assert said[1]["feelprint.version"] == said[0]["feelprint.version"] + "+personal"
+    assert said[1]["feelprint.config_hash"] != said[0]["feelprint.config_hash"]
+    audio = melody(0, 0, 4.0)[None]
+    made = [
+        onnxruntime.InferenceSession(str(path)).run(None, {"audio": audio})[0]
+        for path in (base, mine)
+    ]
+    assert made[1].shape == (1, 32)
+    assert np.linalg.norm(made[1]) == pytest.approx(1, abs=1e-5)
+    assert np.abs(made[1] - made[0]).max() > 1e-3
+
+
+def test_guesses_make_no_model(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = answers(corpus, tmp_path / "answers.parquet", guesses=True), tmp_path / "mine"
+    given = ["--answers", str(table), "--corpus", str(corpus.folder), "--out", str(out)]
+    assert personalize.main(given) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: no personal model was written") and "150 answers" in error
+    assert not out.exists()
