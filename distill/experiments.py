@@ -269,7 +269,8 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
     bliss, length = Bliss(), round(run.config.evaluate.excerpt_s * SAMPLE_RATE)
     corpus = run.corpora[0]
     heard, taught = [], []
-    for recording in tqdm(run.training, desc="bliss", unit="track"):
+    unaltered = [recording for recording in run.training if recording.variant == 0]
+    for recording in tqdm(unaltered, desc="bliss", unit="track"):
         audio = decode(corpus.audio_bytes(recording.track.id), SAMPLE_RATE)
         segment = run.mel.segment
         segments = length // segment
@@ -279,7 +280,7 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
             taught.append(recording.taught(start_segment, segments))
     features = np.stack(heard)
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
-    network = MLPRegressor((256, 256), early_stopping=True, random_state=0)
+    network = MLPRegressor(hidden_layer_sizes=(256, 256), early_stopping=True, random_state=0)
     dim = config.student.embedding_dim
     network.fit((features - mean) / deviation, run.targets.space(np.stack(taught), dim))
 
