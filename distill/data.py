@@ -195,14 +195,17 @@ class ClipBatches(Dataset[Clips]):
         pairs = np.stack([[one, rng.choice(self.mates[one])] for one in first]).reshape(-1)
         # two clips a track, of the same recording: an altered one is not the music as it is
         heard = [self._recording(number, rng) for number in pairs]
-        numbers, chosen = list(np.repeat(pairs, 2)), [(r, None) for r in heard for _ in range(2)]
+        chosen: list[tuple[int, Recording, float | None]] = [
+            (number, recording, None)
+            for number, recording in zip(pairs, heard, strict=True)
+            for _ in range(2)
+        ]
         if self.asked:
             for answer in rng.choice(len(self.asked), self.fours, p=self.answer_weight):
                 for number, from_s in self.asked[answer]:
-                    numbers.append(number)
-                    chosen.append((self._recording(number, rng), from_s))
+                    chosen.append((number, self._recording(number, rng), from_s))
         mels, audibles, taught = [], [], []
-        for recording, from_s in chosen:
+        for _, recording, from_s in chosen:
             clip = min(length, recording.segments)
             last = recording.segments - clip
             if from_s is None:
@@ -214,11 +217,12 @@ class ClipBatches(Dataset[Clips]):
             mels.append(np.pad(mel, ((0, short), (0, 0), (0, 0))))
             audibles.append(np.pad(audible, (0, short)))
             taught.append(recording.taught(start, clip))
+        numbers = np.array([number for number, _, _ in chosen])
         return Clips(
             torch.from_numpy(np.stack(mels)).float(),
             torch.from_numpy(np.stack(audibles)).float(),
             torch.from_numpy(self.targets.space(np.stack(taught))),
-            torch.tensor(numbers),
+            torch.from_numpy(numbers),
             torch.from_numpy(self.album_of[numbers]),
             torch.arange(4 * self.fours, len(numbers)).reshape(-1, 3),
         )

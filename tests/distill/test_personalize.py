@@ -35,12 +35,18 @@ def answers(corpus: Corpus, path: Path, guesses: bool) -> Path:
     return path
 
 
+def personalized(corpus: Corpus, folder: Path, guesses: bool) -> tuple[int, Path]:
+    """The command's exit status on such answers, and where its model goes."""
+    table, out = answers(corpus, folder / "answers.parquet", guesses), folder / "mine"
+    given = ["--answers", str(table), "--corpus", str(corpus.folder), "--out", str(out)]
+    return personalize.main(given), out
+
+
 def test_a_taste_becomes_a_players_file(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, out = answers(corpus, tmp_path / "answers.parquet", guesses=False), tmp_path / "mine"
-    given = ["--answers", str(table), "--corpus", str(corpus.folder), "--out", str(out)]
-    assert personalize.main(given) == 0
+    status, out = personalized(corpus, tmp_path, guesses=False)
+    assert status == 0
     verdict = json.loads((out / "personal.json").read_text())["verdict"]
     assert verdict["answers"] == 150 and verdict["p"] < 0.05
     assert verdict["personal"] > verdict["base"]
@@ -63,9 +69,8 @@ def test_a_taste_becomes_a_players_file(
 def test_guesses_make_no_model(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, out = answers(corpus, tmp_path / "answers.parquet", guesses=True), tmp_path / "mine"
-    given = ["--answers", str(table), "--corpus", str(corpus.folder), "--out", str(out)]
-    assert personalize.main(given) == 1
+    status, out = personalized(corpus, tmp_path, guesses=True)
+    assert status == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: no personal model was written") and "150 answers" in error
     assert not out.exists()
