@@ -23,7 +23,11 @@ MAX_BYTES = 5_000_000
 TOLERANCE = 1e-4  # between PyTorch, onnxruntime and tract
 MIN_HALF_SIZE = 1_000  # values; below, a Cast node costs more than it saves
 PADDING_TOLERANCE = 1e-5  # between audio and the same with zeros appended
-CUTS = ("tokens", "audible", "attention")  # tensors that keep their names, for streaming
+# tensors that keep their names, for players that cut the graph there
+CUTS = ("log_mel", "tokens", "audible", "attention")
+
+# settings that a player's own front end needs, as they stand in the metadata
+FRONT_END = ("n_fft", "hop_length", "window_frames", "n_mels", "f_min", "f_max", "floor")
 
 
 class ExportError(RuntimeError):
@@ -40,13 +44,26 @@ class Origin:
     licence: str
 
 
-class _Encoder(nn.Module):
+class _FrontEnd(nn.Module):
     def __init__(self, model: Feelprint):
         super().__init__()
         self.model = model
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.encode(audio)
+        windows = self.model.windows(audio)
+        log_mel, audible = self.model.log_mel(windows.flatten(0, 1))
+        # (batch, windows, n_mels, frames) and (batch, windows)
+        batch_windows = windows.shape[:2]
+        return log_mel.view(*batch_windows, *log_mel.shape[1:]), audible.view(batch_windows)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: Feelprint):
+        super().__init__()
+        self.model = model
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        return self.model.tokens(log_mel)
 
 
 class _Head(nn.Module):
@@ -86,8 +103,10 @@ def _graph(
 def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     """Write ``model`` to ``path``: input ``audio`` (B, N), output ``embedding`` (B, 32).
 
-    The encoder and the head are exported apart and joined, so that ``tokens`` and ``audible``
-    are all that passes between them: a player can cut the graph there and stream. Weights that
+    The front end, the encoder and the head are exported apart and joined, so that ``log_mel``
+    (batch, windows, n_mels, frames), ``tokens`` (batch, windows, dim) and ``audible`` (batch,
+    windows) are all that passes between them: a player can cut the graph there, stream, and
+    bring a faster front end, whose settings stand in the metadata. Weights that
     float16 holds exactly (those of a folded model) are stored so and cast when the file is
     loaded: half the size, the same speed. The file is complete or absent.
 
@@ -96,20 +115,28 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     """
     config = model.config
     audio = torch.zeros(2, 3 * config.window_length + 5)
+    log_mel = torch.zeros(2, 3, config.n_mels, config.window_frames)
     tokens, audible = torch.zeros(2, 3, config.dim), torch.ones(2, 3)
-    encoder = _graph(_Encoder(model), {"audio": audio}, ("tokens", "audible"))
+    front_end = _graph(_FrontEnd(model), {"audio": audio}, ("log_mel", "audible"))
+    encoder = _graph(_Encoder(model), {"log_mel": log_mel}, ("tokens",))
     head = _graph(_Head(model), {"tokens": tokens, "audible": audible}, ("embedding", "attention"))
-    head = onnx.compose.add_prefix(head, "head_", rename_inputs=False, rename_outputs=False)
-    head.ir_version = encoder.ir_version
-    whole = onnx.compose.merge_models(
-        encoder, head, io_map=[(name, name) for name in ("tokens", "audible")]
-    )
+    whole = _joined(front_end, "encoder_", encoder, ("log_mel",))
+    whole = _joined(whole, "head_", head, ("tokens", "audible"))
     del whole.graph.value_info[:]
     _finish(whole, model, origin)
     onnx.checker.check_model(whole)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_bytes(whole.SerializeToString())
     os.replace(part, path)
+
+
+def _joined(
+    first: onnx.ModelProto, prefix: str, then: onnx.ModelProto, passed: tuple[str, ...]
+) -> onnx.ModelProto:
+    """One graph of two, the second of which reads the tensors ``passed`` from the first."""
+    then = onnx.compose.add_prefix(then, prefix, rename_inputs=False, rename_outputs=False)
+    then.ir_version = first.ir_version
+    return onnx.compose.merge_models(first, then, io_map=[(name, name) for name in passed])
 
 
 def _finish(model_proto: onnx.ModelProto, model: Feelprint, origin: Origin) -> None:
@@ -129,6 +156,7 @@ def _finish(model_proto: onnx.ModelProto, model: Feelprint, origin: Origin) -> N
         "version": origin.version,
         "sample_rate": str(model.config.sample_rate),
         "window": str(model.config.window_length),
+        **{key: str(getattr(model.config, key)) for key in FRONT_END},
         "config_hash": origin.config_hash,
         "teacher": origin.teacher,
         "licence": origin.licence,
@@ -193,7 +221,7 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
     Raises:
         ExportError: the file is larger than 5 MB; PyTorch, onnxruntime and tract differ by more
             than 1e-4; appended zeros move the embedding by more than 1e-5; an embedding is not
-            finite or not of unit length.
+            finite or not of unit length; the graph cannot be cut at ``log_mel`` or ``tokens``.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -218,10 +246,15 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
                     f"{name} differs from PyTorch by {largest:.1e} on audio of shape "
                     f"{audio.shape}; at most {TOLERANCE} is allowed"
                 )
-    if "audio" in needed_by(onnx.load(path).graph, "embedding", stop=("tokens", "audible")):
-        raise ExportError(
-            f"{path}: the head needs more than tokens and audible; no cut is possible"
-        )
+    graph = onnx.load(path).graph
+    for part, made, given in (
+        ("encoder", "tokens", ("log_mel",)),
+        ("head", "embedding", ("tokens", "audible")),
+    ):
+        if "audio" in needed_by(graph, made, stop=given):
+            raise ExportError(
+                f"{path}: the {part} needs more than {' and '.join(given)}; no cut is possible"
+            )
     padded = np.pad(noise, ((0, 0), (0, 5 * window)))
     moved = 0.0
     for runtime in (run_onnxruntime, run_tract):

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::network::{Network, WINDOWS_PER_RUN};
+use crate::network::Network;
 
 /// The number of values in an [`Embedding`].
 pub const DIM_EMBEDDING: usize = 32;
@@ -176,18 +176,18 @@ impl AudioEmbeddingModel {
     pub fn stream(&self) -> EmbeddingStream<'_> {
         EmbeddingStream {
             network: &self.network,
-            pending: Vec::with_capacity(WINDOWS_PER_RUN * self.network.window),
+            pending: Vec::with_capacity(self.network.window),
             tokens: Vec::new(),
             audible: Vec::new(),
         }
     }
 }
 
-/// A song that is being heard. Memory: some seconds of samples, and one token a window.
+/// A song that is being heard. Memory: a window of samples, and one token a window.
 #[derive(Debug)]
 pub struct EmbeddingStream<'m> {
     network: &'m Network,
-    /// Samples not yet encoded, fewer than a run of windows.
+    /// Samples not yet encoded, fewer than a window.
     pending: Vec<f32>,
     /// (windows, dim), row by row.
     tokens: Vec<f32>,
@@ -204,13 +204,13 @@ impl EmbeddingStream<'_> {
         if !samples.iter().all(|sample| sample.is_finite()) {
             return Err(Error::audio("a sample is not a finite number"));
         }
-        let run = WINDOWS_PER_RUN * self.network.window;
+        let window = self.network.window;
         while !samples.is_empty() {
-            let (now, later) = samples.split_at(samples.len().min(run - self.pending.len()));
+            let (now, later) = samples.split_at(samples.len().min(window - self.pending.len()));
             self.pending.extend_from_slice(now);
             samples = later;
-            if self.pending.len() == run {
-                self.encode(WINDOWS_PER_RUN)?;
+            if self.pending.len() == window {
+                self.encode()?;
             }
         }
         Ok(())
@@ -223,9 +223,8 @@ impl EmbeddingStream<'_> {
     /// Fails if no sample was heard.
     pub fn finish(mut self) -> Result<Heard> {
         if !self.pending.is_empty() {
-            let windows = self.pending.len().div_ceil(self.network.window);
-            self.pending.resize(WINDOWS_PER_RUN * self.network.window, 0.0);
-            self.encode(windows)?;
+            self.pending.resize(self.network.window, 0.0);
+            self.encode()?;
         }
         if self.audible.is_empty() {
             return Err(Error::audio("no samples"));
@@ -242,12 +241,12 @@ impl EmbeddingStream<'_> {
         })
     }
 
-    /// Encodes the pending samples, and keeps the first `windows` tokens.
-    fn encode(&mut self, windows: usize) -> Result<()> {
-        let (tokens, audible) = self.network.encode(&self.pending)?;
+    /// Encodes the pending window.
+    fn encode(&mut self) -> Result<()> {
+        let (token, audible) = self.network.encode(&self.pending)?;
         self.pending.clear();
-        self.tokens.extend_from_slice(&tokens[..windows * self.network.dim]);
-        self.audible.extend_from_slice(&audible[..windows]);
+        self.tokens.extend(token);
+        self.audible.push(audible);
         Ok(())
     }
 }

@@ -50,6 +50,7 @@
 pub mod decode;
 pub mod embeddings;
 mod error;
+mod frontend;
 pub mod neighbours;
 mod network;
 mod opus;

@@ -1,9 +1,9 @@
-//! The ONNX file, cut into an encoder of windows and a head that pools them.
+//! The ONNX file, cut into a front end, an encoder of windows and a head that pools them.
 //!
-//! One file holds both parts. The cut lets audio of any length stream through the encoder in
-//! chunks of [`WINDOWS_PER_RUN`] windows; of each window only its token is kept, and the head
-//! reads all tokens at the end. Windows do not see each other before the head, so that this is
-//! the whole graph's result.
+//! One file holds all three. The cuts let audio of any length stream through the encoder, window
+//! by window; of each window only its token is kept, and the head reads all tokens at the end.
+//! Windows do not see each other before the head, so that this is the whole graph's result. The
+//! file's front end is not run: [`LogMel`] computes the same, faster.
 
 use std::collections::HashSet;
 use std::io::Cursor;
@@ -16,14 +16,12 @@ use tract_onnx::prelude::*;
 use crate::SAMPLE_RATE;
 use crate::embeddings::DIM_EMBEDDING;
 use crate::error::{Error, Result};
-
-/// Windows that the encoder takes at a time. More are slower: what one layer hands to the next
-/// then outgrows the processor's caches.
-pub(crate) const WINDOWS_PER_RUN: usize = 2;
+use crate::frontend::{LogMel, Settings};
 
 /// A loaded model. Running it needs no exclusive access.
 #[derive(Debug)]
 pub(crate) struct Network {
+    log_mel: LogMel,
     encoder: Arc<TypedRunnableModel>,
     head: Arc<TypedRunnableModel>,
     /// Samples in a window.
@@ -37,65 +35,102 @@ pub(crate) struct Network {
 impl Network {
     /// Reads an ONNX file of the feelprint contract.
     pub(crate) fn from_onnx(bytes: &[u8]) -> Result<Self> {
-        let onnx = tract_onnx::onnx();
-        let proto = onnx
+        let proto = tract_onnx::onnx()
             .proto_model_for_read(&mut Cursor::new(bytes))
             .map_err(|error| Error::model(format!("not an ONNX file: {error}")))?;
+        let digest = blake3::hash(bytes).to_hex();
+        Self::from_proto(&proto, &digest[..12])
+    }
+
+    fn from_proto(proto: &ModelProto, digest: &str) -> Result<Self> {
+        let onnx = tract_onnx::onnx();
         let property = |key: &str| {
             let found = proto.metadata_props.iter().find(|entry| entry.key == key);
             found.map(|entry| entry.value.clone()).ok_or_else(|| {
                 Error::model(format!(
-                    "the ONNX metadata has no {key}: not a feelprint model (export one with \
-                     distill/run.py)"
+                    "the ONNX metadata has no {key}: not a feelprint model, or one of an older \
+                     version (export one with distill/run.py)"
                 ))
             })
         };
-        let number = |key: &str| -> Result<usize> {
+        let count = |key: &str| -> Result<usize> {
             let text = property(key)?;
             text.parse().ok().filter(|&value| value > 0).ok_or_else(|| {
                 Error::model(format!("the ONNX metadata's {key} is {text:?}, not a count"))
             })
         };
-        let window = number("feelprint.window")?;
-        let sample_rate = number("feelprint.sample_rate")?;
+        let number = |key: &str| -> Result<f64> {
+            let text = property(key)?;
+            text.parse().map_err(|_| {
+                Error::model(format!("the ONNX metadata's {key} is {text:?}, not a number"))
+            })
+        };
+        let window = count("feelprint.window")?;
+        let sample_rate = count("feelprint.sample_rate")?;
         if sample_rate != SAMPLE_RATE as usize {
             return Err(Error::model(format!(
                 "the model wants audio at {sample_rate} Hz; this crate makes {SAMPLE_RATE} Hz"
             )));
         }
-        let hash = blake3::hash(bytes).to_hex();
-        let version = format!("{}-{}", property("feelprint.version")?, &hash[..12]);
+        let settings = Settings {
+            sample_rate,
+            n_fft: count("feelprint.n_fft")?,
+            hop_length: count("feelprint.hop_length")?,
+            window_frames: count("feelprint.window_frames")?,
+            n_mels: count("feelprint.n_mels")?,
+            f_min: number("feelprint.f_min")?,
+            f_max: number("feelprint.f_max")?,
+            floor: number("feelprint.floor")?,
+        };
+        let log_mel = LogMel::new(settings)?;
+        let Settings { n_mels, window_frames, .. } = *log_mel.settings();
+        if window != log_mel.settings().window() {
+            return Err(Error::model(format!(
+                "feelprint.window is {window}, not {window_frames} frames of {} samples",
+                log_mel.settings().hop_length
+            )));
+        }
+        let version = format!("{}-{digest}", property("feelprint.version")?);
 
-        let samples = (WINDOWS_PER_RUN * window) as i64;
-        let encoder = part(&proto, &["audio"], &["tokens", "audible"])?;
-        let encoder = runnable(&onnx, &encoder, |_| vec![f32::fact([1, samples])])?;
+        let encoder = part(proto, &["log_mel"], &["tokens"])?;
+        let encoder = runnable(&onnx, &encoder, |_| {
+            // One window a run: tract convolves single images a quarter faster than batches.
+            vec![f32::fact([1, 1, n_mels, window_frames])]
+        })?;
         let shape = &encoder.model().output_fact(0).map_err(tract_error)?.shape;
         let dim = match shape.as_concrete() {
-            Some([1, WINDOWS_PER_RUN, dim]) => *dim,
+            Some([1, 1, dim]) => *dim,
             _ => {
                 return Err(Error::model(format!(
-                    "`tokens` of {samples} samples is {shape:?}, expected \
-                     (1, {WINDOWS_PER_RUN}, dim)"
+                    "`tokens` of one window is {shape:?}, expected (1, 1, dim)"
                 )));
             }
         };
-        let head = part(&proto, &["tokens", "audible"], &["embedding", "attention"])?;
+        let head = part(proto, &["tokens", "audible"], &["embedding", "attention"])?;
         let head = runnable(&onnx, &head, |symbols| {
             let windows: TDim = symbols.sym("windows").into();
             let (one, dim) = (TDim::from(1), TDim::from(dim));
             vec![f32::fact(&[one.clone(), windows.clone(), dim]), f32::fact(&[one, windows])]
         })?;
-        Ok(Self { encoder, head, window, dim, version })
+        Ok(Self { log_mel, encoder, head, window, dim, version })
     }
 
-    /// Tokens and audibility of `WINDOWS_PER_RUN` windows.
+    /// A window's token (dim), and its audibility: 1 where it holds any sound, else 0.
     ///
-    /// `audio`: `WINDOWS_PER_RUN * window` samples. The tokens are (windows, dim), row by row;
-    /// audible (windows) is 1 where the window holds any sound, else 0.
-    pub(crate) fn encode(&self, audio: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
-        let audio = Tensor::from_shape(&[1, audio.len()], audio).map_err(tract_error)?;
-        let outputs = self.encoder.run(tvec![audio.into()]).map_err(tract_error)?;
-        Ok((floats(&outputs[0])?, floats(&outputs[1])?))
+    /// # Errors
+    ///
+    /// Fails if the samples are so large that their power is no finite number.
+    pub(crate) fn encode(&self, window: &[f32]) -> Result<(Vec<f32>, f32)> {
+        let Settings { n_mels, window_frames, .. } = *self.log_mel.settings();
+        let mut log_mel = vec![0.0; n_mels * window_frames];
+        let power = self.log_mel.window(window, &mut log_mel);
+        if !power.is_finite() {
+            return Err(Error::audio("the samples are too large for the model"));
+        }
+        let shape = [1, 1, n_mels, window_frames];
+        let log_mel = Tensor::from_shape(&shape, &log_mel).map_err(tract_error)?;
+        let outputs = self.encoder.run(tvec![log_mel.into()]).map_err(tract_error)?;
+        Ok((floats(&outputs[0])?, f32::from(power > 0.0)))
     }
 
     /// The embedding of a song's windows, and the attention that weighed them.
@@ -215,14 +250,11 @@ mod tests {
         tract_onnx::onnx().proto_model_for_read(&mut Cursor::new(bundled())).unwrap()
     }
 
-    /// The front end alone, against PyTorch's: the graph is cut after its logarithm.
+    /// Both front ends against PyTorch's: the graph's, cut at `log_mel`, and the one that is run.
     #[test]
     fn the_log_mel_is_pythons() {
-        let proto = proto();
-        let nodes = &proto.graph.as_ref().unwrap().node;
-        let log = nodes.iter().find(|node| node.op_type == "Log").unwrap().output[0].clone();
-        let front_end = part(&proto, &["audio"], &[&log]).unwrap();
         let network = Network::from_onnx(&bundled()).unwrap();
+        let front_end = part(&proto(), &["audio"], &["log_mel"]).unwrap();
         let fact = f32::fact([1, network.window]);
         let front_end = runnable(&tract_onnx::onnx(), &front_end, |_| vec![fact.clone()]).unwrap();
         let vectors: serde_json::Value =
@@ -235,11 +267,16 @@ mod tests {
             let mut window = samples.chunks(network.window).last().unwrap().to_vec();
             window.resize(network.window, 0.0);
             let input = Tensor::from_shape(&[1, network.window], &window).unwrap();
-            let got = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
-            assert_eq!(got.len(), want.len(), "{name}");
-            for (got, want) in got.iter().zip(want) {
-                // The vectors are rounded to four digits.
-                assert!((f64::from(*got) - want.as_f64().unwrap()).abs() < 2e-3, "{name}");
+            let graphs = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
+            let mut native = vec![0.0; want.len()];
+            network.log_mel.window(&window, &mut native);
+            for (whose, got) in [("the graph", graphs), ("native", native)] {
+                assert_eq!(got.len(), want.len(), "{name}, {whose}");
+                for (got, want) in got.iter().zip(want) {
+                    let apart = (f64::from(*got) - want.as_f64().unwrap()).abs();
+                    // The vectors are rounded to four digits.
+                    assert!(apart < 2e-3, "{name}, {whose}: {apart} apart");
+                }
             }
             compared += 1;
         }
@@ -250,5 +287,50 @@ mod tests {
     fn a_graph_that_cannot_be_cut_is_refused() {
         let error = part(&proto(), &["tokens"], &["embedding"]).unwrap_err();
         assert!(error.is_model() && error.to_string().contains("audio"), "{error}");
+    }
+    #[test]
+    fn a_file_without_a_setting_is_refused_by_its_name() {
+        for at in 0..proto().metadata_props.len() {
+            let mut proto = proto();
+            let key = proto.metadata_props.remove(at).key;
+            let unread =
+                ["config_hash", "teacher", "licence"].map(|key| format!("feelprint.{key}"));
+            let loaded = Network::from_proto(&proto, "");
+            if unread.contains(&key) {
+                loaded.unwrap();
+                continue;
+            }
+            let error = loaded.unwrap_err();
+            assert!(
+                error.is_model() && error.to_string().contains(&format!("no {key}:")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_with_an_impossible_setting_is_refused() {
+        for (key, value, said) in [
+            ("sample_rate", "44100", "44100 Hz"),
+            ("n_fft", "many", "n_fft is \"many\", not a count"),
+            ("n_fft", "0", "not a count"),
+            ("n_fft", "99999999999999999999", "not a count"),
+            ("hop_length", "703", "hop_length is 703"),
+            ("hop_length", "2", "feelprint.window is"),
+            ("window_frames", "999", "feelprint.window is"),
+            ("window", "7", "feelprint.window is 7"),
+            ("n_mels", "1", "cannot run the model"),
+            ("n_mels", "1000", "cannot run the model"),
+            ("f_min", "", "not a number"),
+            ("f_max", "1e9", "f_min and f_max are"),
+            ("floor", "NaN", "floor is NaN"),
+        ] {
+            let mut proto = proto();
+            let key = format!("feelprint.{key}");
+            let entry = proto.metadata_props.iter_mut().find(|entry| entry.key == key).unwrap();
+            entry.value = value.to_string();
+            let error = Network::from_proto(&proto, "").unwrap_err();
+            assert!(error.is_model() && error.to_string().contains(said), "{key}={value}: {error}");
+        }
     }
 }

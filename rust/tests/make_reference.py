@@ -4,9 +4,9 @@ Run it again whenever rust/models/feelprint.onnx has changed:
 
     .venv/bin/python rust/tests/make_reference.py
 
-The windows and the log-mel are PyTorch's, by the ``student`` in rust/models; the tokens, the
-attention and the embedding are onnxruntime's, of the ONNX file there. Signals are made of
-integers over powers of two, so that Rust makes the very same samples
+The windows and the log-mel are PyTorch's, by the ``student`` in rust/models (and by front ends of
+other settings); the tokens, the attention and the embedding are onnxruntime's, of the ONNX file
+there. Signals are made of integers over powers of two, so that Rust makes the very same samples
 (rust/tests/common/signals.rs).
 """
 
@@ -21,12 +21,18 @@ import onnx
 import onnxruntime
 import torch
 
-from student import Feelprint
+from student import Feelprint, FeelprintConfig
+from student.frontend import LogMel
 
 RUST = Path(__file__).resolve().parent.parent
 MODEL = RUST / "models" / "feelprint.onnx"
 VECTORS = RUST / "tests" / "reference" / "vectors.json"
-WINDOW = 22_528
+
+# other settings than the released model's, for the crate's own front end
+FRONT_ENDS = (
+    {"n_fft": 512, "hop_length": 256, "n_mels": 48, "f_min": 0.0, "f_max": 4_000.0, "floor": 1e-4},
+    {"n_fft": 2_048, "hop_length": 1_024, "n_mels": 16, "f_min": 90.0, "f_max": 11_025.0},
+)
 
 
 def noise(samples: int) -> np.ndarray:
@@ -48,24 +54,40 @@ def chirp_saw(samples: int) -> np.ndarray:
     return ((phase - (1 << 15)) / (1 << 18)).astype(np.float32)
 
 
-def signals() -> dict[str, np.ndarray]:
-    """The signals by name, each (samples,) float32."""
+def signals(window: int) -> dict[str, np.ndarray]:
+    """The signals by name, each (samples,) float32; ``window`` is in samples."""
     return {
         "one_sample": noise(1),
         "short": chirp_saw(2_047),
-        "one_window": noise(WINDOW),
-        "one_window_and_a_sample": chirp_saw(WINDOW + 1),
-        "three_and_a_half_windows": noise(7 * WINDOW // 2) + chirp_saw(7 * WINDOW // 2),
-        "sound_then_silence": np.concatenate([chirp_saw(WINDOW), np.zeros(2 * WINDOW, "f4")]),
-        "silence_then_sound": np.concatenate([np.zeros(WINDOW, "f4"), noise(2 * WINDOW)]),
-        "silence": np.zeros(2 * WINDOW, np.float32),
-        "twenty_windows": chirp_saw(20 * WINDOW),
+        "one_window": noise(window),
+        "one_window_and_a_sample": chirp_saw(window + 1),
+        "three_and_a_half_windows": noise(7 * window // 2) + chirp_saw(7 * window // 2),
+        "sound_then_silence": np.concatenate([chirp_saw(window), np.zeros(2 * window, "f4")]),
+        "silence_then_sound": np.concatenate([np.zeros(window, "f4"), noise(2 * window)]),
+        "silence": np.zeros(2 * window, np.float32),
+        "twenty_windows": chirp_saw(20 * window),
     }
 
 
 def position_sums(windows: np.ndarray) -> list[float]:
     """For each window the sum of its samples times their places, from 1: exact in float64."""
     return [float(w.astype(np.float64) @ np.arange(1, len(w) + 1)) for w in windows]
+
+
+def front_ends() -> list[dict]:
+    """What front ends of other settings make of one window of noise."""
+    made = []
+    for settings in FRONT_ENDS:
+        config = FeelprintConfig(window_frames=16, **settings)
+        log_mel = LogMel(config)
+        window = torch.from_numpy(noise(config.window_length)[None])
+        names = ("n_fft", "hop_length", "window_frames", "n_mels", "f_min", "f_max", "floor")
+        case = {name: getattr(config, name) for name in names}
+        case["mean_power"] = float(log_mel.mel_power(window).mean())
+        # (n_mels, window_frames), row by row
+        case["log_mel"] = rounded(log_mel(window)[0].numpy().reshape(-1), 4)
+        made.append(case)
+    return made
 
 
 def main() -> None:
@@ -76,7 +98,7 @@ def main() -> None:
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     student = Feelprint.from_pretrained(str(MODEL.parent)).eval()
     cases = []
-    for name, audio in signals().items():
+    for name, audio in signals(student.config.window_length).items():
         names = ["tokens", "audible", "attention", "embedding"]
         values = session.run(names, {"audio": audio[None]})
         tokens, audible, attention, embedding = (value[0] for value in values)
@@ -95,10 +117,17 @@ def main() -> None:
             "last_log_mel": rounded(log_mel[-1].reshape(-1), 4) if len(log_mel) < 4 else None,
         }
         cases.append(case)
-    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
     part = VECTORS.with_suffix(".part")
-    part.write_text(f'{{"model":"{fnv1a(MODEL.read_bytes())}","cases":[\n{lines}\n]}}\n')
+    part.write_text(
+        f'{{"model":"{fnv1a(MODEL.read_bytes())}","cases":[\n{lines(cases)}\n],'
+        f'"front_ends":[\n{lines(front_ends())}\n]}}\n'
+    )
     os.replace(part, VECTORS)
+
+
+def lines(cases: list[dict]) -> str:
+    """The cases as JSON, one a line."""
+    return ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
 
 
 def fnv1a(content: bytes) -> str:

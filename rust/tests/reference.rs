@@ -7,6 +7,7 @@ use std::path::Path;
 use common::Folder;
 use common::signals::{chirp_saw, noise, signal};
 use feelprint::{AudioEmbeddingModel, ResampledAudio};
+use proptest::prelude::*;
 use serde_json::Value;
 use tract_onnx::prelude::*;
 
@@ -125,26 +126,31 @@ fn embeddings_have_unit_length() {
     }
 }
 
+/// The front end of the graph, as convolutions, and the one in Rust lead to one embedding.
 #[test]
 fn a_stream_gives_what_the_whole_graph_gives() {
-    let samples = signal("twenty_windows", 22_528);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
-    let graph = tract_onnx::onnx()
-        .model_for_path(path)
-        .unwrap()
-        .with_input_fact(0, f32::fact([1, samples.len()]).into())
-        .unwrap()
-        .into_optimized()
-        .unwrap()
-        .into_runnable()
-        .unwrap();
-    let input = Tensor::from_shape(&[1, samples.len()], &samples).unwrap();
-    let whole = graph.run(tvec![input.into()]).unwrap();
-    let whole = whole[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
+    let graph = tract_onnx::onnx().model_for_path(path).unwrap();
     let model = model();
-    for block in [777, 22_528, 100_000, usize::MAX] {
-        let embedding = heard(&model, &samples, block).embedding();
-        assert_near(embedding.as_slice(), &whole, TOLERANCE, &format!("blocks of {block}"));
+    for case in vectors()["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let samples = signal(name, model.window());
+        let graph = graph
+            .clone()
+            .with_input_fact(0, f32::fact([1, samples.len()]).into())
+            .unwrap()
+            .into_optimized()
+            .unwrap()
+            .into_runnable()
+            .unwrap();
+        let input = Tensor::from_shape(&[1, samples.len()], &samples).unwrap();
+        let whole = graph.run(tvec![input.into()]).unwrap();
+        let whole = whole[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
+        for block in [777, model.window(), 100_000, usize::MAX] {
+            let embedding = heard(&model, &samples, block).embedding();
+            let what = format!("{name} in blocks of {block}");
+            assert_near(embedding.as_slice(), &whole, TOLERANCE, &what);
+        }
     }
 }
 
@@ -155,6 +161,26 @@ fn the_size_of_the_blocks_changes_nothing() {
     let whole = heard(&model, &samples, usize::MAX);
     for block in [1, 999, model.window(), model.window() + 1] {
         assert_eq!(heard(&model, &samples, block).embedding(), whole.embedding(), "{block}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn blocks_of_any_sizes_change_nothing(sizes in prop::collection::vec(0_usize..40_000, 1..6)) {
+        let model = model();
+        let samples = chirp_saw(1 + sizes.iter().sum::<usize>());
+        let mut stream = model.stream();
+        let mut rest = samples.as_slice();
+        for size in sizes {
+            let (now, later) = rest.split_at(size);
+            stream.push(now).unwrap();
+            rest = later;
+        }
+        stream.push(rest).unwrap();
+        let embedding = stream.finish().unwrap().embedding();
+        prop_assert_eq!(embedding, heard(&model, &samples, usize::MAX).embedding());
     }
 }
 
@@ -201,7 +227,9 @@ fn one_model_serves_many_threads() {
 fn what_is_no_audio_is_refused_with_the_files_name() {
     let model = model();
     let refused = |samples| model.embed(&audio(samples)).unwrap_err();
-    for error in [refused(vec![]), refused(vec![0.0, f32::NAN]), refused(vec![f32::INFINITY])] {
+    let too_large = vec![f32::MAX; 30_000];
+    for samples in [vec![], vec![0.0, f32::NAN], vec![f32::INFINITY], too_large] {
+        let error = refused(samples);
         assert!(error.is_audio() && !error.is_model(), "{error}");
         assert_eq!(error.path(), Some(Path::new("made.wav")));
         assert!(error.to_string().starts_with("made.wav: "), "{error}");

@@ -14,7 +14,6 @@ from distill import export
 from distill.export import (
     ExportError,
     check_export,
-    needed_by,
     run_onnxruntime,
     run_tract,
 )
@@ -55,6 +54,13 @@ def test_the_contract_that_players_rely_on(exported: Exported) -> None:
         "feelprint.version": "1.2.3",
         "feelprint.sample_rate": "22050",
         "feelprint.window": "22528",
+        "feelprint.n_fft": "1024",
+        "feelprint.hop_length": "704",
+        "feelprint.window_frames": "32",
+        "feelprint.n_mels": "64",
+        "feelprint.f_min": "30.0",
+        "feelprint.f_max": "8000.0",
+        "feelprint.floor": "1e-05",
         "feelprint.config_hash": "0123456789abcdef",
         "feelprint.teacher": "a teacher",
         "feelprint.licence": "MIT",
@@ -62,17 +68,21 @@ def test_the_contract_that_players_rely_on(exported: Exported) -> None:
 
 
 @torch.inference_mode()
-def test_the_graph_can_be_cut_at_tokens_and_audible(exported: Exported, tmp_path: Path) -> None:
+def test_the_graph_can_be_cut_at_its_named_tensors(exported: Exported, tmp_path: Path) -> None:
     model, path = exported
     audio = np.random.default_rng(0).standard_normal((2, 50_000)).astype(np.float32)
     tokens, audible = (t.numpy() for t in model.encode(torch.from_numpy(audio)))
+    windows = model.windows(torch.from_numpy(audio))
+    log_mel = model.log_mel(windows.flatten(0, 1))[0].unflatten(0, windows.shape[:2]).numpy()
+    assert log_mel.shape == (2, 3, 64, 32)
     embedding, attention = (
         t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(audible))
     )
     whole = onnx.shape_inference.infer_shapes(onnx.load(path))
     passed = (["tokens", "audible"], [tokens, audible])
     parts = (
-        (["audio"], [audio], *passed),
+        (["audio"], [audio], ["log_mel", "audible"], [log_mel, audible]),
+        (["log_mel"], [log_mel], ["tokens"], [tokens]),
         (*passed, ["embedding", "attention"], [embedding, attention]),
     )
     for inputs, given, outputs, want in parts:
@@ -163,28 +173,35 @@ def test_padding_that_counts_is_stopped(
         check_export(*exported)
 
 
-def test_a_graph_that_cannot_be_cut_is_stopped(exported: Exported, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        ("tokens", "the encoder needs more than log_mel; no cut is possible"),
+        ("embedding", "the head needs more than tokens and audible; no cut is possible"),
+    ],
+)
+def test_a_graph_that_cannot_be_cut_is_stopped(
+    exported: Exported, tmp_path: Path, tensor: str, said: str
+) -> None:
     def around(proto: onnx.ModelProto) -> None:
-        """Nothing of the audio, added to the embedding: the same values, yet no clean cut."""
+        """Nothing of the audio, added to the tensor: the same values, yet no clean cut."""
         graph = proto.graph
-        (last,) = [node for node in graph.node if "embedding" in node.output]
-        last.output[list(last.output).index("embedding")] = last.name = "almost"
+        (last,) = [node for node in graph.node if tensor in node.output]
+        after = list(graph.node).index(last) + 1
+        last.output[list(last.output).index(tensor)] = last.name = "almost"
         zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
-        axes = numpy_helper.from_array(np.array([1], np.int64), "last_axis")
-        graph.initializer.extend([zero, axes])
+        graph.initializer.append(zero)
         make = onnx.helper.make_node
-        graph.node.extend(
-            [
-                make("ReduceMax", ["audio", "last_axis"], ["loudest"], keepdims=1),
-                make("Mul", ["loudest", "zero"], ["nothing"]),
-                make("Add", ["almost", "nothing"], ["embedding"]),
-            ]
-        )
+        extra = [
+            make("ReduceMax", ["audio"], ["loudest"], keepdims=0),
+            make("Mul", ["loudest", "zero"], ["nothing"]),
+            make("Add", ["almost", "nothing"], [tensor]),
+        ]
+        for node in reversed(extra):
+            graph.node.insert(after, node)
 
-    model, path = broken(exported, tmp_path, around)
-    assert "audio" in needed_by(onnx.load(path).graph, "embedding", ("tokens", "audible"))
-    with pytest.raises(ExportError, match="the head needs more than tokens and audible"):
-        check_export(model, path)
+    with pytest.raises(ExportError, match=said):
+        check_export(*broken(exported, tmp_path, around))
 
 
 def test_onnxsim_that_changes_the_graph_is_stopped(
