@@ -37,7 +37,7 @@ $(FEELPRINT): $(shell find rust/src rust/models -type f) rust/Cargo.toml rust/Ca
 
 corpora: setup ## what configs/default.yaml trains on: 6 GB to fetch, an hour or two of work
 	$(BIN)/python -m datasets_scripts free --out data/corpora/free
-	$(BIN)/python -m datasets_scripts styles --hours 7 --jobs 2 --out data/corpora/styles
+	$(BIN)/python -m datasets_scripts styles --hours 9 --jobs 2 --out data/corpora/styles
 
 demo: setup data/corpora/demo/data $(FEELPRINT) ## from real music to "songs like this one"
 	$(BIN)/accelerate launch distill/run.py --config configs/demo.yaml

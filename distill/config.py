@@ -58,6 +58,7 @@ class CacheConfig:
 class DistillConfig:
     """The second stage: window tokens, averaged over a segment, learn the teacher's segment."""
 
+    start: str = ""  # a folder with musicnn's wheel, whose filters the CNN starts as; empty: drawn
     steps: int = 1_000
     batch_size: int = 256  # segments
     learning_rate: float = 2e-3

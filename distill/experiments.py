@@ -142,13 +142,13 @@ def sliding(model: Feelprint) -> Represent:
 
 
 def in_f16(model: Feelprint) -> Represent:
-    """Batch norms folded, weights rounded to f16: as released."""
-    return by_student(model.eval().folded())
+    """Weights rounded to f16: as released."""
+    return by_student(model.eval().rounded())
 
 
 def in_int8(model: Feelprint) -> Represent:
     """As released, each weight rounded to one of 255 steps of its output channel's largest."""
-    released = model.eval().folded()
+    released = model.eval().rounded()
     with torch.no_grad():
         for weight in released.parameters():
             if weight.ndim > 1:
@@ -173,7 +173,7 @@ class Row:
 
 
 NO_TEACHER = {
-    "distill": {"steps": 1},
+    "distill": {"start": "", "steps": 1},
     "finetune": {"teacher": 0.0, "relational": 0.0, "same_track": 1.0},
 }
 ROWS: dict[str, Row] = {
@@ -196,6 +196,7 @@ ROWS: dict[str, Row] = {
     "dim-16": Row("16 dimensions", {"student": {"embedding_dim": 16}}),
     "dim-64": Row("64 dimensions", {"student": {"embedding_dim": 64}}),
     "no-teacher": Row("no teacher: two clips of a track against the rest", NO_TEACHER),
+    "no-start": Row("filters as they are drawn", {"distill": {"start": ""}}),
     "no-relational": Row("without the relational term", {"finetune": {"relational": 0.0}}),
     "no-same-track": Row("without the same-track term", {"finetune": {"same_track": 0.0}}),
     "same-track-0.1": Row("same-track term of 0.1", {"finetune": {"same_track": 0.1}}),

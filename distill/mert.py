@@ -31,6 +31,7 @@ class Mert:
     """
 
     licence = "CC-BY-NC-4.0"
+    learned = slice(None)
 
     def __init__(self, config: TeacherConfig, device: torch.device):
         if not config.path:

@@ -152,16 +152,20 @@ class MusicnnNetwork(nn.Module):
         tensors = {name: torch.from_numpy(v.copy()) for name, v in variables.items()}
         self.variables = {name: tensor.to(device) for name, tensor in tensors.items()}
 
-    def _norm(self, number: int, x: Tensor) -> Tensor:
-        """Batch norm ``number`` over the channels, axis 1, with its trained statistics."""
+    def affine(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch norm ``number`` with its trained statistics, as a scale and a shift (channels,)."""
         name = "batch_normalization" + (f"_{number}" if number else "")
         v = self.variables
         scale = v[f"{name}/gamma"] / torch.sqrt(v[f"{name}/moving_variance"] + BATCH_NORM_EPS)
-        shift = v[f"{name}/beta"] - v[f"{name}/moving_mean"] * scale
+        return scale, v[f"{name}/beta"] - v[f"{name}/moving_mean"] * scale
+
+    def _norm(self, number: int, x: Tensor) -> Tensor:
+        """Batch norm ``number`` over the channels, axis 1."""
+        scale, shift = self.affine(number)
         shape = [1, -1] + [1] * (x.dim() - 2)
         return x * scale.view(shape) + shift.view(shape)
 
-    def _filters(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def filters(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The living filters of convolution ``number``: weight, bias, and which they are.
 
         Training drove most filters to weights of about 1e-30: they answer any input with
@@ -183,7 +187,7 @@ class MusicnnNetwork(nn.Module):
 
     def _timbral(self, x: Tensor, number: int) -> Tensor:
         """Vertical filters (7 frames, k mels), max over frequency: (batch, 204, frames)."""
-        weight, bias, alive = self._filters(number)  # (living, k, 7)
+        weight, bias, alive = self.filters(number)  # (living, k, 7)
         bands = x.unfold(1, weight.shape[1], 1)  # (batch, positions, frames, k)
         batch, positions, frames, k = bands.shape
         # each position along frequency is one more item of the batch: a plain 1-D convolution
@@ -193,7 +197,7 @@ class MusicnnNetwork(nn.Module):
 
     def _temporal(self, x: Tensor, number: int) -> Tensor:
         """Horizontal filters (k frames, 1 mel), max over frequency: (batch, 51, frames)."""
-        weight, bias, alive = self._filters(number)  # (living, 1, k)
+        weight, bias, alive = self.filters(number)  # (living, 1, k)
         batch, n_mels, frames = x.shape
         k = weight.shape[2]
         rows = F.pad(x.reshape(batch * n_mels, 1, frames), ((k - 1) // 2, k // 2))
@@ -213,7 +217,7 @@ class MusicnnNetwork(nn.Module):
         return self._activate(pooled, number, bias, alive)
 
     def _midend(self, x: Tensor, number: int) -> Tensor:
-        weight, bias, alive = self._filters(number)
+        weight, bias, alive = self.filters(number)
         return self._activate(F.conv1d(x, weight, bias[alive], padding=3), number, bias, alive)
 
     def frames(self, log_mel: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def hear(model: Feelprint, config: RunConfig, corpus: Corpus, split: str, mecomp
 
 
 def hear_teachers(heard: Heard, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Add the teachers' rows; returns the run's teachers side by side, raw, and the moods.
+    """Add the teachers' rows; returns what is learned of them, side by side, and the moods.
 
     The moods are the default teacher's own tags, whatever the run's teachers are:
     (tracks, excerpts, tags).
@@ -150,7 +150,7 @@ def hear_teachers(heard: Heard, config: RunConfig) -> tuple[np.ndarray, np.ndarr
         else:
             name = teacher.name.replace("/", "-")
             made = heard.vectors(name, version, partial(by_teacher, teacher, level_db))
-        raw.append(made)
+        raw.append(made[..., teacher.learned])
         heard.rows[teacher.name] = standardised(made)
     if moods is None:
         teacher = Musicnn(TeacherConfig())

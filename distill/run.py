@@ -49,8 +49,10 @@ from distill.config import RunConfig, dump, load
 from distill.data import ClipBatches, Recording, Targets, recordings
 from distill.evaluation import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
+from distill.musicnn import load_network
 from distill.report import ReportError, report
 from distill.space import SpaceError, TeacherSpace
+from distill.start import start_as_teacher
 from distill.teachers import TeacherError, load_teacher
 from distill.train import distill, finetune
 from student import ConfigError, Feelprint
@@ -159,10 +161,12 @@ class Run:
         return ClipBatches(self.training, self.targets, size, clip_segments, seed, answers)
 
     def student(self, stage: str | None) -> Feelprint:
-        """The student as ``stage`` left it, or untrained."""
+        """The student as ``stage`` left it, or as the training starts."""
         set_seed(self.config.seed)
         model = Feelprint(self.config.student)
         if stage is None:
+            if self.config.distill.start:
+                start_as_teacher(model, load_network(Path(self.config.distill.start)))
             return model
         path = self.checkpoints / f"{stage}.pt"
         if not path.exists():
@@ -253,7 +257,7 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         config = self.config
-        released = self.student("finetune").folded()
+        released = self.student("finetune").rounded()
         origin = Origin(
             config.export.version,
             config.hash,

@@ -26,6 +26,7 @@ class Teacher(Protocol):
     sample_rate: int  # Hz
     window: int  # samples that one embedding hears
     dim: int  # of one embedding
+    learned: slice  # the dimensions that the student learns
 
     def key(self) -> dict[str, Any]:
         """What the embeddings depend on: name, revision, layers, window."""
@@ -45,6 +46,8 @@ class Musicnn:
     sample_rate = musicnn.SAMPLE_RATE
     window = musicnn.PATCH_SAMPLES - 1  # frames are centred: 187 of them
     dim = 2 * musicnn.FRAME_DIM
+    # the means: the maxima tell soundtracks apart less well, and are harder to learn
+    learned = slice(1, None, 2)
 
     def __init__(self, config: TeacherConfig, device: torch.device = musicnn.CPU):
         if config.layers:

@@ -80,13 +80,21 @@ class FeelprintConfig:
     f_min: float = 30.0  # Hz
     f_max: float = 8_000.0  # Hz, what the default teacher hears
     floor: float = 1e-5  # of the window's mean mel power; what is quieter is not heard
-    patch: int = 4  # mels and frames a patch; the first convolution sees each patch once
-    channels: tuple[int, ...] = (64, 128, 192)  # of the patches, then of stride-2 convolutions
+    # how many filters, of how many mels and frames, and mels between two of their places: tall
+    # ones hear timbre, long ones rhythm
+    filters: tuple[tuple[int, ...], ...] = (
+        (23, 25, 4, 2),
+        (14, 45, 4, 2),
+        (3, 1, 32, 4),
+        (7, 1, 32, 4),
+        (17, 1, 16, 4),
+    )
+    layers: tuple[int, ...] = (64, 64, 64)  # channels of the convolutions over time that follow
+    layer_frames: int = 2  # places in time that each of these hears, 64 ms apart
     dim: int = 128  # of a window token
     queries: int = 4  # of the attention pooling
     embedding_dim: int = 32
     dropout: float = 0.1  # on the tokens, while training
-    batch_norm: bool = True  # False once folded into the convolutions, as in a released model
 
     def __post_init__(self) -> None:
         if self.hop_length % COLUMNS or self.n_fft % (2 * COLUMNS):
@@ -104,17 +112,19 @@ class FeelprintConfig:
                 f"expected 0 <= f_min < f_max <= {self.sample_rate / 2} Hz, "
                 f"got {self.f_min} and {self.f_max}"
             )
-        if self.n_mels % self.stride or self.window_frames % self.stride:
+        if not self.filters:
+            raise ConfigError("filters is empty; name at least one kind")
+        for each in self.filters:
+            if len(each) != 4 or min(each) < 1 or each[1] > self.n_mels:
+                raise ConfigError(
+                    f"filters are (count, mels up to {self.n_mels}, frames, step in mels), "
+                    f"got {list(each)}"
+                )
+        if len(set(self.layers)) > 1 or min(self.layers, default=0) < 1 or self.layer_frames < 1:
             raise ConfigError(
-                f"patches of {self.patch} and {len(self.channels) - 1} stride-2 convolutions need "
-                f"n_mels and window_frames to be multiples of {self.stride}, "
-                f"got {self.n_mels} and {self.window_frames}"
+                "layers must be of one size, since each adds to the one before, and layer_frames "
+                f"at least 1, got {list(self.layers)} and {self.layer_frames}"
             )
-
-    @property
-    def stride(self) -> int:
-        """Mels and frames that one place of the last convolution stands for."""
-        return int(self.patch * 2 ** (len(self.channels) - 1))
 
     @property
     def window_length(self) -> int:

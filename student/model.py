@@ -11,53 +11,84 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from student.config import FeelprintConfig, from_mapping
 from student.frontend import LogMel
 
+USUAL, SPREAD = -2.7, 3.0  # mean and deviation of the log-mel of music, about
+TIME_STRIDE = 2  # frames between two answers of a filter
 NEVER = 1e4  # taken off the attention score of a silent window: exp(-1e4) is 0 in float32
 
 
+class Filters(nn.Module):
+    """Filters of some mels and frames over a log-mel, each heard where on the mel axis it fits best.
+
+    Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames): the largest answer over
+    the mels, so that a chord and the same chord a third higher are one thing.
+    """
+
+    def __init__(self, count: int, mels: int, frames: int, step: int, n_mels: int):
+        super().__init__()
+        self.pad = (frames - 1) // 2, frames // 2
+        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, TIME_STRIDE))
+        self.positions = (n_mels - mels) // step + 1
+        self.scale = nn.Parameter(torch.ones(count, 1, 1))
+        self.shift = nn.Parameter(torch.zeros(count, 1, 1))
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """The filters' answers, (windows, filters, 1, frames)."""
+        x = self.conv(F.pad(log_mel, self.pad))
+        # pooled by the operator and not by a reduction: tract does it in a tenth of the time
+        return F.relu(F.max_pool2d(x, (self.positions, 1))) * self.scale + self.shift
+
+
+class Layer(nn.Module):
+    """A convolution over time: (windows, before, 1, frames) -> (windows, after, 1, frames)."""
+
+    def __init__(self, before: int, after: int, frames: int):
+        super().__init__()
+        self.pad = (frames - 1) // 2, frames // 2
+        self.conv = nn.Conv2d(before, after, (1, frames))
+        self.scale = nn.Parameter(torch.ones(after, 1, 1))
+        self.shift = nn.Parameter(torch.zeros(after, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's answers, (windows, after, 1, frames)."""
+        return F.relu(self.conv(F.pad(x, self.pad))) * self.scale + self.shift
+
+
 class WindowCNN(nn.Module):
-    """Log-mel of windows (windows, n_mels, frames) -> one token a window, (windows, dim)."""
+    """Log-mel of windows (windows, n_mels, frames) -> one token a window, (windows, dim).
+
+    Tall filters hear timbre and long ones rhythm; convolutions over time, each added to the one
+    before, hear what these make together; a token is a projection of the mean of all of them over
+    the window. The shape is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, at half
+    the resolution and with as many filters as live in the published network.
+    """
 
     def __init__(self, config: FeelprintConfig):
         super().__init__()
-        patch = (config.patch, config.patch)
-        blocks = [self._block(config, 1, config.channels[0], patch, config.patch)]
-        blocks += [
-            self._block(config, before, after, (3, 3), stride=2, padding=1)
-            for before, after in pairwise(config.channels)
-        ]
-        # what is left of the frequency axis is told apart by place; time is pooled away
-        left = (config.n_mels // config.stride, 1)
-        blocks.append(self._block(config, config.channels[-1], config.dim, left))
-        self.blocks = nn.ModuleList(blocks)
+        self.filters = nn.ModuleList(Filters(*one, config.n_mels) for one in config.filters)
+        sizes = (sum(count for count, *_ in config.filters), *config.layers)
+        self.layers = nn.ModuleList(
+            Layer(before, after, config.layer_frames) for before, after in pairwise(sizes)
+        )
+        self.norm = nn.BatchNorm1d(sum(sizes))
+        self.token = nn.Linear(sum(sizes), config.dim)
 
-    @staticmethod
-    def _block(
-        config: FeelprintConfig,
-        before: int,
-        after: int,
-        kernel: tuple[int, int],
-        stride: int = 1,
-        padding: int = 0,
-    ) -> nn.Sequential:
-        normed = config.batch_norm
-        conv = nn.Conv2d(before, after, kernel, stride, padding, bias=not normed)
-        return nn.Sequential(conv, nn.BatchNorm2d(after) if normed else nn.Identity(), nn.ReLU())
-
-    def convolutions(self) -> list[nn.Sequential]:
-        """The blocks in order, each a convolution, its batch norm (or none) and a ReLU."""
-        return list(self.blocks)  # type: ignore[arg-type]
+    def heard(self, log_mel: Tensor) -> Tensor:
+        """Log-mel (windows, n_mels, frames) -> means over the window of all that is heard."""
+        log_mel = ((log_mel - USUAL) / SPREAD).unsqueeze(1)  # (windows, 1, mels, frames)
+        x = torch.cat([filters(log_mel) for filters in self.filters], dim=1)
+        heard = [x]  # each (windows, channels, 1, frames)
+        for number, layer in enumerate(self.layers):
+            x = layer(x) + x if number else layer(x)
+            heard.append(x)
+        return torch.cat(heard, dim=1).mean(dim=(2, 3))  # (windows, channels)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-mel (windows, n_mels, frames) -> tokens (windows, dim)."""
-        x = log_mel.unsqueeze(1)  # (windows, 1, mels, frames)
-        for block in self.blocks:
-            x = block(x)
-        return x.squeeze(2).mean(dim=2)  # (windows, dim, frames) -> (windows, dim)
+        return self.token(self.norm(self.heard(log_mel)))
 
 
 class AttentionPool(nn.Module):
@@ -148,18 +179,9 @@ class Feelprint(
         """Audio (batch, samples) -> embeddings (batch, embedding_dim) of unit length."""
         return self.pool(*self.encode(audio))[0]
 
-    def folded(self) -> Feelprint:
-        """The model as it is released: without batch norms, in weights that float16 holds.
-
-        Each batch norm becomes part of the convolution before it, then every weight is rounded.
-        """
-        released = Feelprint(dataclasses.replace(self.config, batch_norm=False)).eval()
-        for mine, its in zip(self.cnn.convolutions(), released.cnn.convolutions(), strict=True):
-            conv, norm, _ = copy.deepcopy(mine).eval()
-            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            fused = fuse_conv_bn_eval(conv, norm)
-            its[0].load_state_dict(fused.state_dict())
-        released.head.load_state_dict(self.head.state_dict())
+    def rounded(self) -> Feelprint:
+        """The model as it is released: in weights that float16 holds."""
+        released = copy.deepcopy(self).eval()
         with torch.no_grad():
             for parameter in released.parameters():
                 parameter.copy_(parameter.half().float())

@@ -13,7 +13,7 @@ from distill import figures
 from distill.evaluation import album_triplets
 from student import Feelprint, FeelprintConfig
 
-TINY = FeelprintConfig(channels=(4, 8), dim=16, queries=2, n_mels=16)
+TINY = FeelprintConfig(filters=((4, 9, 4, 2),), layers=(8,), dim=16, queries=2, n_mels=16)
 
 
 def made_report(**changes: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Loudness:
 
     name, revision, licence, dim = "loud/ness", "1", "MIT", 2
     sample_rate, window = 8_000, 20_000
+    learned = slice(None)
 
     def __init__(self, factor: float = 1.0):
         self.factor = factor
@@ -185,7 +186,7 @@ def test_the_keys_change_with_what_the_arrays_depend_on(
     longer = dataclasses.replace(config, segment_windows=4)
     quieter = dataclasses.replace(config, teacher_level_db=-20.0)
     others = [
-        path(MelProducer(dataclasses.replace(STUDENT, n_mels=32), config)),
+        path(MelProducer(dataclasses.replace(STUDENT, n_mels=48), config)),
         path(MelProducer(dataclasses.replace(STUDENT, floor=1e-4), config)),
         path(MelProducer(STUDENT, longer)),
         path(TeacherProducer(Loudness(2.0), STUDENT, config, 4)),

@@ -218,7 +218,7 @@ def test_onnxsim_that_changes_the_graph_is_stopped(
     assert not path.exists()
 
 
-def test_an_unfolded_model_keeps_its_weights_whole(exported: Exported) -> None:
+def test_an_unrounded_model_keeps_its_weights_whole(exported: Exported) -> None:
     """Only what float16 holds exactly is stored so: another model's weights are not rounded."""
     weights = [np.float32(0.5).repeat(2_000), np.linspace(0, 1, 2_000, dtype=np.float32)]
     graph = onnx.GraphProto()

@@ -17,7 +17,13 @@ from distill.train import Distilled, Losses, distill, finetune, run_steps
 from student import Feelprint, FeelprintConfig
 
 SMALL = FeelprintConfig(
-    n_mels=16, window_frames=16, channels=(8, 8, 8), dim=16, queries=2, embedding_dim=8
+    n_mels=16,
+    window_frames=16,
+    filters=((12, 16, 3, 1), (4, 1, 8, 4)),
+    layers=(8, 8),
+    dim=16,
+    queries=2,
+    embedding_dim=8,
 )
 COMPONENTS = 8
 

@@ -27,12 +27,19 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ("hop_length", 720, "n_fft - hop_length"),
         ("f_max", 12_000.0, "f_min < f_max"),
         ("f_min", 9_000.0, "f_min < f_max"),
-        ("n_mels", 60, "multiples of 16"),
-        ("window_frames", 24, "multiples of 16"),
+        ("n_mels", 40, "mels up to 40, frames, step"),
+        ("filters", [[8, 25, 4]], r"got \[8, 25, 4\]"),
+        ("filters", [[8, 25, 4, 0]], "filters are"),
+        ("filters", [[8, 65, 4, 2]], "mels up to 64"),
+        ("filters", [], "at least one kind"),
+        ("layers", [64, 32], "layers must be of one size"),
+        ("layers", [0], "layers must be"),
+        ("layer_frames", 0, "layer_frames"),
         ("n_mels", "64", "expected a whole number, got '64'"),
         ("dropout", "1e-1", "YAML reads 1e-3 as text"),
-        ("channels", [64, 128.5], r"channels\[1\]: expected a whole number"),
-        ("batch_norm", 1, "expected true or false"),
+        ("layers", [64, 128.5], r"layers\[1\]: expected a whole number"),
+        ("filters", [[8, 25, 4, 2.5]], r"filters\[0\]\[3\]: expected a whole number"),
+        ("filters", [8], r"filters\[0\]: expected a list"),
     ],
 )
 def test_an_impossible_value_is_refused(key: str, value: object, said: str) -> None:
@@ -41,8 +48,9 @@ def test_an_impossible_value_is_refused(key: str, value: object, said: str) -> N
 
 
 def test_what_json_makes_of_a_configuration_is_read_back() -> None:
-    config = FeelprintConfig(channels=(16, 32, 48), dropout=0.0)
-    plain = dataclasses.asdict(config) | {"channels": [16, 32, 48], "dropout": 0}
+    config = FeelprintConfig(filters=((8, 20, 4, 2), (8, 1, 8, 4)), layers=(16, 16), dropout=0.0)
+    filters = [[8, 20, 4, 2], [8, 1, 8, 4]]
+    plain = dataclasses.asdict(config) | {"filters": filters, "layers": [16, 16], "dropout": 0}
     assert from_mapping(FeelprintConfig, plain, "student") == config
 
 
