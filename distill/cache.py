@@ -99,7 +99,8 @@ class MelProducer:
 class TeacherProducer:
     """A teacher: `teacher` (segments, dim), one window at the start of each segment.
 
-    Only the dimensions that the student learns are kept. A window longer than a segment reaches into the next; the last one ends with the audio.
+    Only the dimensions that the student learns are kept. A window longer than a segment reaches
+    into the next; the last one ends with the audio.
     """
 
     makes: tuple[str, ...] = ("teacher",)

@@ -83,14 +83,14 @@ class FeelprintConfig:
     # how many filters, of how many mels and frames, and mels between two of their places: tall
     # ones hear timbre, long ones rhythm
     filters: tuple[tuple[int, ...], ...] = (
-        (23, 25, 4, 2),
-        (14, 45, 4, 2),
-        (3, 1, 32, 4),
-        (7, 1, 32, 4),
-        (17, 1, 16, 4),
+        (23, 25, 4, 4),
+        (14, 45, 4, 4),
+        (3, 1, 32, 8),
+        (7, 1, 32, 8),
+        (17, 1, 16, 8),
     )
     layers: tuple[int, ...] = (64, 64, 64)  # channels of the convolutions over time that follow
-    layer_frames: int = 2  # places in time that each of these hears, 64 ms apart
+    layer_frames: int = 4  # frames that each of these hears
     dim: int = 128  # of a window token
     queries: int = 4  # of the attention pooling
     embedding_dim: int = 32

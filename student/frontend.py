@@ -66,8 +66,7 @@ class MelPower(nn.Module):
     """
 
     rows_dft: Tensor
-    columns_real: Tensor
-    columns_imaginary: Tensor
+    columns_dft: Tensor
     mel: Tensor
 
     def __init__(self, config: FeelprintConfig):
@@ -78,12 +77,13 @@ class MelPower(nn.Module):
         # bands of `rows` bins each, as many as reach f_max, at most up to Nyquist
         self.bands = min(int(np.ceil((top_bin + 1) / rows)), COLUMNS // 2)
         self.register_buffer("rows_dft", self._rows_dft(rows), persistent=False)
-        real, imaginary, bins = self._columns_dft(rows)
-        self.register_buffer("columns_real", real, persistent=False)
-        self.register_buffer("columns_imaginary", imaginary, persistent=False)
+        columns, bins = self._columns_dft(rows)
+        self.register_buffer("columns_dft", columns, persistent=False)
         filters = slaney_mel_filters(
             config.sample_rate, n_fft, config.n_mels, config.f_min, config.f_max
         )
+        # the power is the square of a bin's real part and that of its imaginary part: the filters
+        # sum both, which is one pass over the bins less
         mel = torch.from_numpy(filters[:, bins]).unsqueeze(2).contiguous()
         self.register_buffer("mel", mel, persistent=False)
 
@@ -103,15 +103,16 @@ class MelPower(nn.Module):
         weights[:, 0, 1] = np.cos(np.pi * r) * window.T
         return torch.from_numpy(weights.reshape(COLUMNS * rows, 1, rows)).float()
 
-    def _columns_dft(self, rows: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Weights of the second stage for the real and imaginary parts, and the bins' order.
+    def _columns_dft(self, rows: int) -> tuple[Tensor, np.ndarray]:
+        """Weights of the second stage, and the bin that each of its outputs is a part of.
 
-        Group q makes the bins q + R m and R (m + 1) - q; group 0 the bins R m and R / 2 + R m.
+        Group q makes the bins q + R m and R (m + 1) - q; group 0 the bins R m and R / 2 + R m:
+        first the real parts of all of them, then the imaginary ones.
         """
         half, n_fft, c = rows // 2, self.config.n_fft, np.arange(COLUMNS)
-        real = np.zeros((half, 2 * self.bands, COLUMNS, 2))
-        imaginary = np.zeros_like(real)
-        bins = np.zeros((half, 2 * self.bands), dtype=np.int64)
+        weights = np.zeros((half, 2, 2 * self.bands, COLUMNS, 2))
+        real, imaginary = weights[:, 0], weights[:, 1]
+        bins = np.zeros((half, 2, 2 * self.bands), dtype=np.int64)
         for q in range(half):
             for m in range(self.bands):
                 below, above = (
@@ -124,7 +125,7 @@ class MelPower(nn.Module):
                 )
                 for slot, (k, mirrored) in enumerate(((below, False), (above, True))):
                     at = 2 * m + slot
-                    bins[q, at] = k
+                    bins[q, :, at] = k
                     cos, sin = np.cos(2 * np.pi * c * k / n_fft), np.sin(2 * np.pi * c * k / n_fft)
                     if q == 0:  # the two real residues: 0 makes `below`, R / 2 makes `above`
                         real[q, at, :, slot], imaginary[q, at, :, slot] = cos, -sin
@@ -132,9 +133,8 @@ class MelPower(nn.Module):
                     sign = -1.0 if mirrored else 1.0  # conjugate
                     real[q, at, :, 0], real[q, at, :, 1] = cos, sign * sin
                     imaginary[q, at, :, 0], imaginary[q, at, :, 1] = -sin, sign * cos
-        shape = (half * 2 * self.bands, 2 * COLUMNS, 1)
-        parts = [torch.from_numpy(part.reshape(shape)).float() for part in (real, imaginary)]
-        return parts[0], parts[1], bins.reshape(-1)
+        weights = weights.reshape(half * 4 * self.bands, 2 * COLUMNS, 1)
+        return torch.from_numpy(weights).float(), bins.reshape(-1)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Windows (batch, window_length) -> mel power (batch, n_mels, window_frames)."""
@@ -148,10 +148,8 @@ class MelPower(nn.Module):
         )  # (batch, column * residue * part, frame)
         y = y.view(-1, COLUMNS, rows // 2, 2, cfg.window_frames).transpose(1, 2)
         y = y.reshape(-1, COLUMNS * rows, cfg.window_frames)  # residue, column, part
-        real = nn.functional.conv1d(y, self.columns_real, groups=rows // 2)
-        imaginary = nn.functional.conv1d(y, self.columns_imaginary, groups=rows // 2)
-        power = real * real + imaginary * imaginary  # (batch, bin, frame), bins in their order
-        return nn.functional.conv1d(power, self.mel)
+        parts = nn.functional.conv1d(y, self.columns_dft, groups=rows // 2)
+        return nn.functional.conv1d(parts * parts, self.mel)  # (batch, part of a bin, frame)
 
 
 class LogMel(nn.Module):

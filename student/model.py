@@ -16,12 +16,11 @@ from student.config import FeelprintConfig, from_mapping
 from student.frontend import LogMel
 
 USUAL, SPREAD = -2.7, 3.0  # mean and deviation of the log-mel of music, about
-TIME_STRIDE = 2  # frames between two answers of a filter
 NEVER = 1e4  # taken off the attention score of a silent window: exp(-1e4) is 0 in float32
 
 
 class Filters(nn.Module):
-    """Filters of some mels and frames over a log-mel, each heard where on the mel axis it fits best.
+    """Filters of some mels and frames over a log-mel, each heard where on the mels it fits best.
 
     Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames): the largest answer over
     the mels, so that a chord and the same chord a third higher are one thing.
@@ -30,7 +29,7 @@ class Filters(nn.Module):
     def __init__(self, count: int, mels: int, frames: int, step: int, n_mels: int):
         super().__init__()
         self.pad = (frames - 1) // 2, frames // 2
-        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, TIME_STRIDE))
+        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, 1))
         self.positions = (n_mels - mels) // step + 1
         self.scale = nn.Parameter(torch.ones(count, 1, 1))
         self.shift = nn.Parameter(torch.zeros(count, 1, 1))
