@@ -13,6 +13,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from datasets_scripts.corpus import Corpus
+from distill.musicnn import NOTICE
 from distill.page import FIGURES, OURS, name_of, ordered, percent
 
 TASK = "Music similarity"
@@ -280,6 +281,12 @@ def model_card(run: Path, name: str, dataset: str) -> str:
     )
     cosine = report["cosine_to_teacher"]
     learned = f" Its cosine to the teacher on these songs is {cosine:.3f}." if cosine else ""
+    started = (
+        f" The filters of the model started as those of {report['started_as']}, with the notice: "
+        f"{NOTICE.strip()}"
+        if report["started_as"]
+        else ""
+    )
     absent = "".join(f"\n\nNot measured: {name_of(n)}." for n in report["absent"])
     return f"""---
 {data.to_yaml()}
@@ -333,7 +340,7 @@ altered clip's nearest clean clip is its own.
 
 ## Whose music, which teacher
 
-Teacher: {teachers}. Audio:
+Teacher: {teachers}.{started} Audio:
 
 {_audio(report)}
 

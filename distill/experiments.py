@@ -172,6 +172,7 @@ class Row:
     mel: type[MelProducer] = MelProducer
 
 
+NO_START = {"distill": {"start": ""}}
 NO_TEACHER = {
     "distill": {"start": "", "steps": 1},
     "finetune": {"teacher": 0.0, "relational": 0.0, "same_track": 1.0},
@@ -192,11 +193,11 @@ ROWS: dict[str, Row] = {
     ),
     "mean": Row("mean of the tokens", head=MeanPool),
     "gru": Row("GRU over the tokens", head=GruPool),
-    "wave": Row("raw wave, learned filters", cnn=WaveCNN, mel=WaveProducer),
+    "wave": Row("raw wave, learned filters", NO_START, cnn=WaveCNN, mel=WaveProducer),
     "dim-16": Row("16 dimensions", {"student": {"embedding_dim": 16}}),
     "dim-64": Row("64 dimensions", {"student": {"embedding_dim": 64}}),
     "no-teacher": Row("no teacher: two clips of a track against the rest", NO_TEACHER),
-    "no-start": Row("filters as they are drawn", {"distill": {"start": ""}}),
+    "no-start": Row("the same shape, but filters as they are drawn", NO_START),
     "no-relational": Row("without the relational term", {"finetune": {"relational": 0.0}}),
     "no-same-track": Row("without the same-track term", {"finetune": {"same_track": 0.0}}),
     "same-track-0.1": Row("same-track term of 0.1", {"finetune": {"same_track": 0.1}}),

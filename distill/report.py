@@ -42,7 +42,7 @@ from distill.evaluation import (
     represent_all,
     standardised,
 )
-from distill.musicnn import TeacherError
+from distill.musicnn import MODELS, TeacherError
 from distill.page import render
 from distill.peers import MECOMP, Bliss, Mecomp, PeerError
 from distill.robustness import SAMPLE_RATE, choose, robustness
@@ -268,6 +268,7 @@ def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
         "run": config.name,
         "licence": config.export.licence,
         "teachers": [_teacher_facts(wanted) for wanted in config.teachers],
+        "started_as": MODELS[0] if config.distill.start else None,
         "audio": audio_facts([Corpus(Path(path)) for path in config.corpora]),
         "config_hash": config.hash,
         "split": split,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill.musicnn import MusicnnNetwork
 from student import ConfigError, Feelprint
-from student.model import SPREAD, USUAL
+from student.model import SPREAD, USUAL, Filters, Layer
 
 FRONT_END = (0, 1, 2, 3, 4)  # musicnn's convolutions over the log-mel: two tall, three long
 MID_END = (5, 6, 7)  # those over time
@@ -41,7 +41,7 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     teacher where they answer least; here they are like the others, and left to the training.
 
     Raises:
-        ConfigError: the student's filters or layers are not as many as the teacher's.
+        ConfigError: the student has fewer filters than live in the teacher, or other layers.
     """
     config, cnn = model.config, model.cnn
     wanted = [int(network.filters(n)[2].sum()) for n in FRONT_END]
@@ -61,6 +61,7 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     for number, filters, (_, mels, frames, _) in zip(
         FRONT_END, cnn.filters, config.filters, strict=True
     ):
+        assert isinstance(filters, Filters) and filters.conv.bias is not None
         weight, bias, living = network.filters(number)  # long ones are (filters, 1, frames)
         weight = resampled(weight, mels, frames)
         scales, shifts = network.affine(number + 1)
@@ -73,6 +74,7 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         dead_answers.append(torch.where(living, torch.nan, F.relu(bias) * scales + shifts))
     always = torch.cat(dead_answers)  # what each of the front end's dead filters answers; or nan
     for number, layer in zip(MID_END, cnn.layers, strict=True):
+        assert isinstance(layer, Layer) and layer.conv.bias is not None
         weight, bias, living = network.filters(number)  # (living, before, 7)
         frames = config.layer_frames
         weight = resampled(weight.flatten(0, 1).unsqueeze(1), 1, frames).view(

@@ -83,14 +83,15 @@ class FeelprintConfig:
     # how many filters, of how many mels and frames, and mels between two of their places: tall
     # ones hear timbre, long ones rhythm
     filters: tuple[tuple[int, ...], ...] = (
-        (23, 25, 4, 4),
-        (14, 45, 4, 4),
-        (3, 1, 32, 8),
-        (7, 1, 32, 8),
-        (17, 1, 16, 8),
+        (23, 25, 4, 2),
+        (14, 45, 4, 2),
+        (3, 1, 32, 4),
+        (7, 1, 32, 4),
+        (17, 1, 16, 4),
     )
+    frame_step: int = 2  # frames between two answers of a filter
     layers: tuple[int, ...] = (64, 64, 64)  # channels of the convolutions over time that follow
-    layer_frames: int = 4  # frames that each of these hears
+    layer_frames: int = 2  # of the filters' answers, that each of these hears at a time
     dim: int = 128  # of a window token
     queries: int = 4  # of the attention pooling
     embedding_dim: int = 32
@@ -120,10 +121,15 @@ class FeelprintConfig:
                     f"filters are (count, mels up to {self.n_mels}, frames, step in mels), "
                     f"got {list(each)}"
                 )
-        if len(set(self.layers)) > 1 or min(self.layers, default=0) < 1 or self.layer_frames < 1:
+        if len(set(self.layers)) > 1 or min(self.layers, default=0) < 1:
             raise ConfigError(
-                "layers must be of one size, since each adds to the one before, and layer_frames "
-                f"at least 1, got {list(self.layers)} and {self.layer_frames}"
+                f"layers must be of one size, since each adds to the one before, got "
+                f"{list(self.layers)}"
+            )
+        if not 1 <= self.frame_step <= self.window_frames or self.layer_frames < 1:
+            raise ConfigError(
+                f"expected frame_step from 1 to {self.window_frames} and layer_frames of 1 or "
+                f"more, got {self.frame_step} and {self.layer_frames}"
             )
 
     @property

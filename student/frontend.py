@@ -133,8 +133,8 @@ class MelPower(nn.Module):
                     sign = -1.0 if mirrored else 1.0  # conjugate
                     real[q, at, :, 0], real[q, at, :, 1] = cos, sign * sin
                     imaginary[q, at, :, 0], imaginary[q, at, :, 1] = -sin, sign * cos
-        weights = weights.reshape(half * 4 * self.bands, 2 * COLUMNS, 1)
-        return torch.from_numpy(weights).float(), bins.reshape(-1)
+        shape = (half * 4 * self.bands, 2 * COLUMNS, 1)
+        return torch.from_numpy(weights.reshape(shape)).float(), bins.reshape(-1)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Windows (batch, window_length) -> mel power (batch, n_mels, window_frames)."""

@@ -22,15 +22,16 @@ NEVER = 1e4  # taken off the attention score of a silent window: exp(-1e4) is 0 
 class Filters(nn.Module):
     """Filters of some mels and frames over a log-mel, each heard where on the mels it fits best.
 
-    Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames): the largest answer over
+    Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, answers): the largest one over
     the mels, so that a chord and the same chord a third higher are one thing.
     """
 
-    def __init__(self, count: int, mels: int, frames: int, step: int, n_mels: int):
+    def __init__(self, kind: tuple[int, ...], config: FeelprintConfig):
         super().__init__()
+        count, mels, frames, step = kind
         self.pad = (frames - 1) // 2, frames // 2
-        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, 1))
-        self.positions = (n_mels - mels) // step + 1
+        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, config.frame_step))
+        self.positions = (config.n_mels - mels) // step + 1
         self.scale = nn.Parameter(torch.ones(count, 1, 1))
         self.shift = nn.Parameter(torch.zeros(count, 1, 1))
 
@@ -67,7 +68,7 @@ class WindowCNN(nn.Module):
 
     def __init__(self, config: FeelprintConfig):
         super().__init__()
-        self.filters = nn.ModuleList(Filters(*one, config.n_mels) for one in config.filters)
+        self.filters = nn.ModuleList(Filters(kind, config) for kind in config.filters)
         sizes = (sum(count for count, *_ in config.filters), *config.layers)
         self.layers = nn.ModuleList(
             Layer(before, after, config.layer_frames) for before, after in pairwise(sizes)

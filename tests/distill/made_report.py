@@ -34,6 +34,7 @@ def made_report(**changes: Any) -> dict[str, Any]:
     report = {
         "run": "made",
         "licence": "MIT",
+        "started_as": "MSD_musicnn",
         "teachers": [{"name": "MSD_musicnn", "revision": "f38a", "licence": "ISC", "hub": ""}],
         "audio": [
             {

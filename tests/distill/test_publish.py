@@ -1,6 +1,7 @@
 """The card, its licence, and the way to the Hub, against a stand-in of its HTTP interface."""
 
 import json
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import HfApi, ModelCard
 from datasets_scripts.hub import HubError, push
 from distill import publish
 from distill.card import CardError, check_licence, eval_results_file, model_card
+from distill.musicnn import NOTICE
 from distill.publish import prepare
 from student import Feelprint
 from tests.distill.hub_standin import TOKEN, Hub
@@ -48,6 +50,17 @@ def test_the_card_is_filled_from_the_figures(run):
         assert f"{100 * value['accuracy']:.1f}" in card.text
     for words in ("No person has answered", "MSD_musicnn", "GPL-2+ (30)", "Not measured: bliss"):
         assert words in card.text, words
+    assert NOTICE.strip() in card.text
+
+
+def test_a_model_that_did_not_start_as_the_teacher_does_not_say_so(tmp_path):
+    run = made_run(tmp_path / "run", started_as=None)
+    assert "started as" not in model_card(run, NAME, DATASET)
+
+
+def test_the_crate_carries_the_notice_of_what_its_weights_started_as():
+    notice = (Path(__file__).parents[2] / "rust" / "NOTICE").read_text()
+    assert " ".join(NOTICE.split()) in " ".join(notice.split())
 
 
 def test_the_newer_results_file_has_what_its_format_asks_for():

@@ -35,6 +35,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ("layers", [64, 32], "layers must be of one size"),
         ("layers", [0], "layers must be"),
         ("layer_frames", 0, "layer_frames"),
+        ("frame_step", 33, "frame_step from 1 to 32"),
         ("n_mels", "64", "expected a whole number, got '64'"),
         ("dropout", "1e-1", "YAML reads 1e-3 as text"),
         ("layers", [64, 128.5], r"layers\[1\]: expected a whole number"),
