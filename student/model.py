@@ -36,10 +36,10 @@ class Filters(nn.Module):
         self.shift = nn.Parameter(torch.zeros(count, 1, 1))
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """The filters' answers, (windows, filters, 1, frames)."""
+        """The filters' answers, (windows, filters, 1, answers), not yet scaled and shifted."""
         x = self.conv(F.pad(log_mel, self.pad))
         # pooled by the operator and not by a reduction: tract does it in a tenth of the time
-        return F.relu(F.max_pool2d(x, (self.positions, 1))) * self.scale + self.shift
+        return F.relu(F.max_pool2d(x, (self.positions, 1)))
 
 
 class Layer(nn.Module):
@@ -80,6 +80,9 @@ class WindowCNN(nn.Module):
         """Log-mel (windows, n_mels, frames) -> means over the window of all that is heard."""
         log_mel = ((log_mel - USUAL) / SPREAD).unsqueeze(1)  # (windows, 1, mels, frames)
         x = torch.cat([filters(log_mel) for filters in self.filters], dim=1)
+        # all kinds at once: to a runtime every operation costs, however little it does
+        scale, shift = (torch.cat([getattr(f, n) for f in self.filters]) for n in ("scale", "shift"))
+        x = x * scale + shift
         heard = [x]  # each (windows, channels, 1, frames)
         for number, layer in enumerate(self.layers):
             x = layer(x) + x if number else layer(x)

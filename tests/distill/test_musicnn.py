@@ -43,10 +43,10 @@ def test_the_port_hears_what_the_network_hears(
 def test_leaving_out_dead_filters_changes_nothing(
     network: musicnn.MusicnnNetwork, log_mel: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    living = sum(int(network._filters(number)[2].sum()) for number in range(8))
+    living = sum(int(network.filters(number)[2].sum()) for number in range(8))
     quick = network.frames(log_mel)
     monkeypatch.setattr(musicnn, "DEAD_WEIGHT", -1.0)  # every filter lives
-    every = sum(int(network._filters(number)[2].sum()) for number in range(8))
+    every = sum(int(network.filters(number)[2].sum()) for number in range(8))
     assert living < every / 2
     assert (network.frames(log_mel) - quick).abs().max() < 1e-4
 
