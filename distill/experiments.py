@@ -143,12 +143,12 @@ def sliding(model: Feelprint) -> Represent:
 
 def in_f16(model: Feelprint) -> Represent:
     """Weights rounded to f16: as released."""
-    return by_student(model.eval().rounded())
+    return by_student(model.eval().released())
 
 
 def in_int8(model: Feelprint) -> Represent:
     """As released, each weight rounded to one of 255 steps of its output channel's largest."""
-    released = model.eval().rounded()
+    released = model.eval().released()
     with torch.no_grad():
         for weight in released.parameters():
             if weight.ndim > 1:

@@ -107,7 +107,7 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     (batch, windows, n_mels, frames), ``tokens`` (batch, windows, dim) and ``audible`` (batch,
     windows) are all that passes between them: a player can cut the graph there, stream, and
     bring a faster front end, whose settings stand in the metadata. Weights that
-    float16 holds exactly (those of a rounded model) are stored so and cast when the file is
+    float16 holds exactly (those of a released model) are stored so and cast when the file is
     loaded: half the size, the same speed. The file is complete or absent.
 
     Raises:

@@ -257,7 +257,7 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         config = self.config
-        released = self.student("finetune").rounded()
+        released = self.student("finetune").released()
         origin = Origin(
             config.export.version,
             config.hash,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -81,7 +80,9 @@ class WindowCNN(nn.Module):
         log_mel = ((log_mel - USUAL) / SPREAD).unsqueeze(1)  # (windows, 1, mels, frames)
         x = torch.cat([filters(log_mel) for filters in self.filters], dim=1)
         # all kinds at once: to a runtime every operation costs, however little it does
-        scale, shift = (torch.cat([getattr(f, n) for f in self.filters]) for n in ("scale", "shift"))
+        scale, shift = (
+            torch.cat([getattr(f, n) for f in self.filters]) for n in ("scale", "shift")
+        )
         x = x * scale + shift
         heard = [x]  # each (windows, channels, 1, frames)
         for number, layer in enumerate(self.layers):
@@ -182,9 +183,29 @@ class Feelprint(
         """Audio (batch, samples) -> embeddings (batch, embedding_dim) of unit length."""
         return self.pool(*self.encode(audio))[0]
 
-    def rounded(self) -> Feelprint:
-        """The model as it is released: in weights that float16 holds."""
-        released = copy.deepcopy(self).eval()
+    def released(self) -> Feelprint:
+        """The model as it is released: fewer convolutions, in weights that float16 holds.
+
+        Neighbouring kinds of filters with the same mels and step become one kind, the shorter
+        ones with zeros around them: the same answers. Then every weight is rounded.
+        """
+        kinds: list[tuple[int, ...]] = []
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith("cnn.filters")}
+        pairs = zip(self.config.filters, self.cnn.filters, strict=True)
+        for (mels, step), alike in groupby(pairs, lambda pair: (pair[0][1], pair[0][3])):
+            found = list(alike)
+            longest = max(frames for (_, _, frames, _), _ in found)
+            states = []
+            for (_, _, frames, _), filters in found:
+                around = (longest - 1) // 2 - (frames - 1) // 2, longest // 2 - frames // 2
+                own = filters.state_dict()
+                states.append(own | {"conv.weight": F.pad(own["conv.weight"], around)})
+            for name in states[0]:
+                joined = torch.cat([one[name] for one in states])
+                state[f"cnn.filters.{len(kinds)}.{name}"] = joined
+            kinds.append((sum(kind[0] for kind, _ in found), mels, longest, step))
+        released = Feelprint(dataclasses.replace(self.config, filters=tuple(kinds))).eval()
+        released.load_state_dict(state)
         with torch.no_grad():
             for parameter in released.parameters():
                 parameter.copy_(parameter.half().float())

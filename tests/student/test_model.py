@@ -121,24 +121,26 @@ def test_different_music_has_different_embeddings(model: Feelprint) -> None:
     assert np.abs(embed(model, tone) - embed(model, music(1, 2 * WINDOW))).max() > 0.01
 
 
-def test_rounding_is_exact_to_float16(model: Feelprint) -> None:
+def test_the_released_form_is_exact_to_float16(model: Feelprint) -> None:
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    rounded = model.rounded()
+    released = model.released()
+    assert [kind[0] for kind in released.config.filters] == [23, 14, 27]
+    assert len(model.cnn.filters) == 5
     audio = music(2, 3 * WINDOW)
-    difference = np.abs(embed(rounded, audio) - embed(model, audio)).max()
+    difference = np.abs(embed(released, audio) - embed(model, audio)).max()
     assert 0 < difference < 5e-3
-    for parameter in rounded.parameters():
+    for parameter in released.parameters():
         assert torch.equal(parameter, parameter.half().float())
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 def test_what_is_saved_is_loaded(model: Feelprint, tmp_path: Path) -> None:
-    rounded = model.rounded()
-    rounded.save(str(tmp_path))
+    released = model.released()
+    released.save(str(tmp_path))
     again = Feelprint.from_pretrained(str(tmp_path)).eval()
-    assert again.config == rounded.config
+    assert again.config == released.config
     audio = music(1, WINDOW)
-    assert np.array_equal(embed(again, audio), embed(rounded, audio))
+    assert np.array_equal(embed(again, audio), embed(released, audio))
 
 
 def test_a_saved_model_with_a_strange_key_is_refused(model: Feelprint, tmp_path: Path) -> None:
