@@ -30,6 +30,10 @@ use crate::resample::Resampler;
 /// The longest audio that is taken.
 const MAX_DURATION_S: f64 = 24.0 * 3600.0;
 
+/// The largest sample that is taken, 180 dB above full scale: the resampler's sums of samples
+/// stay far from overflow.
+const MAX_SAMPLE: f32 = 1e9;
+
 /// How often a file's bytes may be read over before a reader is taken to run in circles.
 const MAX_READS: u64 = 8;
 
@@ -169,8 +173,8 @@ fn listen(mut source: Source, mut sink: impl FnMut(&[f32]) -> Result<()>) -> Res
         if !more {
             break;
         }
-        if !source.mono.iter().all(|sample| sample.is_finite()) {
-            return Err(Error::audio("a sample is not a finite number"));
+        if !source.mono.iter().all(|sample| sample.abs() <= MAX_SAMPLE) {
+            return Err(Error::audio("a sample is too large, or not a finite number"));
         }
         listened.duration_s += source.mono.len() as f64 / f64::from(source.rate.max(1));
         if listened.duration_s > MAX_DURATION_S {

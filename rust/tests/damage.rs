@@ -124,3 +124,36 @@ proptest! {
         prop_assert!(decode_bytes(bytes).is_err());
     }
 }
+
+/// A WAV file of one channel of 32-bit floats.
+fn float_wav(rate: u32, samples: &[f32]) -> Vec<u8> {
+    let data_bytes = samples.len() as u32 * 4;
+    let mut bytes = Vec::new();
+    bytes.extend(b"RIFF");
+    bytes.extend((36 + data_bytes).to_le_bytes());
+    bytes.extend(b"WAVEfmt ");
+    bytes.extend(16_u32.to_le_bytes());
+    bytes.extend(3_u16.to_le_bytes());
+    bytes.extend(1_u16.to_le_bytes());
+    bytes.extend(rate.to_le_bytes());
+    bytes.extend((rate * 4).to_le_bytes());
+    bytes.extend(4_u16.to_le_bytes());
+    bytes.extend(32_u16.to_le_bytes());
+    bytes.extend(b"data");
+    bytes.extend(data_bytes.to_le_bytes());
+    bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+    bytes
+}
+
+/// Found by fuzzing: their sum is infinite, and the resampler panicked.
+#[test]
+fn samples_too_large_to_be_summed_are_refused() {
+    for rate in [8_000, 44_100, 767_999] {
+        for large in [1e10, 1e30, f32::MAX, -f32::MAX, f32::INFINITY, f32::NAN] {
+            let error = decode_bytes(float_wav(rate, &[large; 1_000])).unwrap_err().to_string();
+            assert!(error.contains("too large"), "{large} at {rate} Hz: {error}");
+        }
+        let loud = decode_bytes(float_wav(rate, &[1e9; 100_000])).unwrap();
+        assert!(loud.samples.iter().all(|sample| sample.is_finite()), "at {rate} Hz");
+    }
+}

@@ -1,7 +1,9 @@
 //! Any bytes: samples or an error, never a crash, never a hang.
 //!
-//! In `rust/`: `cargo +nightly fuzz run decode -- -timeout=20 -rss_limit_mb=1024`. Seeds: put
-//! short songs of every format into `fuzz/corpus/decode`.
+//! After `cargo install cargo-fuzz`, in `rust/`, with the stable toolchain:
+//! `cargo fuzz run -O -s none decode -- -timeout=20 -rss_limit_mb=1024`. Seeds: put short songs of
+//! every format into `fuzz/corpus/decode`. With `cargo +nightly fuzz run decode` instead, memory
+//! errors and overflows show too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
