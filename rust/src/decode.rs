@@ -136,10 +136,14 @@ impl AudioEmbeddingModel {
 
 /// Runs `work` on a file; a panic of a decoder becomes an error of that file.
 fn contained<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        Err(Error::audio(format!("the decoder panicked: {}", panic_message(&*panic))))
-    });
+    let done = caught(work).unwrap_or_else(|reason| Err(Error::audio(reason)));
     done.map_err(|error| error.at(path))
+}
+
+/// Runs `work`; a panic becomes what to say of it.
+fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|panic| format!("the decoder panicked: {}", panic_message(&*panic)))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
@@ -288,16 +292,21 @@ impl Source {
     /// Decodes the next block that is not empty into `mono`; false at the end of the file.
     fn next_block(&mut self) -> Result<bool> {
         loop {
-            let packet = match self.format.next_packet() {
-                Ok(Some(packet)) => packet,
-                Ok(None) => return Ok(false),
+            let packet = match caught(|| self.format.next_packet()) {
+                Ok(Ok(Some(packet))) => packet,
+                Ok(Ok(None)) => return Ok(false),
                 // The next stream of a chain of Ogg streams.
-                Err(Symphonia::ResetRequired) => {
+                Ok(Err(Symphonia::ResetRequired)) => {
                     (self.track, self.parameters, self.codec) = select_track(&*self.format)?;
                     continue;
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     self.damaged(format!("ends early: {error}"));
+                    return Ok(false);
+                }
+                // The reader is not used again.
+                Err(reason) => {
+                    self.damaged(format!("ends early: {reason}"));
                     return Ok(false);
                 }
             };

@@ -157,3 +157,31 @@ fn samples_too_large_to_be_summed_are_refused() {
         assert!(loud.samples.iter().all(|sample| sample.is_finite()), "at {rate} Hz");
     }
 }
+
+/// Found by fuzzing: symphonia 0.6.1 panics where a fragment of an MP4 file lies before its start.
+/// What comes before that fragment is heard.
+#[test]
+fn a_fragment_that_is_nowhere_ends_the_song() {
+    let folder = Folder::new();
+    let wav = folder.path().join("song.wav");
+    write_wav(&wav, 44_100, &[piece(1, 44_100, 1.0)]);
+    let split = ["-c:a", "aac", "-movflags", "empty_moov", "-frag_duration", "300000"];
+    let arguments = [&["-i", wav.to_str().unwrap()], &split[..]].concat();
+    let whole = std::fs::read(ffmpeg(&arguments, &folder.path().join("split.m4a"))).unwrap();
+    let whole_len = decode_bytes(whole.clone()).unwrap().samples.len();
+    let runs: Vec<usize> =
+        (0..whole.len()).filter(|&at| whole[at..].starts_with(b"trun")).collect();
+    assert!(runs.len() > 2);
+    for (i, run) in runs.iter().enumerate() {
+        let mut bytes = whole.clone();
+        // After the name: flags, the number of samples, and where they are.
+        bytes[run + 12..run + 16].copy_from_slice(&i32::MIN.to_be_bytes());
+        match decode_bytes(bytes) {
+            Ok(audio) => {
+                let heard = audio.samples.len();
+                assert!(i > 0 && heard > 0 && heard < whole_len, "{heard} of {whole_len}");
+            }
+            Err(error) => assert!(i == 0 && error.to_string().contains("no audio"), "{i}: {error}"),
+        }
+    }
+}
