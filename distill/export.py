@@ -50,11 +50,7 @@ class _FrontEnd(nn.Module):
         self.model = model
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        windows = self.model.windows(audio)
-        log_mel, audible = self.model.log_mel(windows.flatten(0, 1))
-        # (batch, windows, n_mels, frames) and (batch, windows)
-        batch_windows = windows.shape[:2]
-        return log_mel.view(*batch_windows, *log_mel.shape[1:]), audible.view(batch_windows)
+        return self.model.hear(audio)
 
 
 class _Encoder(nn.Module):

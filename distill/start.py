@@ -72,6 +72,7 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         filters.scale[:count] = scales[living].view(-1, 1, 1)
         filters.shift[:count] = shifts[living].view(-1, 1, 1)
         dead_answers.append(torch.where(living, torch.nan, F.relu(bias) * scales + shifts))
+    taken = torch.cat(mine)  # of the student's filters, those that are the teacher's
     always = torch.cat(dead_answers)  # what each of the front end's dead filters answers; or nan
     for number, layer in zip(MID_END, cnn.layers, strict=True):
         assert isinstance(layer, Layer) and layer.conv.bias is not None
@@ -84,8 +85,8 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         if number == MID_END[0]:
             dead = ~always.isnan()
             bias[living] += weight[:, dead].sum(dim=2) @ always[dead]
-            heard = torch.zeros(len(weight), len(torch.cat(mine)), frames)
-            heard[:, torch.cat(mine)] = weight[:, ~dead]
+            heard = torch.zeros(len(weight), len(taken), frames)
+            heard[:, taken] = weight[:, ~dead]
             weight = heard
         scales, shifts = network.affine(number + 1)
         layer.conv.weight[living] = weight.unsqueeze(2)

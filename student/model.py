@@ -168,12 +168,17 @@ class Feelprint(
         batch, windows = log_mel.shape[:2]
         return self.cnn(log_mel.flatten(0, 1)).view(batch, windows, -1)
 
-    def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, samples) -> tokens (batch, windows, dim) and audible (batch, windows)."""
+    def hear(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, samples) -> log-mel (batch, windows, n_mels, frames) and audible."""
         windows = self.windows(audio)
         log_mel, audible = self.log_mel(windows.flatten(0, 1))
-        tokens = self.cnn(log_mel).view(*windows.shape[:2], self.config.dim)
-        return tokens, audible.view(windows.shape[:2])
+        batch_windows = windows.shape[:2]
+        return log_mel.view(*batch_windows, *log_mel.shape[1:]), audible.view(batch_windows)
+
+    def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, samples) -> tokens (batch, windows, dim) and audible (batch, windows)."""
+        log_mel, audible = self.hear(audio)
+        return self.tokens(log_mel), audible
 
     def pool(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and audible -> embedding (batch, 32) and attention (batch, queries, windows)."""

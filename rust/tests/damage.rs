@@ -7,7 +7,7 @@ mod common;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{Folder, ffmpeg, piece, write_wav};
+use common::{Folder, WAV_FLOAT, ffmpeg, piece, wav_header, write_wav};
 use feelprint::decode::decode_bytes;
 use proptest::prelude::*;
 
@@ -127,20 +127,7 @@ proptest! {
 
 /// A WAV file of one channel of 32-bit floats.
 fn float_wav(rate: u32, samples: &[f32]) -> Vec<u8> {
-    let data_bytes = samples.len() as u32 * 4;
-    let mut bytes = Vec::new();
-    bytes.extend(b"RIFF");
-    bytes.extend((36 + data_bytes).to_le_bytes());
-    bytes.extend(b"WAVEfmt ");
-    bytes.extend(16_u32.to_le_bytes());
-    bytes.extend(3_u16.to_le_bytes());
-    bytes.extend(1_u16.to_le_bytes());
-    bytes.extend(rate.to_le_bytes());
-    bytes.extend((rate * 4).to_le_bytes());
-    bytes.extend(4_u16.to_le_bytes());
-    bytes.extend(32_u16.to_le_bytes());
-    bytes.extend(b"data");
-    bytes.extend(data_bytes.to_le_bytes());
+    let mut bytes = wav_header(WAV_FLOAT, 1, rate, 4, samples.len());
     bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
     bytes
 }

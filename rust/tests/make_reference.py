@@ -21,6 +21,7 @@ import onnx
 import onnxruntime
 import torch
 
+from distill.export import FRONT_END
 from student import Feelprint, FeelprintConfig
 from student.frontend import LogMel
 
@@ -82,8 +83,7 @@ def front_ends() -> list[dict]:
         config = FeelprintConfig(window_frames=16, filters=some, **settings)
         log_mel = LogMel(config)
         window = torch.from_numpy(noise(config.window_length)[None])
-        names = ("n_fft", "hop_length", "window_frames", "n_mels", "f_min", "f_max", "floor")
-        case = {name: getattr(config, name) for name in names}
+        case = {name: getattr(config, name) for name in FRONT_END}
         case["mean_power"] = float(log_mel.mel_power(window).mean())
         # (n_mels, window_frames), row by row
         case["log_mel"] = rounded(log_mel(window)[0].numpy().reshape(-1), 4)

@@ -44,23 +44,32 @@ pub fn ffmpeg(arguments: &[&str], to: &Path) -> PathBuf {
     to.to_path_buf()
 }
 
-/// Writes 16-bit PCM as a WAV file. `channels` have the same length, samples from -1 to 1.
-pub fn write_wav(path: &Path, rate: u32, channels: &[Vec<f32>]) {
-    let count = channels.len() as u16;
-    let data_bytes = (channels[0].len() * channels.len() * 2) as u32;
+pub const WAV_PCM: u16 = 1;
+pub const WAV_FLOAT: u16 = 3;
+
+/// What stands before the samples of a WAV file; `format` is one of the two above.
+pub fn wav_header(format: u16, channels: u16, rate: u32, width: u16, frames: usize) -> Vec<u8> {
+    let block = channels * width; // bytes of a frame
+    let data_bytes = frames as u32 * u32::from(block);
     let mut bytes = Vec::new();
     bytes.extend(b"RIFF");
     bytes.extend((36 + data_bytes).to_le_bytes());
     bytes.extend(b"WAVEfmt ");
     bytes.extend(16_u32.to_le_bytes());
-    bytes.extend(1_u16.to_le_bytes());
-    bytes.extend(count.to_le_bytes());
+    bytes.extend(format.to_le_bytes());
+    bytes.extend(channels.to_le_bytes());
     bytes.extend(rate.to_le_bytes());
-    bytes.extend((rate * u32::from(count) * 2).to_le_bytes());
-    bytes.extend((count * 2).to_le_bytes());
-    bytes.extend(16_u16.to_le_bytes());
+    bytes.extend((rate * u32::from(block)).to_le_bytes());
+    bytes.extend(block.to_le_bytes());
+    bytes.extend((8 * width).to_le_bytes());
     bytes.extend(b"data");
     bytes.extend(data_bytes.to_le_bytes());
+    bytes
+}
+
+/// Writes 16-bit PCM as a WAV file. `channels` have the same length, samples from -1 to 1.
+pub fn write_wav(path: &Path, rate: u32, channels: &[Vec<f32>]) {
+    let mut bytes = wav_header(WAV_PCM, channels.len() as u16, rate, 2, channels[0].len());
     for frame in 0..channels[0].len() {
         for channel in channels {
             bytes.extend(((channel[frame] * 32_767.0) as i16).to_le_bytes());
