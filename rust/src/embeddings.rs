@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::frontend::Scratch;
 use crate::network::Network;
 
 /// The number of values in an [`Embedding`].
@@ -176,6 +177,7 @@ impl AudioEmbeddingModel {
     pub fn stream(&self) -> EmbeddingStream<'_> {
         EmbeddingStream {
             network: &self.network,
+            scratch: self.network.scratch(),
             pending: Vec::with_capacity(self.network.window),
             tokens: Vec::new(),
             audible: Vec::new(),
@@ -187,6 +189,7 @@ impl AudioEmbeddingModel {
 #[derive(Debug)]
 pub struct EmbeddingStream<'m> {
     network: &'m Network,
+    scratch: Scratch,
     /// Samples not yet encoded, fewer than a window.
     pending: Vec<f32>,
     /// (windows, dim), row by row.
@@ -201,7 +204,7 @@ impl EmbeddingStream<'_> {
     ///
     /// Fails if a sample is not finite.
     pub fn push(&mut self, mut samples: &[f32]) -> Result<()> {
-        if !samples.iter().all(|sample| sample.is_finite()) {
+        if !are_finite(samples) {
             return Err(Error::audio("a sample is not a finite number"));
         }
         let window = self.network.window;
@@ -243,12 +246,20 @@ impl EmbeddingStream<'_> {
 
     /// Encodes the pending window.
     fn encode(&mut self) -> Result<()> {
-        let (token, audible) = self.network.encode(&self.pending)?;
+        let (token, audible) = self.network.encode(&self.pending, &mut self.scratch)?;
         self.pending.clear();
         self.tokens.extend(token);
         self.audible.push(audible);
         Ok(())
     }
+}
+
+/// Whether every sample is a finite number, without a branch for each.
+fn are_finite(samples: &[f32]) -> bool {
+    const LEAST_EXPONENT: u32 = 1 << 23;
+    // An exponent of ones, that of NaN and of infinity, is carried into the place of the sign.
+    let carry = |sample: &f32| (sample.to_bits() & i32::MAX as u32) + LEAST_EXPONENT;
+    samples.iter().fold(0, |all, sample| all | carry(sample)) >> 31 == 0
 }
 
 /// A song that was heard to its end: its embedding, and what it was made from.
@@ -299,5 +310,23 @@ impl Heard {
         (0..windows)
             .map(|w| self.attention[w..].iter().step_by(windows).sum::<f32>() / queries)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_finite;
+
+    #[test]
+    fn one_sample_that_is_no_finite_number_is_seen() {
+        let finite = [0.0, -0.0, 1.0, f32::MAX, f32::MIN, f32::MIN_POSITIVE, f32::from_bits(1)];
+        assert!(are_finite(&[]) && are_finite(&finite));
+        for strange in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in 0..=finite.len() {
+                let mut samples = finite.to_vec();
+                samples.insert(at, strange);
+                assert!(!are_finite(&samples), "{strange} at {at}");
+            }
+        }
     }
 }

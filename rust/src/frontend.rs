@@ -84,6 +84,17 @@ pub(crate) struct LogMel {
     bins: std::ops::Range<usize>,
 }
 
+/// Where a window is worked on, so that no window allocates memory of its own.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    /// The window's samples, between the zeros that lie outside of it; these stay zero.
+    padded: Vec<f32>,
+    spectrum: Vec<Complex<f32>>,
+    fft: Vec<Complex<f32>>,
+    /// (bins, lanes)
+    power: Vec<[f32; LANES]>,
+}
+
 /// A mel filter: the weights of the bins from `first` on; all others are zero.
 struct Filter {
     first: usize,
@@ -115,6 +126,17 @@ impl LogMel {
         &self.settings
     }
 
+    /// What [`LogMel::window`] works in.
+    pub(crate) fn scratch(&self) -> Scratch {
+        let Settings { n_fft, hop_length, .. } = self.settings;
+        Scratch {
+            padded: vec![0.0; self.settings.window() + n_fft - hop_length],
+            spectrum: vec![Complex::default(); n_fft],
+            fft: vec![Complex::default(); self.fft.get_inplace_scratch_len()],
+            power: vec![[0.0; LANES]; self.bins.len()],
+        }
+    }
+
     /// Writes a window's log-mel (n_mels, window_frames), row by row, and returns the window's
     /// mean mel power: above zero where the window holds any sound.
     ///
@@ -123,19 +145,22 @@ impl LogMel {
     ///
     /// # Panics
     ///
-    /// Panics if `samples` is no whole window, or `log_mel` is not of the size above.
-    pub(crate) fn window(&self, samples: &[f32], log_mel: &mut [f32]) -> f32 {
+    /// Panics if `samples` is no whole window, `log_mel` is not of the size above, or `scratch` is
+    /// another front end's.
+    pub(crate) fn window(
+        &self,
+        samples: &[f32],
+        log_mel: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> f32 {
         let Settings { n_fft, hop_length, window_frames, n_mels, floor, .. } = self.settings;
         assert_eq!(samples.len(), self.settings.window(), "samples in a window");
         assert_eq!(log_mel.len(), n_mels * window_frames, "values in a log-mel");
         let outside = (n_fft - hop_length) / 2;
-        let mut padded = vec![0.0; outside + samples.len() + outside];
+        let Scratch { padded, spectrum, fft, power } = scratch;
         padded[outside..][..samples.len()].copy_from_slice(samples);
         let frame = |index: usize| &padded[index * hop_length..][..n_fft];
 
-        let mut spectrum = vec![Complex::default(); n_fft];
-        let mut scratch = vec![Complex::default(); self.fft.get_inplace_scratch_len()];
-        let mut power = vec![[0.0; LANES]; self.bins.len()]; // (bins, lanes)
         for start in (0..window_frames).step_by(LANES) {
             let lanes = LANES.min(window_frames - start);
             for lane in (0..lanes).step_by(2) {
@@ -147,8 +172,8 @@ impl LogMel {
                 {
                     *value = Complex::new(hann * re, hann * im);
                 }
-                self.fft.process_with_scratch(&mut spectrum, &mut scratch);
-                self.powers(&spectrum, lane, &mut power);
+                self.fft.process_with_scratch(spectrum, fft);
+                self.powers(spectrum, lane, power);
             }
             for (filter, row) in self.filters.iter().zip(log_mel.chunks_exact_mut(window_frames)) {
                 let mut sums = [0.0; LANES];
@@ -163,8 +188,14 @@ impl LogMel {
             }
         }
 
-        let sum: f64 = log_mel.iter().copied().map(f64::from).sum();
-        let mean = (sum / log_mel.len() as f64) as f32;
+        // Several sums at once: one addition need not wait for another.
+        let mut sums = [0.0; LANES];
+        for values in log_mel.chunks(LANES) {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += f64::from(value);
+            }
+        }
+        let mean = (sums.iter().sum::<f64>() / log_mel.len() as f64) as f32;
         let (divisor, floor) = (mean.max(TINY), floor as f32);
         for value in log_mel {
             *value = (*value / divisor + floor).ln();
@@ -271,7 +302,11 @@ mod tests {
 
     fn log_mel(settings: &Settings, samples: &[f32]) -> (Vec<f32>, f32) {
         let mut values = vec![f32::NAN; settings.n_mels * settings.window_frames];
-        let power = LogMel::new(settings.clone()).unwrap().window(samples, &mut values);
+        let front_end = LogMel::new(settings.clone()).unwrap();
+        let mut scratch = front_end.scratch();
+        // A window does not hear what was worked on before it.
+        front_end.window(&vec![1.0; samples.len()], &mut values, &mut scratch);
+        let power = front_end.window(samples, &mut values, &mut scratch);
         (values, power)
     }
 

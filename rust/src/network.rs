@@ -16,7 +16,7 @@ use tract_onnx::prelude::*;
 use crate::SAMPLE_RATE;
 use crate::embeddings::DIM_EMBEDDING;
 use crate::error::{Error, Result};
-use crate::frontend::{LogMel, Settings};
+use crate::frontend::{LogMel, Scratch, Settings};
 
 /// A loaded model. Running it needs no exclusive access.
 #[derive(Debug)]
@@ -120,10 +120,10 @@ impl Network {
     /// # Errors
     ///
     /// Fails if the samples are so large that their power is no finite number.
-    pub(crate) fn encode(&self, window: &[f32]) -> Result<(Vec<f32>, f32)> {
+    pub(crate) fn encode(&self, window: &[f32], scratch: &mut Scratch) -> Result<(Vec<f32>, f32)> {
         let Settings { n_mels, window_frames, .. } = *self.log_mel.settings();
         let mut log_mel = vec![0.0; n_mels * window_frames];
-        let power = self.log_mel.window(window, &mut log_mel);
+        let power = self.log_mel.window(window, &mut log_mel, scratch);
         if !power.is_finite() {
             return Err(Error::audio("the samples are too large for the model"));
         }
@@ -131,6 +131,11 @@ impl Network {
         let log_mel = Tensor::from_shape(&shape, &log_mel).map_err(tract_error)?;
         let outputs = self.encoder.run(tvec![log_mel.into()]).map_err(tract_error)?;
         Ok((floats(&outputs[0])?, f32::from(power > 0.0)))
+    }
+
+    /// What [`Network::encode`] works in: one a stream, since streams may run at once.
+    pub(crate) fn scratch(&self) -> Scratch {
+        self.log_mel.scratch()
     }
 
     /// The embedding of a song's windows, and the attention that weighed them.
@@ -269,7 +274,7 @@ mod tests {
             let input = Tensor::from_shape(&[1, network.window], &window).unwrap();
             let graphs = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
             let mut native = vec![0.0; want.len()];
-            network.log_mel.window(&window, &mut native);
+            network.log_mel.window(&window, &mut native, &mut network.scratch());
             for (whose, got) in [("the graph", graphs), ("native", native)] {
                 assert_eq!(got.len(), want.len(), "{name}, {whose}");
                 for (got, want) in got.iter().zip(want) {

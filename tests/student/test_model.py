@@ -25,6 +25,9 @@ def model() -> Feelprint:
     made = Feelprint().train()
     torch.nn.init.uniform_(made.cnn.norm.weight, 0.5, 2.0)
     torch.nn.init.normal_(made.cnn.norm.bias, std=0.2)
+    for each in (*made.cnn.filters, *made.cnn.layers):  # of either sign
+        torch.nn.init.normal_(each.scale)
+        torch.nn.init.normal_(each.shift)
     with torch.inference_mode():
         for seed in range(20):
             made(torch.from_numpy(music(4, 2 * WINDOW, seed)))
@@ -126,6 +129,7 @@ def test_the_released_form_is_exact_to_float16(model: Feelprint) -> None:
     released = model.released()
     assert [kind[0] for kind in released.config.filters] == [23, 14, 27]
     assert len(model.cnn.filters) == 5
+    assert all(torch.equal(f.scale, torch.ones_like(f.scale)) for f in released.cnn.filters)
     audio = music(2, 3 * WINDOW)
     difference = np.abs(embed(released, audio) - embed(model, audio)).max()
     assert 0 < difference < 5e-3
