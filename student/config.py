@@ -123,7 +123,7 @@ class FeelprintConfig:
                 )
         if len(set(self.layers)) > 1 or min(self.layers, default=0) < 1:
             raise ConfigError(
-                f"layers must be of one size, since each adds to the one before, got "
+                "layers must be of one size, since each adds to the one before, got "
                 f"{list(self.layers)}"
             )
         if not 1 <= self.frame_step <= self.window_frames or self.layer_frames < 1:

@@ -84,7 +84,7 @@ pub(crate) struct LogMel {
     bins: std::ops::Range<usize>,
 }
 
-/// Where a window is worked on, so that no window allocates memory of its own.
+/// Where the front end works on a window: allocated once, and used for one window after another.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     /// The window's samples, between the zeros that lie outside of it; these stay zero.

@@ -105,7 +105,7 @@ def main() -> None:
         tokens, audible, attention, embedding = (value[0] for value in values)
         with torch.inference_mode():
             windows = student.windows(torch.from_numpy(audio[None]))[0]
-            log_mel = student.log_mel(windows)[0].numpy()
+            log_mel = student.hear(torch.from_numpy(audio[None]))[0][0].numpy()
         case = {
             "name": name,
             "samples": len(audio),

@@ -71,9 +71,8 @@ def test_the_contract_that_players_rely_on(exported: Exported) -> None:
 def test_the_graph_can_be_cut_at_its_named_tensors(exported: Exported, tmp_path: Path) -> None:
     model, path = exported
     audio = np.random.default_rng(0).standard_normal((2, 50_000)).astype(np.float32)
-    tokens, audible = (t.numpy() for t in model.encode(torch.from_numpy(audio)))
-    windows = model.windows(torch.from_numpy(audio))
-    log_mel = model.log_mel(windows.flatten(0, 1))[0].unflatten(0, windows.shape[:2]).numpy()
+    tokens = model.encode(torch.from_numpy(audio))[0].numpy()
+    log_mel, audible = (t.numpy() for t in model.hear(torch.from_numpy(audio)))
     assert log_mel.shape == (2, 3, 64, 32)
     embedding, attention = (
         t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(audible))
