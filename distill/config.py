@@ -149,6 +149,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.corpora:
             raise ConfigError("corpora is empty; name at least one corpus folder")
+        if self.distill.start and self.teachers[0].name != "musicnn":
+            raise ConfigError(
+                "distill.start: a student starts as musicnn only when that is the first of the "
+                f"teachers, got {self.teachers[0].name}"
+            )
         if self.mixed_precision not in PRECISIONS:
             raise ConfigError(
                 f"mixed_precision is {self.mixed_precision!r}; known: {', '.join(PRECISIONS)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class Clips:
 
     mel: Tensor  # (batch, windows, n_mels, frames) float32
     audible: Tensor  # (batch, windows) float32
-    teacher: Tensor  # (batch, k) float32, unit length
+    teacher: Tensor  # (batch, k) float32, what is learned of the teacher
     track: Tensor  # (batch,) numbers of tracks
     album: Tensor  # (batch,) numbers of albums
     answers: Tensor = NO_ANSWERS  # (answers, 3) places in the batch, the odd one's last
@@ -140,6 +140,9 @@ class ClipBatches(Dataset[Clips]):
     With people's ``answers``, all of which name an odd one, each batch also holds as many of them
     as fours, drawn by their weight. A song is heard from where its answer says (`ID@SECONDS`), or
     anywhere.
+
+    ``label`` makes of the teachers' means of clips, (n, dim), what is learned of them: the targets'
+    space where none is given.
     """
 
     def __init__(
@@ -150,10 +153,11 @@ class ClipBatches(Dataset[Clips]):
         clip_segments: Sequence[int],
         seed: int,
         answers: Sequence[Triplet] = (),
+        label: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         if batch_size % 4:
             raise ValueError(f"a batch is made of fours, got batch_size {batch_size}")
-        self.targets, self.seed = targets, seed
+        self.label, self.seed = label or targets.space, seed
         self.fours, self.lengths = batch_size // 4, tuple(clip_segments)
         by_track: dict[str, list[Recording]] = {}
         for recording in found:
@@ -221,7 +225,7 @@ class ClipBatches(Dataset[Clips]):
         return Clips(
             torch.from_numpy(np.stack(mels)).float(),
             torch.from_numpy(np.stack(audibles)).float(),
-            torch.from_numpy(self.targets.space(np.stack(taught))),
+            torch.from_numpy(self.label(np.stack(taught))),
             torch.from_numpy(numbers),
             torch.from_numpy(self.album_of[numbers]),
             torch.arange(4 * self.fours, len(numbers)).reshape(-1, 3),

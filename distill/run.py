@@ -13,12 +13,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import (
@@ -52,7 +53,7 @@ from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.musicnn import load_network
 from distill.report import ReportError, report
 from distill.space import SpaceError, TeacherSpace
-from distill.start import start_as_teacher
+from distill.start import same_channels, start_as_teacher
 from distill.teachers import TeacherError, load_teacher
 from distill.train import distill, finetune
 from student import ConfigError, Feelprint
@@ -156,9 +157,10 @@ class Run:
         clip_segments: tuple[int, ...],
         seed: int,
         answers: Sequence[Triplet] = (),
+        label: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> ClipBatches:
         """Batches of ``size`` clips of the training recordings."""
-        return ClipBatches(self.training, self.targets, size, clip_segments, seed, answers)
+        return ClipBatches(self.training, self.targets, size, clip_segments, seed, answers, label)
 
     def student(self, stage: str | None) -> Feelprint:
         """The student as ``stage`` left it, or as the training starts."""
@@ -215,9 +217,16 @@ class Run:
 
     def distill(self) -> None:
         """The window CNN learns the teacher's segments."""
-        config = self.config.distill
-        batches = self.batches(config.batch_size, (1,), self.config.seed)
-        distill(self.accelerator, self.student(None), batches, config, self.checkpoints)
+        config, model, seed = self.config.distill, self.student(None), self.config.seed
+        label, channels = None, None
+        if config.start:
+            channels, its = same_channels(model, load_network(Path(config.start)))
+
+            def label(clips: np.ndarray) -> np.ndarray:
+                return self.targets.space.standardise(clips)[:, its]
+
+        batches = self.batches(config.batch_size, (1,), seed, label=label)
+        distill(self.accelerator, model, batches, config, self.checkpoints, channels)
 
     def finetune(self) -> None:
         """The head, and with it the CNN, learns the embedding of whole clips."""

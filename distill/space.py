@@ -27,9 +27,13 @@ class TeacherSpace:
     centre: np.ndarray
     components: np.ndarray
 
+    def standardise(self, clips: np.ndarray) -> np.ndarray:
+        """(n, dim) -> (n, dim), each dimension by its own mean and deviation."""
+        return (clips.astype(np.float32) - self.mean) / self.scale
+
     def normalise(self, clips: np.ndarray) -> np.ndarray:
         """(n, dim) -> (n, dim), standardised and of unit length."""
-        x = (clips.astype(np.float32) - self.mean) / self.scale
+        x = self.standardise(clips)
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
 
     def __call__(self, clips: np.ndarray, k: int | None = None) -> np.ndarray:

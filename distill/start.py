@@ -8,6 +8,7 @@ what the teacher does on music that neither has heard (V. Sanh et al., "DistilBE
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,26 @@ def resampled(weight: Tensor, mels: int, frames: int) -> Tensor:
     return resized.squeeze(1) * scale
 
 
+def same_channels(model: Feelprint, network: MusicnnNetwork) -> tuple[Tensor, Tensor]:
+    """Which channels that the student's window CNN hears are which of the teacher's.
+
+    Two rows of indices of one length: into the last axis of `WindowCNN.heard`, and into the
+    teacher's 753 features. What the student has beyond its teacher is in neither.
+    """
+    mine, its, of_mine, of_its = [], [], 0, 0
+    for number, (count, *_) in zip(FRONT_END, model.config.filters, strict=True):
+        living = network.filters(number)[2]
+        its.append(of_its + living.nonzero().flatten())
+        mine.append(of_mine + torch.arange(len(its[-1])))
+        of_mine, of_its = of_mine + count, of_its + len(living)
+    for number, count in zip(MID_END, model.config.layers, strict=True):
+        channels = torch.arange(len(network.filters(number)[1]))
+        mine.append(of_mine + channels)
+        its.append(of_its + channels)
+        of_mine, of_its = of_mine + count, of_its + len(channels)
+    return torch.cat(mine), torch.cat(its)
+
+
 @torch.no_grad()
 def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     """Give ``model``'s window CNN the filters and layers of ``network``, as far as they live.
@@ -47,11 +68,11 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     wanted = [int(network.filters(n)[2].sum()) for n in FRONT_END]
     layers = [len(network.filters(n)[1]) for n in MID_END]
     found = [count for count, *_ in config.filters]
-    enough = len(found) == len(wanted) and all(f >= w for f, w in zip(found, wanted, strict=True))
-    if not enough or list(config.layers) != layers:
+    pairs = ((found, wanted), (config.layers, layers))
+    if any(len(f) != len(w) or any(map(operator.lt, f, w)) for f, w in pairs):
         raise ConfigError(
             f"a student that starts as musicnn has {wanted} filters or more, and layers of "
-            f"{layers}; got {found} and {list(config.layers)}"
+            f"{layers} or more; got {found} and {list(config.layers)}"
         )
     # the teacher's normalised log-mel is a line of the student's
     scale, shift = (float(one) for one in network.affine(0))
@@ -89,9 +110,12 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
             heard[:, taken] = weight[:, ~dead]
             weight = heard
         scales, shifts = network.affine(number + 1)
-        layer.conv.weight[living] = weight.unsqueeze(2)
-        layer.conv.bias[living] = bias[living]
-        layer.scale.copy_(torch.where(living, scales, 0).view(-1, 1, 1))
+        count = len(living)
+        its = living.nonzero().flatten()
+        layer.conv.weight[its] = 0.0  # of what the student has beyond its teacher
+        layer.conv.weight[its, : weight.shape[1]] = weight.unsqueeze(2)
+        layer.conv.bias[its] = bias[living]
+        layer.scale[:count] = torch.where(living, scales, 0).view(-1, 1, 1)
         # a dead one answers the same to anything, until training finds a use for it
         answers = torch.where(living, shifts, F.relu(bias) * scales + shifts)
-        layer.shift.copy_(answers.view(-1, 1, 1))
+        layer.shift[:count] = answers.view(-1, 1, 1)

@@ -130,6 +130,26 @@ def _moved(coming: Iterator[Clips], device: torch.device) -> Iterator[Clips]:
         yield Clips(*(tensor.to(device) for tensor in vars(clips).values()))
 
 
+class Hinted(nn.Module):
+    """What the window CNN hears in a segment, each channel on the scale of its teacher's own.
+
+    ``channels`` are those that have one. A. Romero et al., "FitNets", arXiv:1412.6550, teach a
+    hidden layer through a regressor; here it is a line a channel, for each has its counterpart.
+    """
+
+    def __init__(self, model: Feelprint, channels: Tensor):
+        super().__init__()
+        self.model, self.channels = model, channels
+        self.scale = nn.Parameter(torch.ones(len(channels)))
+        self.shift = nn.Parameter(torch.zeros(len(channels)))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Log-mel (batch, windows, n_mels, frames) -> (batch, channels)."""
+        cnn = self.model.cnn
+        heard = cnn.norm(cnn.heard(mel.flatten(0, 1))).unflatten(0, mel.shape[:2]).mean(dim=1)
+        return heard[:, self.channels] * self.scale + self.shift
+
+
 class Distilled(nn.Module):
     """The student's tokens, averaged over a segment, in the teacher's coordinates."""
 
@@ -149,12 +169,20 @@ def distill(
     batches: ClipBatches,
     config: DistillConfig,
     folder: Path,
+    channels: Tensor | None = None,
 ) -> None:
-    """Second stage: the CNN learns the teacher's segments, by cosine on projected tokens."""
-    module = Distilled(model, config.components)
+    """Second stage: the CNN learns the teacher's segments.
+
+    By squared error of its ``channels``, each of which ``batches`` label with its teacher's own,
+    standardised; where none are given, by cosine on projected tokens.
+    """
+    module = Distilled(model, config.components) if channels is None else Hinted(model, channels)
 
     def loss_of(prepared: nn.Module, clips: Clips) -> Losses:
-        return {"teacher": cosine_loss(prepared(clips.mel), clips.teacher[:, : config.components])}
+        made = prepared(clips.mel)
+        if channels is not None:
+            return {"teacher": F.mse_loss(made.float(), clips.teacher)}
+        return {"teacher": cosine_loss(made, clips.teacher[:, : config.components])}
 
     groups: list[dict[str, object]] = [
         {
@@ -250,7 +278,12 @@ def finetune(
     def loss_of(prepared: nn.Module, clips: Clips) -> Losses:
         return clip_losses(prepared(clips.mel, clips.audible), clips, config)
 
-    head, cnn = list(model.head.parameters()), list(model.cnn.parameters())
+    head: list[nn.Parameter] = []
+    cnn: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        heard = name.startswith(("cnn.filters", "cnn.layers"))
+        parameter.requires_grad_(not heard or config.cnn_learning_rate > 0)
+        (cnn if heard else head).append(parameter)
     groups: list[dict[str, object]] = [
         {"params": head, "lr": config.learning_rate, "weight_decay": config.weight_decay},
         {"params": cnn, "lr": config.cnn_learning_rate, "weight_decay": config.weight_decay},

@@ -42,6 +42,10 @@ def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None
         ({"distill": {"learning_rate": "2e-3"}}, "expected a number, got '2e-3' .*write 1.0e-3"),
         ({"distill": {"steps": 0}}, "steps must be at least 1"),
         ({"distill": {"batch_size": 30}}, "multiple of 4"),
+        (
+            {"distill": {"start": "x"}, "teachers": [{"name": "mert"}]},
+            "first of the teachers, got mert",
+        ),
         ({"finetune": {"batch_size": 30}}, "multiple of 4"),
         ({"finetune": {"teacher": 0.0}}, "every term of the loss has the weight 0"),
         ({"finetune": {"clip_segments": []}}, "clip_segments"),

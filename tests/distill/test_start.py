@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill import musicnn
-from distill.start import TEACHER_LEVEL, resampled, start_as_teacher
+from distill.start import TEACHER_LEVEL, resampled, same_channels, start_as_teacher
 from student import ConfigError, Feelprint, FeelprintConfig
 
 FULL = FeelprintConfig(
@@ -78,6 +78,27 @@ def test_at_its_own_resolution_it_still_follows(network: musicnn.MusicnnNetwork)
         if its.std() > 0.05
     ]
     assert len(likeness) > 50 and torch.stack(likeness).nanmedian() > 0.6
+
+
+def test_each_channel_has_its_counterpart(network: musicnn.MusicnnNetwork) -> None:
+    """At the teacher's resolution the two numbers of a pair name the same answers."""
+    kinds = [(count + 2, *shape) for count, *shape in FULL.filters]  # two more than the teacher has
+    model = Feelprint(dataclasses.replace(FULL, filters=tuple(kinds))).eval()
+    start_as_teacher(model, network)
+    mine, its = same_channels(model, network)
+    assert len(mine) == len(its) == 64 + 192
+    log_mel = musicnn.log_mel(music())
+    with torch.inference_mode():
+        want = network.frames(log_mel).mean(dim=2)
+        got = model.cnn.heard((log_mel.transpose(1, 2) - TEACHER_LEVEL) * math.log(10))
+    moves = want[:, its].std(dim=0) > 1e-3
+    assert moves.sum() > 150
+    likeness = torch.nn.functional.cosine_similarity(
+        got[:, mine][:, moves] - got[:, mine][:, moves].mean(dim=0),
+        want[:, its][:, moves] - want[:, its][:, moves].mean(dim=0),
+        dim=0,
+    )
+    assert likeness.min() > 0.99
 
 
 def test_a_resampled_filter_has_the_same_sum() -> None:

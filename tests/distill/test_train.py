@@ -13,7 +13,7 @@ from distill import train
 from distill.config import DistillConfig, FinetuneConfig
 from distill.data import ClipBatches, Clips, Recording, Targets
 from distill.losses import cosine_loss
-from distill.train import Distilled, Losses, distill, finetune, run_steps
+from distill.train import Distilled, Hinted, Losses, distill, finetune, run_steps
 from student import Feelprint, FeelprintConfig
 
 SMALL = FeelprintConfig(
@@ -94,6 +94,44 @@ def test_the_second_stage_learns_the_teacher(
     assert state["step"] == 80
     assert before > 0.8
     assert loss(module) < 0.4
+
+
+def test_channel_by_channel_each_learns_its_own(found: list[Recording], tmp_path: Path) -> None:
+    """Three channels are taught, on scales of their own; what nobody teaches stays as it is."""
+    channels = torch.tensor([3, 13, 21])
+    targets = Targets.fit(found, COMPONENTS)
+    drawn = ClipBatches(
+        found, targets, 16, (1,), 0, label=lambda clips: targets.space.standardise(clips)[:, :3]
+    )
+    model = student()
+    before = Hinted(student(), channels)
+
+    def error(module: Hinted) -> float:
+        clips = drawn[10**6]
+        with torch.inference_mode():
+            return float((module.train()(clips.mel) - clips.teacher).square().mean())
+
+    config = DistillConfig(steps=80, batch_size=16, learning_rate=0.01, weight_decay=0.0)
+    distill(Accelerator(), model, drawn, config, tmp_path, channels)
+    learned = Hinted(student(), channels)
+    learned.load_state_dict(torch.load(tmp_path / "distill.pt", weights_only=True)["module"])
+    assert error(learned) < 0.3 * error(before)
+    as_drawn = student().state_dict()
+    for name, value in learned.model.state_dict().items():
+        if name.startswith(("head.", "cnn.token")):
+            assert torch.equal(value, as_drawn[name]), name
+
+
+def test_a_cnn_without_a_learning_rate_stays_as_it_is(
+    found: list[Recording], targets: Targets, tmp_path: Path
+) -> None:
+    model = student()
+    config = FinetuneConfig(steps=4, cnn_learning_rate=0.0)
+    finetune(Accelerator(), model, batches(found, targets), config, tmp_path)
+    before = student().state_dict()
+    for name, value in model.state_dict().items():
+        heard = name.startswith(("cnn.filters", "cnn.layers"))
+        assert torch.equal(value, before[name]) == heard, name
 
 
 @pytest.mark.parametrize("killed_at", [1, 3, 4, 7])
