@@ -53,7 +53,7 @@ from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.musicnn import load_network
 from distill.report import ReportError, report
 from distill.space import SpaceError, TeacherSpace
-from distill.start import same_channels, start_as_teacher
+from distill.start import fit_hints, start_as_teacher
 from distill.teachers import TeacherError, load_teacher
 from distill.train import distill, finetune
 from student import ConfigError, Feelprint
@@ -218,14 +218,13 @@ class Run:
     def distill(self) -> None:
         """The window CNN learns the teacher's segments."""
         config, model, seed = self.config.distill, self.student(None), self.config.seed
-        label, channels = None, None
+        hints = None
         if config.start:
-            channels, its = same_channels(model, load_network(Path(config.start)))
-
-            def label(clips: np.ndarray) -> np.ndarray:
-                return self.targets.space.standardise(clips)[:, its]
-
-        batches = self.batches(config.batch_size, (1,), seed, label=label)
+            unaltered = [r.teacher[0][:] for r in self.training if r.variant == 0]
+            network = load_network(Path(config.start))
+            hints = fit_hints(model, network, np.concatenate(unaltered))
+        batches = self.batches(config.batch_size, (1,), seed, label=hints)
+        channels = hints.channels if hints else None
         distill(self.accelerator, model, batches, config, self.checkpoints, channels)
 
     def finetune(self) -> None:

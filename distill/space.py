@@ -27,13 +27,9 @@ class TeacherSpace:
     centre: np.ndarray
     components: np.ndarray
 
-    def standardise(self, clips: np.ndarray) -> np.ndarray:
-        """(n, dim) -> (n, dim), each dimension by its own mean and deviation."""
-        return (clips.astype(np.float32) - self.mean) / self.scale
-
     def normalise(self, clips: np.ndarray) -> np.ndarray:
         """(n, dim) -> (n, dim), standardised and of unit length."""
-        x = self.standardise(clips)
+        x = (clips.astype(np.float32) - self.mean) / self.scale
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
 
     def __call__(self, clips: np.ndarray, k: int | None = None) -> np.ndarray:
@@ -75,7 +71,7 @@ def fit_space(
     clips = clips.astype(np.float32)
     dims = dims or [clips.shape[1]]
     mean = clips.mean(axis=0)
-    scales = [_scale(part.std(axis=0)) for part in np.split(clips, np.cumsum(dims)[:-1], axis=1)]
+    scales = [unit(part.std(axis=0)) for part in np.split(clips, np.cumsum(dims)[:-1], axis=1)]
     living = [int(np.isfinite(scale).sum()) for scale in scales]
     # the squared length of a clip is shared equally by the teachers; one alone is left as it is
     share = sum(living) / len(living)
@@ -104,8 +100,8 @@ def fit_space(
     return TeacherSpace(mean, scale.astype(np.float32), centre, components.astype(np.float32))
 
 
-def _scale(deviation: np.ndarray) -> np.ndarray:
-    """What to divide one teacher's dimensions by, (dim,)."""
+def unit(deviation: np.ndarray) -> np.ndarray:
+    """What to divide one teacher's dimensions by, (dim,), to have them of one size."""
     if not np.any(deviation > 0):
         raise SpaceError("a teacher says the same of every clip; is the corpus one clip?")
     # a feature that never moves carries nothing; dividing by its rounding noise would

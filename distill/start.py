@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import operator
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.musicnn import MusicnnNetwork
+from distill.space import unit
 from student import ConfigError, Feelprint
 from student.model import SPREAD, USUAL, Filters, Layer
 
@@ -32,26 +36,6 @@ def resampled(weight: Tensor, mels: int, frames: int) -> Tensor:
         weight.unsqueeze(1), size=(mels, frames), mode="bilinear", antialias=True
     )
     return resized.squeeze(1) * scale
-
-
-def same_channels(model: Feelprint, network: MusicnnNetwork) -> tuple[Tensor, Tensor]:
-    """Which channels that the student's window CNN hears are which of the teacher's.
-
-    Two rows of indices of one length: into the last axis of `WindowCNN.heard`, and into the
-    teacher's 753 features. What the student has beyond its teacher is in neither.
-    """
-    mine, its, of_mine, of_its = [], [], 0, 0
-    for number, (count, *_) in zip(FRONT_END, model.config.filters, strict=True):
-        living = network.filters(number)[2]
-        its.append(of_its + living.nonzero().flatten())
-        mine.append(of_mine + torch.arange(len(its[-1])))
-        of_mine, of_its = of_mine + count, of_its + len(living)
-    for number, count in zip(MID_END, model.config.layers, strict=True):
-        channels = torch.arange(len(network.filters(number)[1]))
-        mine.append(of_mine + channels)
-        its.append(of_its + channels)
-        of_mine, of_its = of_mine + count, of_its + len(channels)
-    return torch.cat(mine), torch.cat(its)
 
 
 @torch.no_grad()
@@ -78,8 +62,13 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     scale, shift = (float(one) for one in network.affine(0))
     slope = scale * SPREAD / math.log(10)
     offset = scale * (USUAL / math.log(10) + TEACHER_LEVEL) + shift
-    dead_answers, mine = [], []
-    for number, filters, (_, mels, frames, _) in zip(
+    first = cnn.layers[0]
+    assert isinstance(first, Layer)
+    dead_answers, at = [], 0
+    taken = torch.zeros(
+        sum(found), dtype=torch.bool
+    )  # the student's filters that are its teacher's
+    for number, filters, (size, mels, frames, _) in zip(
         FRONT_END, cnn.filters, config.filters, strict=True
     ):
         assert isinstance(filters, Filters) and filters.conv.bias is not None
@@ -87,15 +76,15 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         weight = resampled(weight, mels, frames)
         scales, shifts = network.affine(number + 1)
         count = len(weight)
-        mine.append(torch.arange(len(filters.scale)) < count)
         filters.conv.weight[:count] = (weight * slope).unsqueeze(1)
         filters.conv.bias[:count] = bias[living] + offset * weight.sum(dim=(1, 2))
-        filters.scale[:count] = scales[living].view(-1, 1, 1)
-        filters.shift[:count] = shifts[living].view(-1, 1, 1)
+        heard = slice(at, at + count)
+        first.scale[heard, 0, 0], first.shift[heard, 0, 0] = scales[living], shifts[living]
+        taken[heard] = True
         dead_answers.append(torch.where(living, torch.nan, F.relu(bias) * scales + shifts))
-    taken = torch.cat(mine)  # of the student's filters, those that are the teacher's
+        at += size
     always = torch.cat(dead_answers)  # what each of the front end's dead filters answers; or nan
-    for number, layer in zip(MID_END, cnn.layers, strict=True):
+    for place, (number, layer) in enumerate(zip(MID_END, cnn.layers, strict=True)):
         assert isinstance(layer, Layer) and layer.conv.bias is not None
         weight, bias, living = network.filters(number)  # (living, before, 7)
         frames = config.layer_frames
@@ -103,19 +92,61 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
             *weight.shape[:2], frames
         )
         bias = bias.clone()
-        if number == MID_END[0]:
-            dead = ~always.isnan()
-            bias[living] += weight[:, dead].sum(dim=2) @ always[dead]
-            heard = torch.zeros(len(weight), len(taken), frames)
-            heard[:, taken] = weight[:, ~dead]
-            weight = heard
-        scales, shifts = network.affine(number + 1)
-        count = len(living)
         its = living.nonzero().flatten()
         layer.conv.weight[its] = 0.0  # of what the student has beyond its teacher
-        layer.conv.weight[its, : weight.shape[1]] = weight.unsqueeze(2)
+        if place:
+            # the teacher adds up what came before; here it stands side by side
+            starts = [0, *accumulate(config.layers[: place - 1])]
+            columns = [torch.arange(start, start + weight.shape[1]) for start in starts]
+            for each in columns:
+                layer.conv.weight[its[:, None], each] = weight.unsqueeze(2)
+        else:
+            dead = ~always.isnan()
+            bias[living] += weight[:, dead].sum(dim=2) @ always[dead]
+            layer.conv.weight[its[:, None], taken.nonzero().T] = weight[:, ~dead].unsqueeze(2)
         layer.conv.bias[its] = bias[living]
-        layer.scale[:count] = torch.where(living, scales, 0).view(-1, 1, 1)
+        scales, shifts = network.affine(number + 1)
         # a dead one answers the same to anything, until training finds a use for it
-        answers = torch.where(living, shifts, F.relu(bias) * scales + shifts)
-        layer.shift[:count] = answers.view(-1, 1, 1)
+        shifts = torch.where(living, shifts, F.relu(bias) * scales + shifts)
+        at = sum(config.layers[:place])
+        for later in cnn.layers[place + 1 :]:
+            assert isinstance(later, Layer)
+            later.scale[at : at + len(living), 0, 0] = torch.where(living, scales, 0.0)
+            later.shift[at : at + len(living), 0, 0] = shifts
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What each of the student's channels learns: its counterpart in the teacher.
+
+    ``channels`` (n,) are the student's, of those that `WindowCNN.heard` returns; ``rule`` (753, n)
+    makes their counterparts of the teacher's features, ``mean`` and ``scale`` (n,) standardise
+    these. A channel that the teacher lacks learns nothing by itself.
+    """
+
+    channels: Tensor
+    rule: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def __call__(self, clips: np.ndarray) -> np.ndarray:
+        """The teacher's means of clips (clips, 753) -> what is learned of them (clips, n)."""
+        return (clips.astype(np.float32) @ self.rule - self.mean) / self.scale
+
+
+def fit_hints(model: Feelprint, network: MusicnnNetwork, clips: np.ndarray) -> Hints:
+    """The hints of a student that started as ``network``; ``clips`` (clips, 753) are of music."""
+    mine, its, of_mine, of_its = [], [], 0, 0
+    sizes = [count for count, *_ in model.config.filters] + list(model.config.layers)
+    for number, size in zip((*FRONT_END, *MID_END), sizes, strict=True):
+        _, bias, living = network.filters(number)
+        taken = living if number in FRONT_END else torch.ones_like(living)
+        its.append(of_its + taken.nonzero().flatten())
+        mine.append(of_mine + torch.arange(len(its[-1])))
+        of_mine, of_its = of_mine + size, of_its + len(bias)
+    rule = np.eye(of_its, dtype=np.float32)
+    for before, after in pairwise(its[-len(MID_END) :]):
+        rule[before, after] = -1.0  # the teacher adds it, and the student hears it by itself
+    rule = rule[:, torch.cat(its)]
+    answers = clips.astype(np.float32) @ rule
+    return Hints(torch.cat(mine), rule, answers.mean(axis=0), unit(answers.std(axis=0)))

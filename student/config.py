@@ -92,6 +92,7 @@ class FeelprintConfig:
     frame_step: int = 2  # frames between two answers of a filter
     layers: tuple[int, ...] = (64, 64, 64)  # channels of the convolutions over time that follow
     layer_frames: int = 2  # of the filters' answers, that each of these hears at a time
+    folded: bool = False  # as released: scales, shifts and batch norm are in the weights
     dim: int = 128  # of a window token
     queries: int = 4  # of the attention pooling
     embedding_dim: int = 32
@@ -121,11 +122,8 @@ class FeelprintConfig:
                     f"filters are (count, mels up to {self.n_mels}, frames, step in mels), "
                     f"got {list(each)}"
                 )
-        if len(set(self.layers)) > 1 or min(self.layers, default=0) < 1:
-            raise ConfigError(
-                "layers must be of one size, since each adds to the one before, got "
-                f"{list(self.layers)}"
-            )
+        if min(self.layers, default=0) < 1:
+            raise ConfigError(f"layers must be of 1 channel or more, got {list(self.layers)}")
         if not 1 <= self.frame_step <= self.window_frames or self.layer_frames < 1:
             raise ConfigError(
                 f"expected frame_step from 1 to {self.window_frames} and layer_frames of 1 or "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -16,15 +16,6 @@ from student.frontend import LogMel
 
 USUAL, SPREAD = -2.7, 3.0  # mean and deviation of the log-mel of music, about
 NEVER = 1e4  # taken off the attention score of a silent window: exp(-1e4) is 0 in float32
-
-
-def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``x`` (windows, channels, 1, frames), each channel scaled and shifted.
-
-    Spelt out to a window's size, so that the export holds them so: tract multiplies arrays of one
-    shape in a fraction of the time that it takes to multiply each row by a number of its own.
-    """
-    return x * scale.expand(x.shape[1:]) + shift.expand(x.shape[1:])
 
 
 class Filters(nn.Module):
@@ -40,8 +31,6 @@ class Filters(nn.Module):
         self.pad = (frames - 1) // 2, frames // 2
         self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, config.frame_step))
         self.positions = (config.n_mels - mels) // step + 1
-        self.scale = nn.Parameter(torch.ones(count, 1, 1))
-        self.shift = nn.Parameter(torch.zeros(count, 1, 1))
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """The filters' answers, (windows, filters, 1, answers), before the ReLU."""
@@ -51,73 +40,78 @@ class Filters(nn.Module):
 
 
 class Layer(nn.Module):
-    """A convolution over time: (windows, before, 1, frames) -> (windows, after, 1, frames)."""
+    """A convolution over time: (windows, before, 1, frames) -> (windows, after, 1, frames).
 
-    def __init__(self, before: int, after: int, frames: int):
+    While it learns, each channel that it hears has a scale and a shift, to be centred and of one
+    size. They come behind the padding, so that in a model that is released (``folded``) they are
+    in the weights, with the same answers.
+    """
+
+    def __init__(self, before: int, after: int, frames: int, folded: bool):
         super().__init__()
         self.pad = (frames - 1) // 2, frames // 2
         self.conv = nn.Conv2d(before, after, (1, frames))
-        self.scale = nn.Parameter(torch.ones(after, 1, 1))
-        self.shift = nn.Parameter(torch.zeros(after, 1, 1))
+        self.folded = folded
+        if not folded:
+            self.scale = nn.Parameter(torch.ones(before, 1, 1))
+            self.shift = nn.Parameter(torch.zeros(before, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's answers, (windows, after, 1, frames)."""
-        return _affine(F.relu(self.conv(F.pad(x, self.pad))), self.scale, self.shift)
+        x = F.pad(x, self.pad)
+        return F.relu(self.conv(x if self.folded else x * self.scale + self.shift))
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """The convolution's weight and bias with the scales and shifts in them."""
+        weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
+        return weight * self.scale, bias + (weight * self.shift).sum(dim=(1, 2, 3))
 
 
 class WindowCNN(nn.Module):
     """Log-mel of windows (windows, n_mels, frames) -> one token a window, (windows, dim).
 
-    Tall filters hear timbre and long ones rhythm; convolutions over time, each added to the one
-    before, hear what these make together; a token is a projection of the mean of all of them over
-    the window. The shape is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, at half
-    the resolution and with as many filters as live in the published network.
+    Tall filters hear timbre and long ones rhythm. The first convolution over time hears what these
+    make together, and each that follows hears all convolutions before it, side by side; a token is
+    a projection of the mean of everything over the window. The shape is that of J. Pons and
+    X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are added up, at half the
+    resolution and with as many filters as live in the published network.
     """
 
     def __init__(self, config: FeelprintConfig):
         super().__init__()
         self.filters = nn.ModuleList(Filters(kind, config) for kind in config.filters)
         sizes = (sum(count for count, *_ in config.filters), *config.layers)
+        before = (sizes[0], *accumulate(config.layers[:-1]))
         self.layers = nn.ModuleList(
-            Layer(before, after, config.layer_frames) for before, after in pairwise(sizes)
+            Layer(*shape, config.layer_frames, config.folded)
+            for shape in zip(before, config.layers, strict=True)
         )
-        self.norm = nn.BatchNorm1d(sum(sizes))
+        self.norm = nn.Identity() if config.folded else nn.BatchNorm1d(sum(sizes))
         self.token = nn.Linear(sum(sizes), config.dim)
 
-    def heard(self, log_mel: Tensor) -> Tensor:
-        """Log-mel (windows, n_mels, frames) -> means over the window of all that is heard."""
+    def answers(self, log_mel: Tensor) -> Tensor:
+        """Log-mel (windows, n_mels, frames) -> all answers (windows, channels, 1, frames)."""
         log_mel = ((log_mel - USUAL) / SPREAD).unsqueeze(1)  # (windows, 1, mels, frames)
-        x = torch.cat([filters(log_mel) for filters in self.filters], dim=1)
-        # all kinds at once: to a runtime every operation costs, however little it does
-        scale, shift = (
-            torch.cat([getattr(f, n) for f in self.filters]) for n in ("scale", "shift")
-        )
-        x = _affine(F.relu(x), scale, shift)
-        heard = [x]  # each (windows, channels, 1, frames)
-        for number, layer in enumerate(self.layers):
-            x = layer(x) + x if number else layer(x)
-            heard.append(x)
-        return torch.cat(heard, dim=1).mean(dim=(2, 3))  # (windows, channels)
+        x = F.relu(torch.cat([filters(log_mel) for filters in self.filters], dim=1))
+        heard = [x]
+        for layer in self.layers:
+            heard.append(layer(x))
+            x = torch.cat(heard[1:], dim=1)
+        return torch.cat(heard, dim=1)
 
-    @torch.no_grad()
-    def fold_scales(self) -> None:
-        """Put the filters' scales into their weights, and the signs into all that hears them."""
-        first, norm = self.layers[0], self.norm
-        assert isinstance(first, Layer) and norm.running_mean is not None
-        at = 0
-        for filters in self.filters:
-            assert isinstance(filters, Filters) and filters.conv.bias is not None
-            scale = filters.scale.flatten()
-            sign = torch.where(scale < 0, -1.0, 1.0)
-            filters.conv.weight.mul_(scale.abs().view(-1, 1, 1, 1))
-            filters.conv.bias.mul_(scale.abs())
-            filters.scale.fill_(1.0)
-            filters.shift.mul_(sign.view(-1, 1, 1))
-            heard = slice(at, at + len(scale))
-            first.conv.weight[:, heard].mul_(sign.view(-1, 1, 1))
-            norm.running_mean[heard].mul_(sign)
-            norm.weight[heard].mul_(sign)
-            at = heard.stop
+    def heard(self, log_mel: Tensor) -> Tensor:
+        """The answers' means over the window, (windows, channels)."""
+        return self.answers(log_mel).mean(dim=(2, 3))
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """The token's weight and bias with the batch norm's trained statistics in them."""
+        norm, weight = self.norm, self.token.weight
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        return weight * scale, self.token.bias + weight @ shift
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-mel (windows, n_mels, frames) -> tokens (windows, dim)."""
@@ -221,27 +215,33 @@ class Feelprint(
         """The model as it is released: fewer operations, in weights that float16 holds.
 
         Neighbouring kinds of filters with the same mels and step become one kind, the shorter
-        ones with zeros around them, and the filters' scales go into their weights: the same
-        answers. Then every weight is rounded.
+        ones with zeros around them, and whatever scales and shifts goes into the weights behind
+        it: the same answers. Then every weight is rounded.
         """
         kinds: list[tuple[int, ...]] = []
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith("cnn.filters")}
+        state = {k: v for k, v in self.state_dict().items() if k.startswith(("log_mel", "head"))}
         pairs = zip(self.config.filters, self.cnn.filters, strict=True)
         for (mels, step), alike in groupby(pairs, lambda pair: (pair[0][1], pair[0][3])):
             found = list(alike)
             longest = max(frames for (_, _, frames, _), _ in found)
-            states = []
+            weights, biases = [], []
             for (_, _, frames, _), filters in found:
+                assert isinstance(filters, Filters) and filters.conv.bias is not None
                 around = (longest - 1) // 2 - (frames - 1) // 2, longest // 2 - frames // 2
-                own = filters.state_dict()
-                states.append(own | {"conv.weight": F.pad(own["conv.weight"], around)})
-            for name in states[0]:
-                joined = torch.cat([one[name] for one in states])
-                state[f"cnn.filters.{len(kinds)}.{name}"] = joined
+                weights.append(F.pad(filters.conv.weight, around))
+                biases.append(filters.conv.bias)
+            state[f"cnn.filters.{len(kinds)}.conv.weight"] = torch.cat(weights)
+            state[f"cnn.filters.{len(kinds)}.conv.bias"] = torch.cat(biases)
             kinds.append((sum(kind[0] for kind, _ in found), mels, longest, step))
-        released = Feelprint(dataclasses.replace(self.config, filters=tuple(kinds))).eval()
+        folded = {"token": self.cnn.fold()}
+        for number, layer in enumerate(self.cnn.layers):
+            assert isinstance(layer, Layer)
+            folded[f"layers.{number}.conv"] = layer.fold()
+        for name, (weight, bias) in folded.items():
+            state |= {f"cnn.{name}.weight": weight, f"cnn.{name}.bias": bias}
+        config = dataclasses.replace(self.config, filters=tuple(kinds), folded=True)
+        released = Feelprint(config).eval()
         released.load_state_dict(state)
-        released.cnn.fold_scales()
         with torch.no_grad():
             for parameter in released.parameters():
                 parameter.copy_(parameter.half().float())
