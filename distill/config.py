@@ -56,14 +56,18 @@ class CacheConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
-    """The second stage: window tokens, averaged over a segment, learn the teacher's segment."""
+    """The second stage: the window CNN learns the teacher's segments.
+
+    One that starts as its teacher learns it channel by channel; one that is drawn has its tokens,
+    averaged over a segment, learn the principal components.
+    """
 
     start: str = ""  # a folder with musicnn's wheel, whose filters the CNN starts as; empty: drawn
     steps: int = 1_000
     batch_size: int = 256  # segments
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    components: int = 128  # principal components of the teacher's space to learn
+    components: int = 128  # principal components of the teacher's space
 
     def __post_init__(self) -> None:
         _at_least_one(self, "steps", "batch_size", "components")

@@ -216,7 +216,7 @@ class Run:
         log.info("cache: %d tracks left out, listed in %s", len(rejects), path)
 
     def distill(self) -> None:
-        """The window CNN learns the teacher's segments."""
+        """The window CNN learns the teacher's segments, channel by channel where it can."""
         config, model, seed = self.config.distill, self.student(None), self.config.seed
         hints = None
         if config.start:

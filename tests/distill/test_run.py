@@ -238,7 +238,7 @@ def test_what_is_missing_is_an_error_that_says_what_to_run(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = miniature(load(CONFIGS / "demo.yaml"), tones, tmp_path, **changes)
+    given = miniature(load(CONFIGS / "mert-95m.yaml"), tones, tmp_path, **changes)
     assert run.main(given) == 1
     err = capsys.readouterr().err
     assert f"error: {said}" in err
