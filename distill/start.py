@@ -46,7 +46,8 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     teacher where they answer least; here they are like the others, and left to the training.
 
     Raises:
-        ConfigError: the student has fewer filters than live in the teacher, or other layers.
+        ConfigError: the student has fewer filters than live in the teacher, or fewer or smaller
+            layers.
     """
     config, cnn = model.config, model.cnn
     wanted = [int(network.filters(n)[2].sum()) for n in FRONT_END]
@@ -65,9 +66,7 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     first = cnn.layers[0]
     assert isinstance(first, Layer)
     dead_answers, at = [], 0
-    taken = torch.zeros(
-        sum(found), dtype=torch.bool
-    )  # the student's filters that are its teacher's
+    taken = torch.zeros(sum(found), dtype=torch.bool)  # filters that are the teacher's
     for number, filters, (size, mels, frames, _) in zip(
         FRONT_END, cnn.filters, config.filters, strict=True
     ):
@@ -96,10 +95,8 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         layer.conv.weight[its] = 0.0  # of what the student has beyond its teacher
         if place:
             # the teacher adds up what came before; here it stands side by side
-            starts = [0, *accumulate(config.layers[: place - 1])]
-            columns = [torch.arange(start, start + weight.shape[1]) for start in starts]
-            for each in columns:
-                layer.conv.weight[its[:, None], each] = weight.unsqueeze(2)
+            for start in (0, *accumulate(config.layers[: place - 1])):
+                layer.conv.weight[its, start : start + weight.shape[1]] = weight.unsqueeze(2)
         else:
             dead = ~always.isnan()
             bias[living] += weight[:, dead].sum(dim=2) @ always[dead]

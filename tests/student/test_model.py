@@ -9,6 +9,7 @@ import torch
 
 from distill.export import run_onnxruntime, run_tract
 from student import ConfigError, Feelprint, FeelprintConfig
+from student.model import Layer
 
 WINDOW = FeelprintConfig().window_length
 LENGTHS = [1, 2_047, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW + 3]
@@ -137,6 +138,19 @@ def test_the_released_form_is_exact_to_float16(model: Feelprint) -> None:
     for parameter in released.parameters():
         assert torch.equal(parameter, parameter.half().float())
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@torch.inference_mode()
+def test_a_folded_layer_answers_the_same_at_a_window_s_ends_too() -> None:
+    torch.manual_seed(0)
+    layer, folded = Layer(6, 5, 4, folded=False), Layer(6, 5, 4, folded=True)
+    torch.nn.init.normal_(layer.scale)  # of either sign
+    torch.nn.init.normal_(layer.shift)
+    weight, bias = layer.fold()
+    folded.load_state_dict({"conv.weight": weight, "conv.bias": bias})
+    x = torch.relu(torch.randn(3, 6, 1, 9))
+    assert (layer(x) - folded(x)).abs().max() < 1e-5
+    assert (layer(x)[..., 0] > 0).any() and (layer(x)[..., -1] > 0).any()
 
 
 def test_what_is_saved_is_loaded(model: Feelprint, tmp_path: Path) -> None:
