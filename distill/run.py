@@ -50,7 +50,7 @@ from distill.config import RunConfig, dump, load
 from distill.data import ClipBatches, Recording, Targets, recordings
 from distill.evaluation import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
-from distill.musicnn import load_network
+from distill.musicnn import MusicnnNetwork, load_network
 from distill.report import ReportError, report
 from distill.space import SpaceError, TeacherSpace
 from distill.start import fit_hints, start_as_teacher
@@ -118,6 +118,11 @@ class Run:
             os.replace(part, path)
         return Targets(TeacherSpace.load(path))
 
+    @cached_property
+    def network(self) -> MusicnnNetwork:
+        """The network that the student starts as."""
+        return load_network(Path(self.config.distill.start))
+
     def answers(self) -> list[Triplet]:
         """People's answers about training tracks, as `finetune.triplets` names them.
 
@@ -168,7 +173,7 @@ class Run:
         model = Feelprint(self.config.student)
         if stage is None:
             if self.config.distill.start:
-                start_as_teacher(model, load_network(Path(self.config.distill.start)))
+                start_as_teacher(model, self.network)
             return model
         path = self.checkpoints / f"{stage}.pt"
         if not path.exists():
@@ -221,8 +226,7 @@ class Run:
         hints = None
         if config.start:
             unaltered = [r.teacher[0][:] for r in self.training if r.variant == 0]
-            network = load_network(Path(config.start))
-            hints = fit_hints(model, network, np.concatenate(unaltered))
+            hints = fit_hints(model, self.network, np.concatenate(unaltered))
         batches = self.batches(config.batch_size, (1,), seed, label=hints)
         channels = hints.channels if hints else None
         distill(self.accelerator, model, batches, config, self.checkpoints, channels)

@@ -2,7 +2,8 @@
 
 A student that is shaped like its teacher and starts from the teacher's layers keeps far more of
 what the teacher does on music that neither has heard (V. Sanh et al., "DistilBERT", 2019, section
-3, take every second layer). Here every living filter is taken, over fewer mels and frames.
+3, take every second layer). Here every living filter is taken, over fewer mels and frames; each of
+the student's channels then has one of the teacher's to learn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from distill.musicnn import MusicnnNetwork
 from distill.space import unit
-from student import ConfigError, Feelprint
+from student import ConfigError, Feelprint, FeelprintConfig
 from student.model import SPREAD, USUAL, Filters, Layer
 
 FRONT_END = (0, 1, 2, 3, 4)  # musicnn's convolutions over the log-mel: two tall, three long
@@ -36,6 +37,24 @@ def resampled(weight: Tensor, mels: int, frames: int) -> Tensor:
         weight.unsqueeze(1), size=(mels, frames), mode="bilinear", antialias=True
     )
     return resized.squeeze(1) * scale
+
+
+def counterparts(config: FeelprintConfig, network: MusicnnNetwork) -> list[tuple[Tensor, Tensor]]:
+    """Of each of musicnn's convolutions, which of the student's channels is which of its own.
+
+    Two rows of numbers a convolution: into what `WindowCNN.heard` returns, and into the teacher's
+    753 features. Filters that are dead in the teacher, and whatever else only one of them has, are
+    in neither.
+    """
+    pairs, of_mine, of_its = [], 0, 0
+    sizes = [count for count, *_ in config.filters] + list(config.layers)
+    for number, size in zip((*FRONT_END, *MID_END), sizes, strict=True):
+        living = network.filters(number)[2]
+        taken = living if number in FRONT_END else torch.ones_like(living)
+        its = taken.nonzero().flatten()
+        pairs.append((of_mine + torch.arange(len(its)), of_its + its))
+        of_mine, of_its = of_mine + size, of_its + len(living)
+    return pairs
 
 
 @torch.no_grad()
@@ -65,10 +84,10 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     offset = scale * (USUAL / math.log(10) + TEACHER_LEVEL) + shift
     first = cnn.layers[0]
     assert isinstance(first, Layer)
-    dead_answers, at = [], 0
-    taken = torch.zeros(sum(found), dtype=torch.bool)  # filters that are the teacher's
-    for number, filters, (size, mels, frames, _) in zip(
-        FRONT_END, cnn.filters, config.filters, strict=True
+    front_end = [mine for mine, _ in counterparts(config, network)[: len(FRONT_END)]]
+    dead_answers = []
+    for number, filters, (_, mels, frames, _), mine in zip(
+        FRONT_END, cnn.filters, config.filters, front_end, strict=True
     ):
         assert isinstance(filters, Filters) and filters.conv.bias is not None
         weight, bias, living = network.filters(number)  # long ones are (filters, 1, frames)
@@ -77,11 +96,8 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         count = len(weight)
         filters.conv.weight[:count] = (weight * slope).unsqueeze(1)
         filters.conv.bias[:count] = bias[living] + offset * weight.sum(dim=(1, 2))
-        heard = slice(at, at + count)
-        first.scale[heard, 0, 0], first.shift[heard, 0, 0] = scales[living], shifts[living]
-        taken[heard] = True
+        first.scale[mine, 0, 0], first.shift[mine, 0, 0] = scales[living], shifts[living]
         dead_answers.append(torch.where(living, torch.nan, F.relu(bias) * scales + shifts))
-        at += size
     always = torch.cat(dead_answers)  # what each of the front end's dead filters answers; or nan
     for place, (number, layer) in enumerate(zip(MID_END, cnn.layers, strict=True)):
         assert isinstance(layer, Layer) and layer.conv.bias is not None
@@ -100,7 +116,8 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         else:
             dead = ~always.isnan()
             bias[living] += weight[:, dead].sum(dim=2) @ always[dead]
-            layer.conv.weight[its[:, None], taken.nonzero().T] = weight[:, ~dead].unsqueeze(2)
+            heard = torch.cat(front_end)
+            layer.conv.weight[its[:, None], heard] = weight[:, ~dead].unsqueeze(2)
         layer.conv.bias[its] = bias[living]
         scales, shifts = network.affine(number + 1)
         # a dead one answers the same to anything, until training finds a use for it
@@ -133,17 +150,11 @@ class Hints:
 
 def fit_hints(model: Feelprint, network: MusicnnNetwork, clips: np.ndarray) -> Hints:
     """The hints of a student that started as ``network``; ``clips`` (clips, 753) are of music."""
-    mine, its, of_mine, of_its = [], [], 0, 0
-    sizes = [count for count, *_ in model.config.filters] + list(model.config.layers)
-    for number, size in zip((*FRONT_END, *MID_END), sizes, strict=True):
-        _, bias, living = network.filters(number)
-        taken = living if number in FRONT_END else torch.ones_like(living)
-        its.append(of_its + taken.nonzero().flatten())
-        mine.append(of_mine + torch.arange(len(its[-1])))
-        of_mine, of_its = of_mine + size, of_its + len(bias)
-    rule = np.eye(of_its, dtype=np.float32)
-    for before, after in pairwise(its[-len(MID_END) :]):
+    pairs = counterparts(model.config, network)
+    mine, its = (torch.cat(each) for each in zip(*pairs, strict=True))
+    rule = np.eye(clips.shape[1], dtype=np.float32)
+    for (_, before), (_, after) in pairwise(pairs[len(FRONT_END) :]):
         rule[before, after] = -1.0  # the teacher adds it, and the student hears it by itself
-    rule = rule[:, torch.cat(its)]
+    rule = rule[:, its]
     answers = clips.astype(np.float32) @ rule
-    return Hints(torch.cat(mine), rule, answers.mean(axis=0), unit(answers.std(axis=0)))
+    return Hints(mine, rule, answers.mean(axis=0), unit(answers.std(axis=0)))

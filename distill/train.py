@@ -181,7 +181,7 @@ def distill(
     def loss_of(prepared: nn.Module, clips: Clips) -> Losses:
         made = prepared(clips.mel)
         if channels is not None:
-            return {"teacher": F.mse_loss(made.float(), clips.teacher)}
+            return {"teacher": F.mse_loss(made, clips.teacher)}
         return {"teacher": cosine_loss(made, clips.teacher[:, : config.components])}
 
     groups: list[dict[str, object]] = [
@@ -280,6 +280,7 @@ def finetune(
 
     head: list[nn.Parameter] = []
     cnn: list[nn.Parameter] = []
+    # the token and its norm learn beside the head: what is taught channel by channel ends before
     for name, parameter in model.named_parameters():
         heard = name.startswith(("cnn.filters", "cnn.layers"))
         parameter.requires_grad_(not heard or config.cnn_learning_rate > 0)

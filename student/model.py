@@ -93,11 +93,9 @@ class WindowCNN(nn.Module):
     def answers(self, log_mel: Tensor) -> Tensor:
         """Log-mel (windows, n_mels, frames) -> all answers (windows, channels, 1, frames)."""
         log_mel = ((log_mel - USUAL) / SPREAD).unsqueeze(1)  # (windows, 1, mels, frames)
-        x = F.relu(torch.cat([filters(log_mel) for filters in self.filters], dim=1))
-        heard = [x]
+        heard = [F.relu(torch.cat([filters(log_mel) for filters in self.filters], dim=1))]
         for layer in self.layers:
-            heard.append(layer(x))
-            x = torch.cat(heard[1:], dim=1)
+            heard.append(layer(torch.cat(heard[1:] or heard, dim=1)))
         return torch.cat(heard, dim=1)
 
     def heard(self, log_mel: Tensor) -> Tensor:
