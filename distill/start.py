@@ -144,8 +144,9 @@ class Hints:
     scale: np.ndarray
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        """The teacher's means of clips (clips, 753) -> what is learned of them (clips, n)."""
-        return (clips.astype(np.float32) @ self.rule - self.mean) / self.scale
+        """Means of clips (clips, dim), musicnn's first -> what is learned of them (clips, n)."""
+        its = clips[:, : len(self.rule)].astype(np.float32)
+        return (its @ self.rule - self.mean) / self.scale
 
 
 def fit_hints(model: Feelprint, network: MusicnnNetwork, clips: np.ndarray) -> Hints:

@@ -90,6 +90,8 @@ def test_what_it_has_beyond_its_teacher_changes_nothing_at_the_start(
     living = torch.from_numpy(np.isfinite(hints.scale))
     assert torch.allclose(heard[:, living], same.cnn.heard(log_mel)[:, living], atol=1e-4)
     labels = hints(clips)
+    beside_another = np.concatenate([clips, np.ones((len(clips), 9), np.float32)], axis=1)
+    assert np.array_equal(hints(beside_another), labels)
     moves = labels.std(axis=0) > 0.1
     assert np.allclose(labels.mean(axis=0), 0, atol=1e-4)
     assert np.allclose(labels.std(axis=0)[moves], 1, atol=1e-3) and moves.sum() > 150
