@@ -179,13 +179,13 @@ class Job:
 
 
 def plan(corpora: Sequence[Corpus], config: CacheConfig) -> list[Job]:
-    """All shards that a run needs: every track as it is, and the altered training tracks."""
+    """All shards that a run needs: every track as it is, and those that are learned altered."""
     jobs = []
     for corpus in corpora:
         for split in ("train", "validation"):  # the test split is only ever heard as excerpts
             tracks = sorted((t for t in corpus.tracks if t.split == split), key=lambda t: t.id)
             groups = cut(tracks, config.tracks_per_shard)
-            variants = config.variants if split == "train" else 1
+            variants = config.variants if split in config.learned else 1
             jobs += [Job(corpus, group, v) for group in groups for v in range(variants)]
     # the music as it is first: a run that is cut short can then train on what is there
     return sorted(jobs, key=lambda job: job.variant)

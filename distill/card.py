@@ -37,11 +37,11 @@ class CardError(RuntimeError):
     """A run whose figures are not there, or whose sources forbid what was asked."""
 
 
-def audio_facts(corpora: Sequence[Corpus]) -> list[dict[str, Any]]:
-    """What trained the model, corpus by corpus: its training tracks, counted."""
+def audio_facts(corpora: Sequence[Corpus], learned: Sequence[str]) -> list[dict[str, Any]]:
+    """What trained the model, corpus by corpus: the tracks of the splits ``learned``, counted."""
     facts = []
     for corpus in corpora:
-        tracks = corpus.split("train")
+        tracks = [track for split in learned for track in corpus.split(split)]
         facts.append(
             {
                 "corpus": corpus.folder.name,

@@ -48,10 +48,16 @@ class CacheConfig:
     segment_windows: int = 3  # student windows a segment; the teacher hears one window a segment
     tracks_per_shard: int = 16
     variants: int = 1  # 1: the music as it is; more: altered copies, each labelled by the teacher
+    # splits that are learned from, and altered; with validation once nothing is left to tune
+    learned: tuple[str, ...] = ("train",)
     teacher_level_db: float = -13.0  # RMS to which a track is brought before the teacher hears it
 
     def __post_init__(self) -> None:
         _at_least_one(self, "segment_windows", "tracks_per_shard", "variants")
+        if "train" not in self.learned or not set(self.learned) <= {"train", "validation"}:
+            raise ConfigError(
+                f"learned must be [train] or [train, validation], got {list(self.learned)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +163,11 @@ class RunConfig:
             raise ConfigError(
                 "distill.start: a student starts as musicnn only when that is the first of the "
                 f"teachers, got {self.teachers[0].name}"
+            )
+        if self.evaluate.split in self.cache.learned:
+            raise ConfigError(
+                f"evaluate.split is {self.evaluate.split}, which cache.learned names too; evaluate "
+                "on a split that is not learned from"
             )
         if self.mixed_precision not in PRECISIONS:
             raise ConfigError(

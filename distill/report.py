@@ -7,6 +7,7 @@ folder, and the same figures into metrics.json, from which the model card is fil
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -111,11 +112,11 @@ class _WithTags:
         return torch.cat([pooled, self.teacher.network.tags(pooled).logit(eps=1e-6)], dim=1)
 
 
-def hear(model: Feelprint, config: RunConfig, corpus: Corpus, split: str, mecomp: Path) -> Heard:
+def hear(model: Feelprint, config: RunConfig, corpus: Corpus, mecomp: Path) -> Heard:
     """Every row of the table on the same excerpts; a peer that is not there is named so."""
     cache = Path(config.cache.folder)
     seconds = config.evaluate.excerpt_s
-    heard = Heard(excerpts(corpus, split, seconds, cache), seconds, cache)
+    heard = Heard(excerpts(corpus, config.evaluate.split, seconds, cache), seconds, cache)
     heard.rows[OURS] = represent_all(heard.found, by_student(model), OURS)
     torch.manual_seed(0)
     untrained = Feelprint(config.student)
@@ -236,9 +237,11 @@ def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
     model = released_model(run)
     config = load(run / "config.yaml")
     corpus = Corpus(Path(config.corpora[0]))
-    split = split or config.evaluate.split
+    if split:  # refused, like a configuration's own, where it was learned
+        wanted = dataclasses.replace(config.evaluate, split=split)
+        config = dataclasses.replace(config, evaluate=wanted)
     resamples = config.evaluate.bootstrap
-    heard = hear(model, config, corpus, split, mecomp)
+    heard = hear(model, config, corpus, mecomp)
     raw, moods = hear_teachers(heard, config)
     albums = heard.found.albums
     triplets = album_triplets(albums)
@@ -269,9 +272,9 @@ def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
         "licence": config.export.licence,
         "teachers": [_teacher_facts(wanted) for wanted in config.teachers],
         "started_as": MODELS[0] if config.distill.start else None,
-        "audio": audio_facts([Corpus(Path(path)) for path in config.corpora]),
+        "audio": audio_facts([Corpus(Path(path)) for path in config.corpora], config.cache.learned),
         "config_hash": config.hash,
-        "split": split,
+        "split": config.evaluate.split,
         "excerpt_s": heard.seconds,
         "tracks": len(heard.found.tracks),
         "albums": len(heard.found.album_names),

@@ -93,15 +93,15 @@ class Run:
             for teacher in self.config.teachers
         ]
 
-    def heard(self, split: str) -> list[Recording]:
-        """The recordings of ``split`` that the cache holds."""
-        jobs = [j for j in plan(self.corpora, self.config.cache) if j.tracks[0].split == split]
+    def heard(self, *splits: str) -> list[Recording]:
+        """The recordings of ``splits`` that the cache holds."""
+        jobs = [j for j in plan(self.corpora, self.config.cache) if j.tracks[0].split in splits]
         return recordings(jobs, self.mel, self.teachers, Path(self.config.cache.folder))
 
     @cached_property
     def training(self) -> list[Recording]:
-        """The training recordings."""
-        found = self.heard("train")
+        """The recordings that are learned from."""
+        found = self.heard(*self.config.cache.learned)
         if not found:
             raise CacheError("the corpora hold no training track that could be used")
         return found
@@ -143,7 +143,8 @@ class Run:
                 f"such as {min(unknown)}"
             )
         heard = {recording.track.id for recording in self.training}
-        told = split_with_corpus(for_training(table), tracks)[0].get("train", [])
+        by_split = split_with_corpus(for_training(table), tracks)[0]
+        told = [t for split in self.config.cache.learned for t in by_split.get(split, [])]
         found = [t for t in told if {track_of(song) for song in t.songs} <= heard]
         log.info(
             "finetune: %d of the %d answers in %s are trained on; the rest could not tell, are of "
@@ -251,9 +252,12 @@ class Run:
             config.evaluate,
             Path(config.cache.folder),
         )
+        compared = {"learned": self.training}
+        if "validation" not in config.cache.learned:
+            compared["validation"] = self.heard("validation")
         figures["cosine_to_teacher"] = {
-            split: cosine_to_teacher(model, found, self.targets)
-            for split, found in (("train", self.training), ("validation", self.heard("validation")))
+            name: cosine_to_teacher(model, found, self.targets)
+            for name, found in compared.items()
             if found
         }
         self.write_metrics({"evaluate": figures})

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -50,11 +49,17 @@ def counterparts(config: FeelprintConfig, network: MusicnnNetwork) -> list[tuple
     sizes = [count for count, *_ in config.filters] + list(config.layers)
     for number, size in zip((*FRONT_END, *MID_END), sizes, strict=True):
         living = network.filters(number)[2]
-        taken = living if number in FRONT_END else torch.ones_like(living)
-        its = taken.nonzero().flatten()
+        its = living.nonzero().flatten()
         pairs.append((of_mine + torch.arange(len(its)), of_its + its))
         of_mine, of_its = of_mine + size, of_its + len(living)
     return pairs
+
+
+def of_the_dead(network: MusicnnNetwork, number: int) -> Tensor:
+    """What each dead filter of convolution ``number`` answers to anything; nan of a living one."""
+    _, bias, living = network.filters(number)
+    scales, shifts = network.affine(number + 1)
+    return torch.where(living, torch.nan, F.relu(bias) * scales + shifts)
 
 
 @torch.no_grad()
@@ -69,14 +74,18 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
             layers.
     """
     config, cnn = model.config, model.cnn
-    wanted = [int(network.filters(n)[2].sum()) for n in FRONT_END]
-    layers = [len(network.filters(n)[1]) for n in MID_END]
-    found = [count for count, *_ in config.filters]
-    pairs = ((found, wanted), (config.layers, layers))
-    if any(len(f) != len(w) or any(map(operator.lt, f, w)) for f, w in pairs):
+    wanted = [int(network.filters(number)[2].sum()) for number in (*FRONT_END, *MID_END)]
+    found = [count for count, *_ in config.filters] + list(config.layers)
+    layers = len(MID_END)
+    if (
+        len(config.layers) != layers
+        or len(found) != len(wanted)
+        or any(map(operator.lt, found, wanted))
+    ):
         raise ConfigError(
-            f"a student that starts as musicnn has {wanted} filters or more, and layers of "
-            f"{layers} or more; got {found} and {list(config.layers)}"
+            f"a student that starts as musicnn has {wanted[:-layers]} filters or more, and "
+            f"layers of {wanted[-layers:]} or more; got {[n for n, *_ in config.filters]} and "
+            f"{list(config.layers)}"
         )
     # the teacher's normalised log-mel is a line of the student's
     scale, shift = (float(one) for one in network.affine(0))
@@ -84,10 +93,10 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     offset = scale * (USUAL / math.log(10) + TEACHER_LEVEL) + shift
     first = cnn.layers[0]
     assert isinstance(first, Layer)
-    front_end = [mine for mine, _ in counterparts(config, network)[: len(FRONT_END)]]
-    dead_answers = []
-    for number, filters, (_, mels, frames, _), mine in zip(
-        FRONT_END, cnn.filters, config.filters, front_end, strict=True
+    pairs = counterparts(config, network)
+    answers = []
+    for number, filters, (_, mels, frames, _), (mine, _) in zip(
+        FRONT_END, cnn.filters, config.filters, pairs[: len(FRONT_END)], strict=True
     ):
         assert isinstance(filters, Filters) and filters.conv.bias is not None
         weight, bias, living = network.filters(number)  # long ones are (filters, 1, frames)
@@ -97,36 +106,30 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         filters.conv.weight[:count] = (weight * slope).unsqueeze(1)
         filters.conv.bias[:count] = bias[living] + offset * weight.sum(dim=(1, 2))
         first.scale[mine, 0, 0], first.shift[mine, 0, 0] = scales[living], shifts[living]
-        dead_answers.append(torch.where(living, torch.nan, F.relu(bias) * scales + shifts))
-    always = torch.cat(dead_answers)  # what each of the front end's dead filters answers; or nan
+        answers.append(of_the_dead(network, number))
+    # what a convolution over time hears: the student's channels, and what the teacher's dead say
+    before = [(torch.cat([mine for mine, _ in pairs[: len(FRONT_END)]]), torch.cat(answers))]
+    after: list[tuple[Tensor, Tensor]] = []
     for place, (number, layer) in enumerate(zip(MID_END, cnn.layers, strict=True)):
         assert isinstance(layer, Layer) and layer.conv.bias is not None
         weight, bias, living = network.filters(number)  # (living, before, 7)
-        frames = config.layer_frames
+        rows, frames = torch.arange(len(weight)), config.layer_frames
         weight = resampled(weight.flatten(0, 1).unsqueeze(1), 1, frames).view(
             *weight.shape[:2], frames
         )
-        bias = bias.clone()
-        its = living.nonzero().flatten()
-        layer.conv.weight[its] = 0.0  # of what the student has beyond its teacher
-        if place:
-            # the teacher adds up what came before; here it stands side by side
-            for start in (0, *accumulate(config.layers[: place - 1])):
-                layer.conv.weight[its, start : start + weight.shape[1]] = weight.unsqueeze(2)
-        else:
-            dead = ~always.isnan()
-            bias[living] += weight[:, dead].sum(dim=2) @ always[dead]
-            heard = torch.cat(front_end)
-            layer.conv.weight[its[:, None], heard] = weight[:, ~dead].unsqueeze(2)
-        layer.conv.bias[its] = bias[living]
+        layer.conv.weight[rows] = 0.0  # of what the student has beyond its teacher
+        layer.conv.bias[rows] = bias[living]
+        # the teacher adds up what came before; here it stands side by side
+        for mine, dead_answers in after or before:
+            dead = ~dead_answers.isnan()
+            layer.conv.weight[rows[:, None], mine] = weight[:, ~dead].unsqueeze(2)
+            layer.conv.bias[rows] += weight[:, dead].sum(dim=2) @ dead_answers[dead]
         scales, shifts = network.affine(number + 1)
-        # a dead one answers the same to anything, until training finds a use for it
-        shifts = torch.where(living, shifts, F.relu(bias) * scales + shifts)
-        at = sum(config.layers[:place])
+        mine = rows + sum(config.layers[:place])
+        after.append((mine, of_the_dead(network, number)))
         for later in cnn.layers[place + 1 :]:
             assert isinstance(later, Layer)
-            later.scale[at : at + len(living), 0, 0] = torch.where(living, scales, 0.0)
-            later.shift[at : at + len(living), 0, 0] = shifts
+            later.scale[mine, 0, 0], later.shift[mine, 0, 0] = scales[living], shifts[living]
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,9 @@ def fit_hints(model: Feelprint, network: MusicnnNetwork, clips: np.ndarray) -> H
     pairs = counterparts(model.config, network)
     mine, its = (torch.cat(each) for each in zip(*pairs, strict=True))
     rule = np.eye(clips.shape[1], dtype=np.float32)
-    for (_, before), (_, after) in pairwise(pairs[len(FRONT_END) :]):
-        rule[before, after] = -1.0  # the teacher adds it, and the student hears it by itself
+    for number, (_, after) in zip(MID_END[1:], pairs[len(FRONT_END) + 1 :], strict=True):
+        # the teacher adds it to the one before, and the student hears it by itself
+        rule[after - len(network.filters(number)[1]), after] = -1.0
     rule = rule[:, its]
     answers = clips.astype(np.float32) @ rule
     return Hints(mine, rule, answers.mean(axis=0), unit(answers.std(axis=0)))

@@ -180,8 +180,9 @@ class Feelprint(
         length = self.config.window_length
         batch, samples = audio.shape
         windows = (samples + length - 1) // length
-        # a constant amount of padding, then a cut: what tract can do with a dynamic length
-        padded = F.pad(audio, (0, length - 1))[:, : windows * length]
+        # one zero, repeated: of the ways to pad by a dynamic length, the one that tract reads too
+        zeros = audio.new_zeros(1, 1).expand(batch, windows * length - samples)
+        padded = torch.cat([audio, zeros], dim=1)
         return padded.reshape(batch, windows, length)
 
     def tokens(self, log_mel: Tensor) -> Tensor:
