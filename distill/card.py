@@ -287,6 +287,12 @@ def model_card(run: Path, name: str, dataset: str) -> str:
         if report["started_as"]
         else ""
     )
+    tuned = (
+        "\nHow to train was decided by figures on the validation soundtracks, of models that had "
+        "not heard them; this one then learned from them too.\n"
+        if "validation" in report["learned"]
+        else ""
+    )
     absent = "".join(f"\n\nNot measured: {name_of(n)}." for n in report["absent"])
     return f"""---
 {data.to_yaml()}
@@ -343,6 +349,7 @@ altered clip's nearest clean clip is its own.
 Teacher: {teachers}.{started} Audio:
 
 {_audio(report)}
+{tuned}
 
 What such a corpus lacks, the model was never taught: song with words, most popular music, most of
 the world's traditions. A listener whose music is of that kind should try it on it first, and may

@@ -273,6 +273,7 @@ def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
         "teachers": [_teacher_facts(wanted) for wanted in config.teachers],
         "started_as": MODELS[0] if config.distill.start else None,
         "audio": audio_facts([Corpus(Path(path)) for path in config.corpora], config.cache.learned),
+        "learned": config.cache.learned,
         "config_hash": config.hash,
         "split": config.evaluate.split,
         "excerpt_s": heard.seconds,

@@ -79,7 +79,8 @@ class FeelprintConfig:
     n_mels: int = 64
     f_min: float = 30.0  # Hz
     f_max: float = 8_000.0  # Hz, what the default teacher hears
-    floor: float = 1e-5  # of the window's mean mel power; what is quieter is not heard
+    # of the window's mean mel power; what is quieter is not heard, nor by the default teacher
+    floor: float = 1.78e-4
     # how many filters, of how many mels and frames, and mels between two of their places: tall
     # ones hear timbre, long ones rhythm
     filters: tuple[tuple[int, ...], ...] = (

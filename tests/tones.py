@@ -28,13 +28,16 @@ def melody(album: int, track: int, seconds: float) -> np.ndarray:
     return (0.3 * audio / np.abs(audio).max()).astype(np.float32)
 
 
-def write_tones(folder: Path, seconds: float = 14.0, albums: int = 6, tracks: int = 3) -> Path:
-    """Write the corpus: `albums` of `tracks` each, the last two albums held out."""
+def write_tones(
+    folder: Path, seconds: float = 14.0, albums: int = 6, tracks: int = 3, validation: int = 0
+) -> Path:
+    """Write the corpus: `albums` of `tracks` each, the last two for test, some for validation."""
     files = folder.with_name(folder.name + "-files")
     files.mkdir(parents=True)
     items = []
     for album in range(albums):
-        split = "test" if album >= albums - 2 else "train"
+        held_out = ["validation"] * validation + ["test"] * 2
+        split = (["train"] * (albums - len(held_out)) + held_out)[album]
         for track in range(tracks):
             path = files / f"{album}-{track}.flac"
             soundfile.write(path, melody(album, track, seconds), SAMPLE_RATE)

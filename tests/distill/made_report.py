@@ -46,6 +46,7 @@ def made_report(**changes: Any) -> dict[str, Any]:
                 "licences": {"GPL-2+": 30, "CC-BY-SA-3.0": 6},
             }
         ],
+        "learned": ["train"],
         "config_hash": "0123456789abcdef",
         "split": "test",
         "excerpt_s": 18.0,

@@ -215,6 +215,23 @@ def test_a_track_more_changes_one_group(tones: Path) -> None:
         assert len(set(before) - set(after)) <= 2  # its own, and the next where it ended one
 
 
+def test_only_what_is_learned_from_is_altered(tmp_path: Path, config: CacheConfig) -> None:
+    items = []
+    for number, split in enumerate(("train", "validation", "test")):
+        path = tmp_path / f"{split}.wav"
+        soundfile.write(path, melody(0, number, 8.0), SAMPLE_RATE)
+        items.append(track(path, split))
+    write_corpus(items, tmp_path / "corpus", "")
+
+    def planned(*learned: str) -> list[tuple[str, int]]:
+        jobs = plan([Corpus(tmp_path / "corpus")], dataclasses.replace(config, learned=learned))
+        return sorted((job.tracks[0].split, job.variant) for job in jobs)
+
+    assert planned("train") == [("train", 0), ("train", 1), ("validation", 0)]
+    both = [(split, variant) for split in ("train", "validation") for variant in (0, 1)]
+    assert planned("train", "validation") == both
+
+
 def test_two_teachers_of_one_name_do_not_mix(corpus: Corpus, config: CacheConfig) -> None:
     mel, one, ten = producers(config, 1.0, 10.0)
     fill([corpus], [mel, one, ten], config, SEGMENT_S)

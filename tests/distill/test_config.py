@@ -51,6 +51,14 @@ def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None
         ({"finetune": {"clip_segments": []}}, "clip_segments"),
         ({"finetune": {"made_from": ["moods"]}}, "made_from names moods; known: excerpts"),
         ({"cache": {"variants": 0}}, "variants must be at least 1"),
+        ({"cache": {"learned": ["train", "test"]}}, r"\[train, validation\], got .'train', 'test'"),
+        (
+            {
+                "cache": {"learned": ["train", "validation"]},
+                "evaluate": {"split": "validation"},
+            },
+            "evaluate.split is validation, which cache.learned names too",
+        ),
         ({"evaluate": {"split": "tests"}}, "split is 'tests'; known: train, validation, test"),
         ({"evaluate": {"excerpt_s": 0}}, "excerpt_s must be more than 0"),
         ({"student": {"hop_length": 700}}, "multiple of 16"),

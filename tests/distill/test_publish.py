@@ -58,6 +58,13 @@ def test_a_model_that_did_not_start_as_the_teacher_does_not_say_so(tmp_path):
     assert "started as" not in model_card(run, NAME, DATASET)
 
 
+def test_a_model_that_learned_from_validation_says_so(tmp_path):
+    said = "this one then learned from them too"
+    assert said not in model_card(made_run(tmp_path / "train"), NAME, DATASET)
+    run = made_run(tmp_path / "both", learned=["train", "validation"])
+    assert said in model_card(run, NAME, DATASET)
+
+
 def test_the_crate_carries_the_notice_of_what_its_weights_started_as():
     notice = (Path(__file__).parents[2] / "rust" / "NOTICE").read_text()
     assert " ".join(NOTICE.split()) in " ".join(notice.split())

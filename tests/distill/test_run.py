@@ -20,6 +20,7 @@ from distill.config import RunConfig, TeacherConfig, dump, load
 from distill.export import run_onnxruntime
 from student import ConfigError, Feelprint
 from tests.distill.checkpoints import write_clap, write_mert
+from tests.tones import write_tones
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -199,6 +200,30 @@ def test_people_s_answers_are_trained_on_and_the_test_stream_is_not(
         path = Path(prepared(name, triplets, **weights)[1])
         with pytest.raises(ConfigError, match=said):
             run.start(load(path), tmp_path / "runs").answers()
+
+
+def test_validation_is_learned_from_when_nothing_is_left_to_tune(tmp_path: Path) -> None:
+    corpus = write_tones(tmp_path / "corpus", tracks=6, validation=1)
+    write_mert(tmp_path / "one")
+    config = load(CONFIGS / "mert-95m.yaml")
+    mert = dataclasses.replace(config.teachers[0], path=str(tmp_path / "one"), layers=(2,))
+    for learned, splits, compared in (
+        (("train",), {"train"}, {"learned", "validation"}),
+        (("train", "validation"), {"train", "validation"}, {"learned"}),
+    ):
+        cache = dataclasses.replace(
+            config.cache, folder=str(tmp_path / "cache"), variants=2, learned=learned
+        )
+        named = dataclasses.replace(config, name="-".join(learned))
+        given = miniature(named, corpus, tmp_path, teachers=(mert,), cache=cache)
+        for stage in ("cache", "distill", "finetune", "evaluate"):
+            assert run.main([*given, "--stage", stage]) == 0
+        opened = run.start(load(Path(given[1])), tmp_path / "runs")
+        assert {(r.track.split, r.variant) for r in opened.training} == {
+            (split, variant) for split in splits for variant in (0, 1)
+        }
+        metrics = json.loads((opened.folder / "metrics.json").read_text())
+        assert set(metrics["evaluate"]["cosine_to_teacher"]) == compared
 
 
 def test_two_processes_train_together(tones: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.space import SpaceError, TeacherSpace, fit_space
+from distill.space import SpaceError, TeacherSpace, discriminants, fit_space
 
 
 def clips(
@@ -44,6 +44,18 @@ def test_what_is_the_tracks_comes_before_what_is_the_moments() -> None:
     assert within > 0.8  # five components hold the five dimensions that tell tracks apart
     shuffled = fit_space(x, np.random.default_rng(0).permutation(tracks), 5)(x).reshape(60, 4, 5)
     assert within > np.einsum("tad,tbd->tab", shuffled, shuffled).mean() + 0.1
+
+
+def test_axes_that_tell_tracks_apart_come_before_those_that_only_move() -> None:
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    x = (rng.standard_normal((4000, 3)) * [3.0, 2.9, 0.1]) @ turned.T
+    # the first axis moves most, and within tracks; the second between them; the third hardly moves
+    within = turned @ np.diag([8.5, 0.2, 0.0]) @ turned.T
+    axes = discriminants(x - x.mean(axis=0), within, 2)
+    assert np.abs(axes.T @ axes - np.eye(2)).max() < 1e-6
+    assert abs(axes[:, 0] @ turned[:, 1]) > 0.99
+    assert abs(axes[:, 1] @ turned[:, 0]) > 0.99  # the ridge: what never moves tells nothing
 
 
 def test_a_dimension_that_never_moves_is_left_out() -> None:
