@@ -191,6 +191,8 @@ ROWS: dict[str, Row] = {
     "window-3": Row(
         "windows of 3.07 s", {"student": {"window_frames": 96}, "cache": {"segment_windows": 1}}
     ),
+    "floor-50": Row("a floor of -50 dB of the window's mean", {"student": {"floor": 1e-5}}),
+    "frozen": Row("the CNN as the hints left it", {"finetune": {"cnn_learning_rate": 0.0}}),
     "mean": Row("mean of the tokens", head=MeanPool),
     "gru": Row("GRU over the tokens", head=GruPool),
     "wave": Row("raw wave, learned filters", NO_START, cnn=WaveCNN, mel=WaveProducer),
