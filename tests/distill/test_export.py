@@ -60,7 +60,7 @@ def test_the_contract_that_players_rely_on(exported: Exported) -> None:
         "feelprint.n_mels": "64",
         "feelprint.f_min": "30.0",
         "feelprint.f_max": "8000.0",
-        "feelprint.floor": "1e-05",
+        "feelprint.floor": "0.000178",
         "feelprint.config_hash": "0123456789abcdef",
         "feelprint.teacher": "a teacher",
         "feelprint.licence": "MIT",
