@@ -288,8 +288,8 @@ def model_card(run: Path, name: str, dataset: str) -> str:
         else ""
     )
     tuned = (
-        "\nHow to train was decided by figures on the validation soundtracks, of models that had "
-        "not heard them; this one then learned from them too.\n"
+        "\n\nHow to train was decided by figures on the validation soundtracks, of models that had "
+        "not heard them; this one then learned from them too."
         if "validation" in report["learned"]
         else ""
     )
@@ -348,8 +348,7 @@ altered clip's nearest clean clip is its own.
 
 Teacher: {teachers}.{started} Audio:
 
-{_audio(report)}
-{tuned}
+{_audio(report)}{tuned}
 
 What such a corpus lacks, the model was never taught: song with words, most popular music, most of
 the world's traditions. A listener whose music is of that kind should try it on it first, and may

@@ -54,7 +54,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         _at_least_one(self, "segment_windows", "tracks_per_shard", "variants")
-        if "train" not in self.learned or not set(self.learned) <= {"train", "validation"}:
+        if self.learned not in (("train",), ("train", "validation")):
             raise ConfigError(
                 f"learned must be [train] or [train, validation], got {list(self.learned)}"
             )

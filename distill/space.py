@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 ROUGH = 256  # principal components that the within-track scatter is measured in
 SHRINK = 0.75  # 0: the geometry as it is; 1: within-track scatter is made even
-RIDGE = 2.0  # of the mean within-track scatter: how little an axis may gain by moving in none
+# of the mean within-track scatter; without, what hardly moves within tracks would come first
+RIDGE = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,7 @@ def fit_space(
     within = scatter.T.astype(np.float64) @ scatter / len(y)
     if len(counts) == len(y):  # no track has two clips to differ
         within = np.eye(len(within))
-    values, axes = np.linalg.eigh(within)
-    shrunk = (axes * (values + values.mean()) ** (-SHRINK / 2)) @ axes.T
+    shrunk = _power(within, 1.0, -SHRINK / 2)
     y = y @ shrunk
     telling = discriminants(y - y.mean(axis=0), shrunk @ within @ shrunk, min(k, y.shape[1]))
     components = rough @ shrunk @ telling
@@ -119,8 +119,13 @@ def _principal(centred: np.ndarray, k: int) -> np.ndarray:
     return np.ascontiguousarray(axes[:, ::-1][:, :k])
 
 
+def _power(scatter: np.ndarray, ridge: float, power: float) -> np.ndarray:
+    """``scatter`` (dim, dim), and a ridge of so many times its mean, to a power."""
+    values, axes = np.linalg.eigh(scatter)
+    return (axes * (values + ridge * values.mean()) ** power) @ axes.T
+
+
 def discriminants(centred: np.ndarray, within: np.ndarray, k: int) -> np.ndarray:
     """The k axes of (n, dim) with the most scatter for that ``within`` tracks, orthonormal."""
-    values, axes = np.linalg.eigh(within)
-    root = (axes * (values + RIDGE * values.mean()) ** -0.5) @ axes.T
+    root = _power(within, RIDGE, -0.5)
     return np.linalg.qr(root @ _principal(centred @ root, k))[0]

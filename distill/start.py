@@ -55,13 +55,6 @@ def counterparts(config: FeelprintConfig, network: MusicnnNetwork) -> list[tuple
     return pairs
 
 
-def of_the_dead(network: MusicnnNetwork, number: int) -> Tensor:
-    """What each dead filter of convolution ``number`` answers to anything; nan of a living one."""
-    _, bias, living = network.filters(number)
-    scales, shifts = network.affine(number + 1)
-    return torch.where(living, torch.nan, F.relu(bias) * scales + shifts)
-
-
 @torch.no_grad()
 def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
     """Give ``model``'s window CNN the filters and layers of ``network``, as far as they live.
@@ -74,42 +67,30 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
             layers.
     """
     config, cnn = model.config, model.cnn
-    wanted = [int(network.filters(number)[2].sum()) for number in (*FRONT_END, *MID_END)]
-    found = [count for count, *_ in config.filters] + list(config.layers)
-    layers = len(MID_END)
-    if (
-        len(config.layers) != layers
-        or len(found) != len(wanted)
-        or any(map(operator.lt, found, wanted))
+    found = [count for count, *_ in config.filters], list(config.layers)
+    wanted = tuple([int(network.filters(n)[2].sum()) for n in end] for end in (FRONT_END, MID_END))
+    if any(
+        len(has) != len(needs) or any(map(operator.lt, has, needs))
+        for has, needs in zip(found, wanted, strict=True)
     ):
         raise ConfigError(
-            f"a student that starts as musicnn has {wanted[:-layers]} filters or more, and "
-            f"layers of {wanted[-layers:]} or more; got {[n for n, *_ in config.filters]} and "
-            f"{list(config.layers)}"
+            f"a student that starts as musicnn has {wanted[0]} filters or more, and layers of "
+            f"{wanted[1]} or more; got {found[0]} and {found[1]}"
         )
     # the teacher's normalised log-mel is a line of the student's
     scale, shift = (float(one) for one in network.affine(0))
     slope = scale * SPREAD / math.log(10)
     offset = scale * (USUAL / math.log(10) + TEACHER_LEVEL) + shift
-    first = cnn.layers[0]
-    assert isinstance(first, Layer)
-    pairs = counterparts(config, network)
-    answers = []
-    for number, filters, (_, mels, frames, _), (mine, _) in zip(
-        FRONT_END, cnn.filters, config.filters, pairs[: len(FRONT_END)], strict=True
+    for number, filters, (_, mels, frames, _) in zip(
+        FRONT_END, cnn.filters, config.filters, strict=True
     ):
         assert isinstance(filters, Filters) and filters.conv.bias is not None
         weight, bias, living = network.filters(number)  # long ones are (filters, 1, frames)
         weight = resampled(weight, mels, frames)
-        scales, shifts = network.affine(number + 1)
         count = len(weight)
         filters.conv.weight[:count] = (weight * slope).unsqueeze(1)
         filters.conv.bias[:count] = bias[living] + offset * weight.sum(dim=(1, 2))
-        first.scale[mine, 0, 0], first.shift[mine, 0, 0] = scales[living], shifts[living]
-        answers.append(of_the_dead(network, number))
-    # what a convolution over time hears: the student's channels, and what the teacher's dead say
-    before = [(torch.cat([mine for mine, _ in pairs[: len(FRONT_END)]]), torch.cat(answers))]
-    after: list[tuple[Tensor, Tensor]] = []
+    channels = [mine for mine, _ in counterparts(config, network)]
     for place, (number, layer) in enumerate(zip(MID_END, cnn.layers, strict=True)):
         assert isinstance(layer, Layer) and layer.conv.bias is not None
         weight, bias, living = network.filters(number)  # (living, before, 7)
@@ -119,17 +100,20 @@ def start_as_teacher(model: Feelprint, network: MusicnnNetwork) -> None:
         )
         layer.conv.weight[rows] = 0.0  # of what the student has beyond its teacher
         layer.conv.bias[rows] = bias[living]
-        # the teacher adds up what came before; here it stands side by side
-        for mine, dead_answers in after or before:
-            dead = ~dead_answers.isnan()
-            layer.conv.weight[rows[:, None], mine] = weight[:, ~dead].unsqueeze(2)
-            layer.conv.bias[rows] += weight[:, dead].sum(dim=2) @ dead_answers[dead]
-        scales, shifts = network.affine(number + 1)
-        mine = rows + sum(config.layers[:place])
-        after.append((mine, of_the_dead(network, number)))
-        for later in cnn.layers[place + 1 :]:
-            assert isinstance(later, Layer)
-            later.scale[mine, 0, 0], later.shift[mine, 0, 0] = scales[living], shifts[living]
+        # the front end stands side by side in both; the convolutions before, which the teacher
+        # adds up, in the student alone
+        before = MID_END[:place] or FRONT_END
+        sizes = [len(network.filters(each)[1]) for each in before]
+        parts = [weight] * place or weight.split(sizes, dim=1)
+        of_mine = sum(found[0]) if place else 0  # the layers after the first hear no filters
+        for each, part in zip(before, parts, strict=True):
+            _, bias, living = network.filters(each)
+            scales, shifts = network.affine(each + 1)
+            mine = channels[each] - of_mine
+            layer.scale[mine, 0, 0], layer.shift[mine, 0, 0] = scales[living], shifts[living]
+            layer.conv.weight[rows[:, None], mine] = part[:, living].unsqueeze(2)
+            always = F.relu(bias) * scales + shifts  # what a dead one answers to anything
+            layer.conv.bias[rows] += part[:, ~living].sum(dim=2) @ always[~living]
 
 
 @dataclass(frozen=True)

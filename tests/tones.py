@@ -35,9 +35,8 @@ def write_tones(
     files = folder.with_name(folder.name + "-files")
     files.mkdir(parents=True)
     items = []
-    for album in range(albums):
-        held_out = ["validation"] * validation + ["test"] * 2
-        split = (["train"] * (albums - len(held_out)) + held_out)[album]
+    splits = ["train"] * (albums - validation - 2) + ["validation"] * validation + ["test"] * 2
+    for album, split in enumerate(splits):
         for track in range(tracks):
             path = files / f"{album}-{track}.flac"
             soundfile.write(path, melody(album, track, seconds), SAMPLE_RATE)
