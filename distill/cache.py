@@ -31,7 +31,7 @@ from distill.config import CacheConfig
 from distill.shards import EMPTY, CacheError, Shard, is_whole, write_shard
 from distill.teachers import Teacher
 from student import FeelprintConfig
-from student.frontend import LogMel
+from student.frontend import SILENCE, LogMel
 
 RECIPE = 4  # of the alterations; a change of distill/augment.py raises it
 STRETCH_SEGMENTS = 6  # segments of a track that are altered in one way
@@ -79,7 +79,7 @@ class MelProducer:
         c = self.config
         return {
             "frontend": [c.sample_rate, c.n_fft, c.hop_length, c.window_frames, c.n_mels],
-            "range": [c.f_min, c.f_max, c.floor],
+            "range": [c.f_min, c.f_max, c.floor, SILENCE],
             "segment": self.segment,
         }
 
@@ -92,7 +92,7 @@ class MelProducer:
         for chunk in windows.view(-1, self.config.window_length).split(64):
             mel, audible = self.front_end(chunk)
             mels.append(mel.half().numpy())
-            audibles.append(audible.numpy().astype(np.uint8))
+            audibles.append(audible.half().numpy())
         return {"mel": np.concatenate(mels), "audible": np.concatenate(audibles)}
 
 

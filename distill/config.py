@@ -33,11 +33,16 @@ def _of_fours(batch_size: int) -> None:
 class TeacherConfig:
     """A pretrained encoder whose space the student learns."""
 
-    name: str = "musicnn"  # musicnn, musicnn-mtt, mert or clap
+    name: str = "musicnn"  # musicnn, musicnn-mtt, spectrum, mert or clap
     path: str = ""  # a folder or a Hub name; the default teacher's wheel is fetched into it
     revision: str = "main"  # of the Hub's repository
     layers: tuple[int, ...] = ()  # averaged; empty: the last one
     batch_size: int = 8  # windows at once
+    weight: float = 1.0  # beside other teachers, in the space that is learned
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ConfigError(f"a teacher's weight must be more than 0, got {self.weight}")
 
 
 @dataclasses.dataclass(frozen=True)

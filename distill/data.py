@@ -28,7 +28,7 @@ class Recording:
     track: Track
     variant: int
     mel: Stored  # (windows, n_mels, frames) float16
-    audible: Stored  # (windows,) uint8
+    audible: Stored  # (windows,) float16
     teacher: tuple[Stored, ...]  # one (segments, dim) float16 a teacher
 
     @property
@@ -96,8 +96,13 @@ class Targets:
         self.space = space
 
     @staticmethod
-    def fit(found: Sequence[Recording], k: int, clip_segments: int = 6) -> Targets:
-        """Fit on all consecutive clips of the unaltered recordings.
+    def fit(
+        found: Sequence[Recording],
+        k: int,
+        weights: Sequence[float] | None = None,
+        clip_segments: int = 6,
+    ) -> Targets:
+        """Fit on all consecutive clips of the unaltered recordings; ``weights`` as in `fit_space`.
 
         A clip has ``clip_segments``, or fewer where most tracks would not hold two of them.
         """
@@ -106,7 +111,7 @@ class Targets:
         clips = [_clips(recording, max(1, min(clip_segments, half))) for recording in unaltered]
         tracks = np.repeat(np.arange(len(clips)), [len(c) for c in clips])
         dims = [taught.shape[1] for taught in found[0].teacher]
-        return Targets(fit_space(np.concatenate(clips), tracks, k, dims))
+        return Targets(fit_space(np.concatenate(clips), tracks, k, dims, weights))
 
     def clusters(
         self, by_track: Sequence[Sequence[Recording]], per_cluster: int = 16

@@ -215,7 +215,7 @@ def tiles(report: Mapping[str, Any]) -> str:
         ),
     ]
     if cosine is not None:
-        made.append((f"{cosine:.3f}", "cosine to the teacher, held out"))
+        made.append((f"{cosine:.3f}", "cosine to what it learned, held out"))
     return "".join(
         f'<div class="tile"><b>{value}</b><span>{text}</span></div>' for value, text in made
     )

@@ -114,7 +114,8 @@ class Run:
             k = max(self.config.distill.components, self.config.student.embedding_dim)
             # every process may fit it: the same space, each under a name of its own
             part = path.with_suffix(f".{os.getpid()}.part")
-            Targets.fit(self.training, k).space.save(part)
+            weights = [teacher.weight for teacher in self.config.teachers]
+            Targets.fit(self.training, k, weights).space.save(part)
             os.replace(part, path)
         return Targets(TeacherSpace.load(path))
 

@@ -55,12 +55,17 @@ class SpaceError(ValueError):
 
 
 def fit_space(
-    clips: np.ndarray, tracks: np.ndarray, k: int, dims: Sequence[int] | None = None
+    clips: np.ndarray,
+    tracks: np.ndarray,
+    k: int,
+    dims: Sequence[int] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> TeacherSpace:
     """Fit on training clips (n, dim) of the teachers, and the number of each one's track (n,).
 
     ``dims`` are the teachers' dimensions, side by side in ``clips`` (none given: one teacher).
-    Every teacher counts as much as another, whatever its scale and its size.
+    Every teacher counts by its weight (none given: as much as another), whatever its scale and
+    its size.
 
     Principal components would keep what moves most, be it between tracks or within one. What
     differs between the clips of one track says little of how the track feels, so these directions
@@ -74,12 +79,14 @@ def fit_space(
     """
     clips = clips.astype(np.float32)
     dims = dims or [clips.shape[1]]
+    weights = weights or [1.0] * len(dims)
     mean = clips.mean(axis=0)
     scales = [unit(part.std(axis=0)) for part in np.split(clips, np.cumsum(dims)[:-1], axis=1)]
     living = [int(np.isfinite(scale).sum()) for scale in scales]
-    # the squared length of a clip is shared equally by the teachers; one alone is left as it is
-    share = sum(living) / len(living)
-    scale = np.concatenate([s / np.sqrt(share / n) for s, n in zip(scales, living, strict=True)])
+    # the squared length of a clip is shared by the teachers; one alone is left as it is
+    shares = [sum(living) * weight / sum(weights) for weight in weights]
+    parts = zip(scales, shares, living, strict=True)
+    scale = np.concatenate([scale / np.sqrt(share / n) for scale, share, n in parts])
     whole = TeacherSpace(mean, scale.astype(np.float32), np.zeros_like(mean), np.eye(0))
     x = whole.normalise(clips)
     centre = x.mean(axis=0)

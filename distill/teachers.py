@@ -13,8 +13,10 @@ from distill.clap import Clap
 from distill.config import TeacherConfig
 from distill.mert import Mert
 from distill.pretrained import TeacherError
+from student import FeelprintConfig
+from student.frontend import NEVER, SILENCE, LogMel, audible_frames, audible_mean
 
-__all__ = ["Clap", "Mert", "Musicnn", "Teacher", "TeacherError", "load_teacher"]
+__all__ = ["Clap", "Mert", "Musicnn", "Spectrum", "Teacher", "TeacherError", "load_teacher"]
 
 
 class Teacher(Protocol):
@@ -73,11 +75,51 @@ class MusicnnMtt(Musicnn):
     model = musicnn.MODELS[1]
 
 
+class Spectrum:
+    """The average spectrum over 3 s: the student's own log-mel, its mean over the audible windows.
+
+    Beside a network it teaches what the student can hear without a fault, on music of any kind.
+    """
+
+    name = "spectrum"
+    licence = "MIT"
+    windows = 3  # of the student's
+
+    def __init__(self, config: TeacherConfig, device: torch.device = musicnn.CPU):
+        if config.path or config.layers:
+            raise TeacherError(
+                f"spectrum takes no path and no layers, got {config.path!r} and "
+                f"{list(config.layers)}"
+            )
+        hears = FeelprintConfig()
+        self.device, self.front_end = device, LogMel(hears).to(device)
+        self.sample_rate, self.window = hears.sample_rate, self.windows * hears.window_length
+        self.dim, self.learned = hears.n_mels, slice(None)
+        self.revision = (
+            f"{hears.n_mels} mels of {hears.f_min:g} to {hears.f_max:g} Hz, n_fft {hears.n_fft}, "
+            f"hop {hears.hop_length}, floor {hears.floor:g}, silence {SILENCE:g}"
+        )
+
+    def key(self) -> dict[str, Any]:
+        """What the embeddings depend on."""
+        return {"name": self.name, "revision": self.revision, "window": self.window}
+
+    @torch.inference_mode()
+    def __call__(self, windows: Tensor) -> Tensor:
+        """(batch, window) samples -> (batch, 64) float32, on the CPU."""
+        batch = len(windows)
+        log_mel, audible = self.front_end(windows.to(self.device).view(batch * self.windows, -1))
+        means = audible_mean(log_mel, audible_frames(log_mel, self.front_end.floor))
+        counts = audible.view(batch, self.windows, 1).clamp(min=NEVER)
+        return ((means.view(batch, self.windows, -1) * counts).sum(dim=1) / counts.sum(dim=1)).cpu()
+
+
 def load_teacher(config: TeacherConfig, device: torch.device = musicnn.CPU) -> Teacher:
     """The teacher that ``config`` names, on ``device``. Raises TeacherError if it cannot be had."""
-    known: dict[str, type[Musicnn] | type[Mert] | type[Clap]] = {
+    known: dict[str, type[Musicnn] | type[Spectrum] | type[Mert] | type[Clap]] = {
         "musicnn": Musicnn,
         "musicnn-mtt": MusicnnMtt,
+        "spectrum": Spectrum,
         "mert": Mert,
         "clap": Clap,
     }

@@ -12,10 +12,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from student.config import FeelprintConfig, from_mapping
-from student.frontend import LogMel
+from student.frontend import NEVER, LogMel, audible_frames, audible_mean
 
 USUAL, SPREAD = -2.7, 3.0  # mean and deviation of the log-mel of music, about
-NEVER = 1e4  # taken off the attention score of a silent window: exp(-1e4) is 0 in float32
 
 
 class Filters(nn.Module):
@@ -73,13 +72,17 @@ class WindowCNN(nn.Module):
 
     Tall filters hear timbre and long ones rhythm. The first convolution over time hears what these
     make together, and each that follows hears all convolutions before it, side by side; a token is
-    a projection of the mean of everything over the window. The shape is that of J. Pons and
-    X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are added up, at half the
-    resolution and with as many filters as live in the published network.
+    a projection of the mean of everything over the window, the log-mel itself among it. The shape
+    is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are added
+    up, at half the resolution and with as many filters as live in the published network.
+
+    A silent frame is what lies outside of a window: zero wherever it would be heard, and in no
+    mean. The last window of a song, which ends in zeros, is but a shorter window.
     """
 
     def __init__(self, config: FeelprintConfig):
         super().__init__()
+        self.config = config
         self.filters = nn.ModuleList(Filters(kind, config) for kind in config.filters)
         sizes = (sum(count for count, *_ in config.filters), *config.layers)
         before = (sizes[0], *accumulate(config.layers[:-1]))
@@ -87,20 +90,28 @@ class WindowCNN(nn.Module):
             Layer(*shape, config.layer_frames, config.folded)
             for shape in zip(before, config.layers, strict=True)
         )
-        self.norm = nn.Identity() if config.folded else nn.BatchNorm1d(sum(sizes))
-        self.token = nn.Linear(sum(sizes), config.dim)
+        means = sum(sizes) + config.n_mels
+        self.norm = nn.Identity() if config.folded else nn.BatchNorm1d(means)
+        self.token = nn.Linear(means, config.dim)
 
-    def answers(self, log_mel: Tensor) -> Tensor:
-        """Log-mel (windows, n_mels, frames) -> all answers (windows, channels, 1, frames)."""
-        log_mel = ((log_mel - USUAL) / SPREAD).unsqueeze(1)  # (windows, 1, mels, frames)
-        heard = [F.relu(torch.cat([filters(log_mel) for filters in self.filters], dim=1))]
+    def answers(self, log_mel: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel (windows, n_mels, frames) and its audible frames (windows, 1, 1, frames) -> all
+        answers (windows, channels, 1, answers), and which are audible (windows, 1, 1, answers).
+        """
+        image = ((log_mel - USUAL) / SPREAD).unsqueeze(1) * audible  # (windows, 1, mels, frames)
+        step = self.config.frame_step
+        audible = F.max_pool2d(audible, (1, step), ceil_mode=self.config.window_frames % step > 0)
+        heard = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1)) * audible]
         for layer in self.layers:
-            heard.append(layer(torch.cat(heard[1:] or heard, dim=1)))
-        return torch.cat(heard, dim=1)
+            heard.append(layer(torch.cat(heard[1:] or heard, dim=1)) * audible)
+        return torch.cat(heard, dim=1), audible
 
     def heard(self, log_mel: Tensor) -> Tensor:
-        """The answers' means over the window, (windows, channels)."""
-        return self.answers(log_mel).mean(dim=(2, 3))
+        """Means over the window, (windows, channels + n_mels): the answers', then the log-mel's."""
+        audible = audible_frames(log_mel, self.config.floor)
+        answers, answered = self.answers(log_mel, audible)
+        means = [audible_mean(answers.squeeze(2), answered), audible_mean(log_mel, audible)]
+        return torch.cat(means, dim=1)
 
     def fold(self) -> tuple[Tensor, Tensor]:
         """The token's weight and bias with the batch norm's trained statistics in them."""
@@ -140,10 +151,11 @@ class AttentionPool(nn.Module):
     def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the embedding and the attention (batch, queries, windows).
 
-        ``audible`` (batch, windows) is 0 for windows to leave out; where all are, all count.
+        A window counts by ``audible`` (batch, windows), the share of it that is not silent; where
+        all are silent, all count.
         """
         scores = (self.queries * self.scale) @ self.key(tokens).transpose(1, 2)
-        scores = scores - (1 - audible).unsqueeze(1) * NEVER
+        scores = scores + torch.log(audible.clamp(min=NEVER)).unsqueeze(1)
         attention = torch.softmax(scores, dim=2)
         x = attention @ self.value(tokens)  # (batch, queries, dim)
         q, k, v = self.mix(self.mix_norm(x)).chunk(3, dim=2)

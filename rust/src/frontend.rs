@@ -18,6 +18,9 @@ const LANES: usize = 8;
 /// Keeps the division of a silent window finite; far below any audible power.
 const TINY: f32 = 1e-20;
 
+/// Of the floor: a frame whose loudest mel is below that is silent.
+const SILENCE: f32 = 0.01;
+
 /// Bounds on what a file may ask for, far above any use, so that memory stays bounded too.
 const MAX_FFT: usize = 1 << 14;
 const MAX_FRAMES: usize = 1 << 10;
@@ -93,6 +96,17 @@ pub(crate) struct Scratch {
     fft: Vec<Complex<f32>>,
     /// (bins, lanes)
     power: Vec<[f32; LANES]>,
+    /// The power of each frame's loudest mel.
+    loudest: Vec<f32>,
+}
+
+/// How loud a window is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Level {
+    /// Its mean mel power.
+    pub(crate) power: f32,
+    /// The share of its frames that are not silent.
+    pub(crate) audible: f32,
 }
 
 /// A mel filter: the weights of the bins from `first` on; all others are zero.
@@ -134,14 +148,15 @@ impl LogMel {
             spectrum: vec![Complex::default(); n_fft],
             fft: vec![Complex::default(); self.fft.get_inplace_scratch_len()],
             power: vec![[0.0; LANES]; self.bins.len()],
+            loudest: vec![0.0; self.settings.window_frames],
         }
     }
 
-    /// Writes a window's log-mel (n_mels, window_frames), row by row, and returns the window's
-    /// mean mel power: above zero where the window holds any sound.
+    /// Writes a window's log-mel (n_mels, window_frames), row by row, and returns its level.
     ///
-    /// The log-mel is of the power over that mean, so that a gain changes nothing. Frames are
-    /// centred in their hops; what would lie outside of the window is zero.
+    /// The log-mel is of the power over its mean in the frames that are not silent, so that
+    /// neither a gain nor the zeros behind a song's end change it. Frames are centred in their
+    /// hops; what would lie outside of the window is zero.
     ///
     /// # Panics
     ///
@@ -152,12 +167,12 @@ impl LogMel {
         samples: &[f32],
         log_mel: &mut [f32],
         scratch: &mut Scratch,
-    ) -> f32 {
+    ) -> Level {
         let Settings { n_fft, hop_length, window_frames, n_mels, floor, .. } = self.settings;
         assert_eq!(samples.len(), self.settings.window(), "samples in a window");
         assert_eq!(log_mel.len(), n_mels * window_frames, "values in a log-mel");
         let outside = (n_fft - hop_length) / 2;
-        let Scratch { padded, spectrum, fft, power } = scratch;
+        let Scratch { padded, spectrum, fft, power, loudest } = scratch;
         padded[outside..][..samples.len()].copy_from_slice(samples);
         let frame = |index: usize| &padded[index * hop_length..][..n_fft];
 
@@ -196,11 +211,19 @@ impl LogMel {
             }
         }
         let mean = (sums.iter().sum::<f64>() / log_mel.len() as f64) as f32;
-        let (divisor, floor) = (mean.max(TINY), floor as f32);
-        for value in log_mel {
-            *value = (*value / divisor + floor).ln();
+        loudest.fill(0.0);
+        for row in log_mel.chunks_exact(window_frames) {
+            for (loudest, &value) in loudest.iter_mut().zip(row) {
+                *loudest = loudest.max(value);
+            }
         }
-        mean
+        let (divisor, floor) = (mean.max(TINY), floor as f32);
+        let heard = loudest.iter().filter(|&&power| power / divisor > SILENCE * floor).count();
+        let audible = heard as f32 / window_frames as f32;
+        for value in log_mel {
+            *value = (*value / divisor * audible + floor).ln();
+        }
+        Level { power: mean, audible }
     }
 
     /// Writes the powers of two frames, whose spectra lie in one, as `lane` and the next.
@@ -300,14 +323,14 @@ mod tests {
         ]
     }
 
-    fn log_mel(settings: &Settings, samples: &[f32]) -> (Vec<f32>, f32) {
+    fn log_mel(settings: &Settings, samples: &[f32]) -> (Vec<f32>, Level) {
         let mut values = vec![f32::NAN; settings.n_mels * settings.window_frames];
         let front_end = LogMel::new(settings.clone()).unwrap();
         let mut scratch = front_end.scratch();
         // A window does not hear what was worked on before it.
         front_end.window(&vec![1.0; samples.len()], &mut values, &mut scratch);
-        let power = front_end.window(samples, &mut values, &mut scratch);
-        (values, power)
+        let level = front_end.window(samples, &mut values, &mut scratch);
+        (values, level)
     }
 
     fn apart(a: &[f32], b: &[f32]) -> f32 {
@@ -316,7 +339,7 @@ mod tests {
     }
 
     /// The definition, in f64: frame by frame, bin by bin, filter by filter.
-    fn by_definition(settings: &Settings, samples: &[f32]) -> (Vec<f32>, f32) {
+    fn by_definition(settings: &Settings, samples: &[f32]) -> (Vec<f32>, Level) {
         let Settings { n_fft, hop_length, window_frames, n_mels, .. } = *settings;
         let (hann, filters) = (hann_window(n_fft), mel_filters(settings));
         let turn = std::f64::consts::TAU / n_fft as f64;
@@ -340,19 +363,27 @@ mod tests {
             }
         }
         let mean = mel.iter().sum::<f64>() / mel.len() as f64;
-        let log = |power: &f64| (power / mean.max(1e-20) + settings.floor).ln() as f32;
-        (mel.iter().map(log).collect(), mean as f32)
+        let silence = 0.01 * settings.floor * mean.max(1e-20);
+        let silent = |frame: usize| (0..n_mels).all(|m| mel[m * window_frames + frame] <= silence);
+        let heard = (0..window_frames).filter(|&frame| !silent(frame)).count();
+        let audible = heard as f64 / window_frames as f64;
+        let log = |power: &f64| (power / mean.max(1e-20) * audible + settings.floor).ln() as f32;
+        let level = Level { power: mean as f32, audible: audible as f32 };
+        (mel.iter().map(log).collect(), level)
     }
 
     #[test]
     fn the_log_mel_is_that_of_the_definition() {
         for settings in shapes() {
             let window = settings.window();
-            for samples in [noise(window), chirp_saw(window)] {
-                let (got, power) = log_mel(&settings, &samples);
-                let (want, want_power) = by_definition(&settings, &samples);
+            let mut ends = noise(window);
+            ends[window / 3..].fill(0.0);
+            for samples in [noise(window), chirp_saw(window), ends] {
+                let (got, level) = log_mel(&settings, &samples);
+                let (want, wanted) = by_definition(&settings, &samples);
                 assert!(apart(&got, &want) < 2e-3, "{settings:?}: {}", apart(&got, &want));
-                assert!((power / want_power - 1.0).abs() < 1e-5, "{power} {want_power}");
+                assert!((level.power / wanted.power - 1.0).abs() < 1e-5, "{level:?} {wanted:?}");
+                assert_eq!(level.audible, wanted.audible, "{settings:?}");
             }
         }
     }
@@ -376,19 +407,21 @@ mod tests {
                 f_max: number("f_max"),
                 floor: number("floor"),
             };
-            let (got, power) = log_mel(&settings, &noise(settings.window()));
+            let (got, level) = log_mel(&settings, &noise(settings.window()));
             let want = case["log_mel"].as_array().unwrap();
             let want: Vec<f32> = want.iter().map(|value| value.as_f64().unwrap() as f32).collect();
             assert!(apart(&got, &want) < 2e-3, "{settings:?}: {}", apart(&got, &want));
-            assert!((f64::from(power) / number("mean_power") - 1.0).abs() < 1e-5, "{power}");
+            let ratio = f64::from(level.power) / number("mean_power");
+            assert!((ratio - 1.0).abs() < 1e-5, "{level:?}");
         }
     }
 
     #[test]
     fn silence_has_no_power_and_is_the_floor() {
         for settings in shapes() {
-            let (values, power) = log_mel(&settings, &vec![0.0; settings.window()]);
-            assert!(power == 0.0 && values.iter().all(|&v| v == (settings.floor as f32).ln()));
+            let (values, level) = log_mel(&settings, &vec![0.0; settings.window()]);
+            assert_eq!(level, Level { power: 0.0, audible: 0.0 });
+            assert!(values.iter().all(|&v| v == (settings.floor as f32).ln()));
         }
     }
 
@@ -397,7 +430,8 @@ mod tests {
         let (settings, mut samples) = (settings(), vec![0.0; settings().window()]);
         for at in [0, 1, 703, 704, 11_000, samples.len() - 1] {
             samples[at] = 1e-3;
-            assert!(log_mel(&settings, &samples).1 > 0.0, "{at}");
+            let level = log_mel(&settings, &samples).1;
+            assert!(level.power > 0.0 && level.audible > 0.0, "{at}: {level:?}");
             samples[at] = 0.0;
         }
     }
@@ -410,7 +444,8 @@ mod tests {
             .zip(noise(settings.window()))
             .map(|(i, sample)| if i / 512 % 2 == 0 { sample } else { 0.0 })
             .collect();
-        let (values, _) = log_mel(&settings, &samples);
+        let (values, level) = log_mel(&settings, &samples);
+        assert_eq!(level.audible, 0.5);
         for silent in values.iter().skip(1).step_by(2) {
             assert!((silent - (settings.floor as f32).ln()).abs() < 1e-4, "{silent}");
         }
@@ -453,9 +488,9 @@ mod tests {
             let settings = &shapes()[shape];
             let samples = chirp_saw(settings.window());
             let louder: Vec<f32> = samples.iter().map(|sample| sample * gain).collect();
-            let ((a, power), (b, louder)) = (log_mel(settings, &samples), log_mel(settings, &louder));
+            let ((a, level), (b, louder)) = (log_mel(settings, &samples), log_mel(settings, &louder));
             prop_assert!(apart(&a, &b) < 1e-3, "{}", apart(&a, &b));
-            prop_assert!((louder / power / gain / gain - 1.0).abs() < 1e-4);
+            prop_assert!((louder.power / level.power / gain / gain - 1.0).abs() < 1e-4);
         }
 
         /// Samples of any size, and no numbers too: the caller sees it in the power.
@@ -464,8 +499,8 @@ mod tests {
             let settings = settings();
             let mut samples: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
             samples.resize(settings.window(), 0.0);
-            let (values, power) = log_mel(&settings, &samples);
-            prop_assert!(!power.is_finite() || values.iter().all(|value| value.is_finite()));
+            let (values, level) = log_mel(&settings, &samples);
+            prop_assert!(!level.power.is_finite() || values.iter().all(|value| value.is_finite()));
         }
     }
 }

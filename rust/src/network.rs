@@ -115,7 +115,7 @@ impl Network {
         Ok(Self { log_mel, encoder, head, window, dim, version })
     }
 
-    /// A window's token (dim), and its audibility: 1 where it holds any sound, else 0.
+    /// A window's token (dim), and the share of it that is not silent.
     ///
     /// # Errors
     ///
@@ -123,14 +123,14 @@ impl Network {
     pub(crate) fn encode(&self, window: &[f32], scratch: &mut Scratch) -> Result<(Vec<f32>, f32)> {
         let Settings { n_mels, window_frames, .. } = *self.log_mel.settings();
         let mut log_mel = vec![0.0; n_mels * window_frames];
-        let power = self.log_mel.window(window, &mut log_mel, scratch);
-        if !power.is_finite() {
+        let level = self.log_mel.window(window, &mut log_mel, scratch);
+        if !level.power.is_finite() {
             return Err(Error::audio("the samples are too large for the model"));
         }
         let shape = [1, 1, n_mels, window_frames];
         let log_mel = Tensor::from_shape(&shape, &log_mel).map_err(tract_error)?;
         let outputs = self.encoder.run(tvec![log_mel.into()]).map_err(tract_error)?;
-        Ok((floats(&outputs[0])?, f32::from(power > 0.0)))
+        Ok((floats(&outputs[0])?, level.audible))
     }
 
     /// What [`Network::encode`] works in: one a stream, since streams may run at once.

@@ -35,6 +35,7 @@ def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None
         ({"student": {"n_mel": 5}}, "here.student: unknown key n_mel; known keys"),
         ({"teachers": [{"nam": "x"}]}, r"here.teachers\[0\]: unknown key nam; known keys"),
         ({"teachers": []}, "here.teachers: expected a list of teachers"),
+        ({"teachers": [{"weight": 0}]}, r"weight must be more than 0, got 0.0"),
         ({"teachers": {"name": "musicnn"}}, "here.teachers: expected a list of teachers"),
         ({"corpora": []}, "corpora is empty"),
         ({"corpora": "data/corpora/free"}, "here.corpora: expected a list"),

@@ -114,3 +114,12 @@ def test_teachers_count_equally_whatever_their_size_and_scale() -> None:
     alone = fit_space(np.concatenate([large, small], axis=1), tracks, 16)
     x = (np.concatenate([large, small], axis=1) - alone.mean) / alone.scale
     assert np.square(x[:, :120]).sum() / np.square(x).sum() == pytest.approx(119 / 131, abs=1e-3)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 0.25], [4.0, 1.0]])
+def test_a_teacher_counts_by_its_weight(weights: list[float]) -> None:
+    (large, tracks), (small, _) = clips(dim=40, seed=1), clips(dim=12, seed=2)
+    both = np.concatenate([large, small], axis=1)
+    space = fit_space(both, tracks, 16, [40, 12], weights)
+    x = (both - space.mean) / space.scale
+    assert np.square(x[:, :40]).sum() / np.square(x).sum() == pytest.approx(0.8, abs=1e-3)

@@ -1,6 +1,8 @@
-"""MERT and CLAP: on tiny checkpoints in folders, by the path that the published ones take."""
+"""MERT and CLAP on tiny checkpoints in folders, by the path that the published ones take; and what
+needs none, the average spectrum."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from distill import pretrained
 from distill.config import TeacherConfig
 from distill.pretrained import TeacherError, find_checkpoint
 from distill.teachers import load_teacher
+from student import Feelprint, FeelprintConfig
+from student.frontend import LogMel
 from tests.distill.checkpoints import MERT_LAYERS, as_published, write_clap, write_mert
 
 
@@ -135,16 +139,45 @@ def test_a_clap_without_its_audio_tower_is_refused(tmp_path: Path) -> None:
         load_teacher(TeacherConfig(name="clap", path=str(tmp_path)))
 
 
+def test_the_spectrum_is_what_the_student_hears_on_average() -> None:
+    teacher, model = load_teacher(TeacherConfig(name="spectrum")), Feelprint().eval()
+    hears = model.config
+    noise = audio(teacher.window / hears.sample_rate, hears.sample_rate)
+    made = teacher(noise)
+    assert made.shape == (2, teacher.dim) == (2, hears.n_mels)
+    with torch.inference_mode():
+        log_mel, _ = model.hear(noise)
+        heard = model.cnn.heard(log_mel.flatten(0, 1)).unflatten(0, (2, -1)).mean(dim=1)
+    assert (made - heard[:, -hears.n_mels :]).abs().max() < 1e-5
+    assert (teacher(0.1 * noise) - made).abs().max() < 1e-5  # a gain changes nothing
+
+
+def test_a_silent_window_has_no_say_in_the_spectrum() -> None:
+    teacher, hears = load_teacher(TeacherConfig(name="spectrum")), FeelprintConfig()
+    noise = audio(teacher.window / hears.sample_rate, hears.sample_rate)
+    noise[0, : hears.window_length] = 0.0
+    noise[1] = 0.0
+    again = noise.clone()
+    again[0, : hears.window_length] = again[0, hears.window_length : 2 * hears.window_length]
+    log_mel, _ = LogMel(hears)(noise[0].view(3, -1))
+    made = teacher(noise)
+    assert (made[0] - log_mel[1:].mean(dim=(0, 2))).abs().max() < 1e-5
+    assert (made[0] - teacher(again)[0]).abs().max() > 1e-3
+    assert torch.allclose(made[1], torch.tensor(math.log(hears.floor)))
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
         (
             TeacherConfig(name="wav2vec"),
-            "unknown teacher wav2vec; known: musicnn, musicnn-mtt, mert, clap",
+            "unknown teacher wav2vec; known: musicnn, musicnn-mtt, spectrum, mert, clap",
         ),
         (TeacherConfig(name="mert"), "mert needs a path: m-a-p/MERT-v1-95M"),
         (TeacherConfig(name="clap"), "clap needs a path: laion/larger_clap_music"),
         (TeacherConfig(name="clap", layers=(1,)), "clap takes no layers"),
+        (TeacherConfig(name="spectrum", path="x"), "spectrum takes no path and no layers"),
+        (TeacherConfig(name="spectrum", layers=(1,)), "spectrum takes no path and no layers"),
     ],
 )
 def test_a_teacher_that_is_not_told_is_an_error(config: TeacherConfig, said: str) -> None:

@@ -114,7 +114,7 @@ def test_any_sample_is_heard(place: int, value: float) -> None:
     audio[0, place] = value
     with torch.inference_mode():
         log_mel, audible = LogMel(DEFAULT)(audio)
-    assert audible.item() == 1.0
+    assert 1 <= 32 * audible.item() <= 3  # the frames that hold it
     assert torch.isfinite(log_mel).all()
 
 

@@ -1,6 +1,7 @@
 """The student's promises: any length, unit length, no say for padding, silence or loudness."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from distill.export import run_onnxruntime, run_tract
 from student import ConfigError, Feelprint, FeelprintConfig
+from student.frontend import audible_frames, audible_mean
 from student.model import Layer
 
 WINDOW = FeelprintConfig().window_length
@@ -77,7 +79,45 @@ def test_zeros_at_the_end_change_nothing(exported: tuple[Feelprint, Path], runti
         assert np.abs(run(np.pad(audio, ((0, 0), (0, zeros)))) - run(audio)).max() < 1e-5
 
 
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
 @torch.inference_mode()
+def test_a_window_that_ends_early_is_but_a_shorter_window(model: Feelprint, share: float) -> None:
+    whole = music(8, WINDOW, seed=3)
+    whole[:4, 1:] += 0.9 * whole[:4, :-1]  # of two kinds, dull and white
+    ends = whole.copy()
+    ends[:, round(share * WINDOW) :] = 0.0
+    (full, _), (log_mel, audible) = (model.hear(torch.from_numpy(x)) for x in (whole, ends))
+    assert (audible - share).abs().max() < 2 / model.config.window_frames
+    heard, short = (model.cnn.heard(x[:, 0]) for x in (full, log_mel))
+    kinds = (heard[:4].mean(dim=0) - heard[4:].mean(dim=0)).norm()
+    assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < 0.5 * kinds
+    # were its silence heard, it would be of a kind of its own
+    mean = log_mel.mean(dim=(0, 1, 3)) - heard[:, -model.config.n_mels :].mean(dim=0)
+    assert share > 0.8 or mean.norm() > kinds
+
+
+@torch.inference_mode()
+def test_what_lies_behind_the_end_is_nowhere_in_the_answers(model: Feelprint) -> None:
+    log_mel = torch.full((1, 64, 32), math.log(model.config.floor))
+    log_mel[..., :9] = torch.randn(64, 9, generator=torch.Generator().manual_seed(0)) - 2.7
+    audible = audible_frames(log_mel, model.config.floor)
+    assert audible.flatten().tolist() == [1.0] * 9 + [0.0] * 23
+    answers, answered = model.cnn.answers(log_mel, audible)
+    assert answered.flatten().tolist() == [1.0] * 5 + [0.0] * 11
+    assert (answers[..., 5:] == 0).all() and (answers[..., :5] > 0).any()
+
+
+def test_a_mean_is_of_what_is_audible_and_of_all_where_nothing_is() -> None:
+    values = torch.tensor([[[1.0, 2.0, 6.0], [4.0, 0.0, 2.0]]])
+    for audible, want in (
+        ([1, 1, 0], [1.5, 2.0]),
+        ([0, 0, 1], [6.0, 2.0]),
+        ([0, 0, 0], [3.0, 2.0]),
+    ):
+        made = audible_mean(values, torch.tensor(audible).float().view(1, 1, 1, 3))
+        assert torch.allclose(made, torch.tensor([want]))
+
+
 def test_zeros_would_change_it_if_silence_were_heard(model: Feelprint) -> None:
     tokens, audible = model.encode(
         torch.from_numpy(np.pad(music(1, WINDOW), ((0, 0), (0, WINDOW))))
@@ -85,7 +125,7 @@ def test_zeros_would_change_it_if_silence_were_heard(model: Feelprint) -> None:
     masked, attention = model.pool(tokens, audible)
     heard, _ = model.pool(tokens, torch.ones_like(audible))
     assert audible.tolist() == [[1.0, 0.0]]
-    assert attention[..., 1].abs().max() == 0
+    assert attention[..., 1].abs().max() < 1e-20
     assert (masked - heard).abs().max() > 1e-3
 
 
