@@ -280,7 +280,11 @@ def model_card(run: Path, name: str, dataset: str) -> str:
         f"{t['name']} (revision {t['revision']}, {t['licence']})" for t in report["teachers"]
     )
     cosine = report["cosine_to_teacher"]
-    learned = f" Its cosine to what it learned of its teachers, on these songs, is {cosine:.3f}." if cosine else ""
+    learned = (
+        f" Its cosine to what it learned of its teachers, on these songs, is {cosine:.3f}."
+        if cosine
+        else ""
+    )
     started = (
         f" The filters of the model started as those of {report['started_as']}, with the notice: "
         f"{NOTICE.strip()}"

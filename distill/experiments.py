@@ -44,6 +44,7 @@ from distill.evaluation import (
 from distill.peers import Bliss
 from distill.run import Run, start
 from student import Feelprint, FeelprintConfig
+from student.frontend import NEVER
 from student.model import AttentionPool, WindowCNN
 
 FOLDER = Path("runs/experiments")
@@ -62,7 +63,7 @@ class MeanPool(nn.Module):
 
     def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the embedding and the weights (batch, 1, windows)."""
-        weights = audible / audible.sum(dim=1, keepdim=True).clamp(min=1)
+        weights = audible / audible.sum(dim=1, keepdim=True).clamp(min=NEVER)
         pooled = (weights.unsqueeze(1) @ tokens).squeeze(1)
         return F.normalize(self.out(pooled), dim=1), weights.unsqueeze(1)
 
@@ -172,6 +173,7 @@ class Row:
     mel: type[MelProducer] = MelProducer
 
 
+MUSICNN = TeacherConfig(path="data/teacher")
 NO_START = {"distill": {"start": ""}}
 NO_TEACHER = {
     "distill": {"start": "", "steps": 1},
@@ -205,9 +207,13 @@ ROWS: dict[str, Row] = {
     "same-track-0.1": Row("same-track term of 0.1", {"finetune": {"same_track": 0.1}}),
     "same-track-0.3": Row("same-track term of 0.3", {"finetune": {"same_track": 0.3}}),
     "relational-1": Row("relational term of 1", {"finetune": {"relational": 1.0}}),
+    "spectrum": Row(
+        "the average spectrum beside the teacher, a weight of 0.25",
+        {"teachers": (MUSICNN, TeacherConfig("spectrum", weight=0.25))},
+    ),
     "two-teachers": Row(
         "MSD_musicnn and MTT_musicnn",
-        {"teachers": tuple(TeacherConfig(n, "data/teacher") for n in ("musicnn", "musicnn-mtt"))},
+        {"teachers": (MUSICNN, TeacherConfig("musicnn-mtt", "data/teacher"))},
     ),
 }
 HAND_MADE = "hand-made"
