@@ -76,8 +76,8 @@ class WindowCNN(nn.Module):
     is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are added
     up, at half the resolution and with as many filters as live in the published network.
 
-    A silent frame is what lies outside of a window: zero wherever it would be heard, and in no
-    mean. The last window of a song, which ends in zeros, is but a shorter window.
+    A silent frame is what lies outside of a window: zero to the filters, and in no mean. The last
+    window of a song, which ends in zeros, is but a shorter window.
     """
 
     def __init__(self, config: FeelprintConfig):
@@ -101,9 +101,9 @@ class WindowCNN(nn.Module):
         image = ((log_mel - USUAL) / SPREAD).unsqueeze(1) * audible  # (windows, 1, mels, frames)
         step = self.config.frame_step
         audible = F.max_pool2d(audible, (1, step), ceil_mode=self.config.window_frames % step > 0)
-        heard = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1)) * audible]
+        heard = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1))]
         for layer in self.layers:
-            heard.append(layer(torch.cat(heard[1:] or heard, dim=1)) * audible)
+            heard.append(layer(torch.cat(heard[1:] or heard, dim=1)))
         return torch.cat(heard, dim=1), audible
 
     def heard(self, log_mel: Tensor) -> Tensor:
