@@ -14,7 +14,7 @@ from distill.config import TeacherConfig
 from distill.mert import Mert
 from distill.pretrained import TeacherError
 from student import FeelprintConfig
-from student.frontend import NEVER, SILENCE, LogMel, audible_frames, audible_mean
+from student.frontend import SILENCE, LogMel, audible_frames, audible_mean
 
 __all__ = ["Clap", "Mert", "Musicnn", "Spectrum", "Teacher", "TeacherError", "load_teacher"]
 
@@ -110,8 +110,8 @@ class Spectrum:
         batch = len(windows)
         log_mel, audible = self.front_end(windows.to(self.device).view(batch * self.windows, -1))
         means = audible_mean(log_mel, audible_frames(log_mel, self.front_end.floor))
-        counts = audible.view(batch, self.windows, 1).clamp(min=NEVER)
-        return ((means.view(batch, self.windows, -1) * counts).sum(dim=1) / counts.sum(dim=1)).cpu()
+        means = means.view(batch, self.windows, -1).transpose(1, 2)
+        return audible_mean(means, audible.view(batch, 1, 1, self.windows)).cpu()
 
 
 def load_teacher(config: TeacherConfig, device: torch.device = musicnn.CPU) -> Teacher:

@@ -93,7 +93,7 @@ def test_a_window_that_ends_early_is_but_a_shorter_window(model: Feelprint, shar
     assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < 0.5 * kinds
     # were its silence heard, it would be of a kind of its own
     mean = log_mel.mean(dim=(0, 1, 3)) - heard[:, -model.config.n_mels :].mean(dim=0)
-    assert share > 0.8 or mean.norm() > kinds
+    assert mean.norm() > kinds
 
 
 @torch.inference_mode()
