@@ -53,7 +53,7 @@ class Songs:
     audible: Tensor  # (songs, windows)
 
     def embed(self, head: AttentionPool) -> Tensor:
-        """(songs, 32), unit length."""
+        """The songs' embeddings, (songs, 32)."""
         return head(self.tokens, self.audible)[0]
 
 
@@ -201,9 +201,13 @@ def fit(
 
 
 def _similarities(made: Tensor, rows: Tensor) -> Tensor:
-    """Dot products of the three pairs, the one that leaves the odd one out first: (n, 3)."""
+    """Of the three pairs, the one that leaves the odd one out first: (n, 3).
+
+    Half the squared distance, negative: of unit vectors the dot product, but for a constant.
+    """
     x, y, odd = (made[rows[:, i]] for i in range(3))
-    return torch.stack([(p * q).sum(dim=1) for p, q in ((x, y), (x, odd), (y, odd))], dim=1)
+    apart = [(p - q).square().sum(dim=1) for p, q in ((x, y), (x, odd), (y, odd))]
+    return torch.stack(apart, dim=1) / -2
 
 
 def _likelihood(made: Tensor, answers: Answers, temperature: float) -> float:

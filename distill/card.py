@@ -315,7 +315,7 @@ are songs to play next to each other.
 from student import Feelprint
 
 model = Feelprint.from_pretrained("{name}").eval()
-embedding = model(audio)  # (batch, samples), mono, 22,050 Hz -> (batch, 32), unit length
+embedding = model(audio)  # (batch, samples), mono, 22,050 Hz -> (batch, 32)
 ```
 
 Without PyTorch: `feelprint.onnx` in onnxruntime (`example.py`), or the command `feelprint --model

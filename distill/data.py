@@ -36,6 +36,12 @@ class Recording:
         """Segments of the track, each with one embedding a teacher."""
         return len(self.teacher[0])
 
+    @property
+    def album(self) -> str:
+        """What names the track's soundtrack, or what comes nearest to one."""
+        t = self.track
+        return f"{t.source}/{t.album or t.artist or t.id}"
+
     def heard(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """A clip's log-mel (windows, n_mels, frames) and audible (windows,), by segments."""
         windows = len(self.mel) // self.segments
@@ -169,9 +175,8 @@ class ClipBatches(Dataset[Clips]):
             by_track.setdefault(recording.track.id, []).append(recording)
         self.by_track = list(by_track.values())
         tracks = [variants[0].track for variants in self.by_track]
-        self.album_of = np.unique(
-            [f"{t.source}/{t.album or t.artist or t.id}" for t in tracks], return_inverse=True
-        )[1]
+        albums = [variants[0].album for variants in self.by_track]
+        self.album_of = np.unique(albums, return_inverse=True)[1]
         self.mates = [np.flatnonzero(self.album_of == album) for album in self.album_of]
         clusters = targets.clusters(self.by_track)
         sizes = np.bincount(clusters)

@@ -229,7 +229,7 @@ def interval(right: np.ndarray, groups: np.ndarray, resamples: int) -> dict[str,
 def cosine_to_teacher(
     model: Feelprint, found: Sequence[Recording], targets: Targets, clip_segments: int = 6
 ) -> dict[str, float]:
-    """Mean cosine between the student's clips and the teacher's, as far as both know the track.
+    """Mean cosine between the student's directions and the teacher's space.
 
     One clip from the middle of every unaltered recording. On tracks that no training step saw
     this tells whether the student learned the teacher or its corpus by heart.
@@ -241,7 +241,8 @@ def cosine_to_teacher(
         start = (recording.segments - length) // 2
         mel, audible = recording.heard(start, length)
         tokens = model.tokens(torch.from_numpy(mel).float()[None])
-        made = model.pool(tokens, torch.from_numpy(audible).float()[None])[0][0].numpy()
+        heard = torch.from_numpy(audible).float()[None]
+        made = model.head.direction(tokens, heard)[0][0].numpy()
         wanted = targets.space(recording.taught(start, length)[None], len(made))[0]
         cosines.append(float(made @ wanted))
     return {"mean": float(np.mean(cosines)), "clips": len(cosines)}

@@ -45,7 +45,7 @@ from distill.peers import Bliss
 from distill.run import Run, start
 from student import Feelprint, FeelprintConfig
 from student.frontend import NEVER
-from student.model import AttentionPool, WindowCNN
+from student.model import AttentionPool, Pool, WindowCNN
 
 FOLDER = Path("runs/experiments")
 COLUMNS = ("triplet", "odd_one_out", "other_excerpt_nearest", "nearest_is_same_album")
@@ -54,31 +54,31 @@ COLUMNS = ("triplet", "odd_one_out", "other_excerpt_nearest", "nearest_is_same_a
 # --- heads -----------------------------------------------------------------------------------
 
 
-class MeanPool(nn.Module):
+class MeanPool(Pool):
     """The mean of the audible tokens (batch, windows, dim), through one linear layer."""
 
     def __init__(self, config: FeelprintConfig):
-        super().__init__()
+        super().__init__(config.embedding_dim)
         self.out = nn.Linear(config.dim, config.embedding_dim)
 
-    def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embedding and the weights (batch, 1, windows)."""
+    def direction(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the direction and the weights (batch, 1, windows)."""
         weights = audible / audible.sum(dim=1, keepdim=True).clamp(min=NEVER)
         pooled = (weights.unsqueeze(1) @ tokens).squeeze(1)
         return F.normalize(self.out(pooled), dim=1), weights.unsqueeze(1)
 
 
-class GruPool(nn.Module):
+class GruPool(Pool):
     """The mean of a GRU's states over the audible windows: MECOMP's way to hear a sequence."""
 
     def __init__(self, config: FeelprintConfig):
-        super().__init__()
+        super().__init__(config.embedding_dim)
         self.gru = nn.GRU(config.dim, config.dim, batch_first=True)
         self.mean = MeanPool(config)
 
-    def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embedding and the weights (batch, 1, windows)."""
-        return self.mean(self.gru(tokens)[0], audible)
+    def direction(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the direction and the weights (batch, 1, windows)."""
+        return self.mean.direction(self.gru(tokens)[0], audible)
 
 
 # --- front ends ------------------------------------------------------------------------------

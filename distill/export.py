@@ -217,7 +217,7 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
     Raises:
         ExportError: the file is larger than 5 MB; PyTorch, onnxruntime and tract differ by more
             than 1e-4; appended zeros move the embedding by more than 1e-5; an embedding is not
-            finite or not of unit length; the graph cannot be cut at ``log_mel`` or ``tokens``.
+            finite; the graph cannot be cut at ``log_mel`` or ``tokens``.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -234,8 +234,8 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
             want = model.eval()(torch.from_numpy(audio)).numpy()
         for name, runtime in (("onnxruntime", run_onnxruntime), ("tract", run_tract)):
             got = runtime(path, audio)
-            if not np.isfinite(got).all() or abs(np.linalg.norm(got, axis=1) - 1).max() > 1e-3:
-                raise ExportError(f"{name}: no unit vector for audio of shape {audio.shape}")
+            if not np.isfinite(got).all():
+                raise ExportError(f"{name}: not finite for audio of shape {audio.shape}")
             largest = max(largest, float(np.abs(got - want).max()))
             if largest > TOLERANCE:
                 raise ExportError(

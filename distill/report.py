@@ -146,7 +146,7 @@ def hear_teachers(heard: Heard, config: RunConfig) -> tuple[np.ndarray, np.ndarr
     for wanted in config.teachers:
         teacher = load_teacher(wanted)
         version = json.dumps([teacher.key(), level_db], sort_keys=True)
-        if isinstance(teacher, Musicnn):
+        if type(teacher) is Musicnn:
             made, moods = _musicnn(heard, teacher, version, level_db)
         else:
             name = teacher.name.replace("/", "-")
@@ -188,14 +188,17 @@ def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "none"
 
 
-def cosine_to_teacher(run: Path, student: np.ndarray, teachers: np.ndarray) -> float | None:
-    """Mean cosine of the student (tracks, 2, 32) to the teachers' space as the run reduced it."""
+def cosine_to_teacher(
+    run: Path, model: Feelprint, embeddings: np.ndarray, teachers: np.ndarray
+) -> float | None:
+    """Mean cosine of the student's directions to the teachers' space as the run reduced it."""
     path = run / "teacher_space.safetensors"
     if not path.exists():
         return None
-    space, dim = TeacherSpace.load(path), student.shape[-1]
+    space, dim = TeacherSpace.load(path), embeddings.shape[-1]
+    directions = embeddings.reshape(-1, dim) @ np.linalg.inv(model.head.stretch.numpy())
     taught = space(teachers.reshape(-1, teachers.shape[-1]), dim)
-    return float((student.reshape(-1, dim) * taught).sum(axis=1).mean())
+    return float((directions * taught).sum(axis=1).mean())
 
 
 def speed(onnx: Path, mecomp: Path | None) -> dict[str, Any]:
@@ -289,7 +292,7 @@ def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
         "hubness": hubs,
         "robustness": robust,
         "robustness_clips": len(clips),
-        "cosine_to_teacher": cosine_to_teacher(run, heard.rows[OURS], raw),
+        "cosine_to_teacher": cosine_to_teacher(run, model, heard.rows[OURS], raw),
         "bytes": onnx.stat().st_size,
         "parameters": sum(p.numel() for p in model.parameters()),
         "speed": speed(onnx, mecomp if "mecomp" in heard.rows else None),

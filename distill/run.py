@@ -234,12 +234,17 @@ class Run:
         distill(self.accelerator, model, batches, config, self.checkpoints, channels)
 
     def finetune(self) -> None:
-        """The head, and with it the CNN, learns the embedding of whole clips."""
+        """The head, and with it the CNN, learns the embedding of whole clips.
+
+        It is stretched for the corpus that is evaluated on: the others are there to learn from.
+        """
         config = self.config.finetune
         seed = self.config.seed + 1
         batches = self.batches(config.batch_size, config.clip_segments, seed, self.answers())
         model = self.student("distill")
-        finetune(self.accelerator, model, batches, config, self.checkpoints)
+        own = {track.id for track in self.corpora[0].tracks}
+        soundtracks = [r for r in self.training if r.variant == 0 and r.track.id in own]
+        finetune(self.accelerator, model, batches, config, self.checkpoints, soundtracks)
 
     def evaluate(self) -> None:
         """Figures on tracks that no training step saw, written to metrics.json."""

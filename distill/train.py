@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from distill.config import DistillConfig, FinetuneConfig
-from distill.data import ClipBatches, Clips
+from distill.data import ClipBatches, Clips, Recording
 from distill.losses import (
     cosine_loss,
     info_nce_loss,
@@ -23,6 +24,7 @@ from distill.losses import (
     relational_loss,
     triplet_margin_loss,
 )
+from distill.space import fit_stretch
 from student import Feelprint
 
 CHECKPOINT_EVERY = 250  # steps
@@ -194,44 +196,45 @@ def distill(
     run_steps(accelerator, "distill", module, groups, batches, loss_of, config.steps, folder)
 
 
-class Embedded(nn.Module):
-    """Log-mel (batch, windows, n_mels, frames) and audible (batch, windows) -> embeddings."""
+class Directed(nn.Module):
+    """Log-mel (batch, windows, n_mels, frames) and audible (batch, windows) -> directions."""
 
     def __init__(self, model: Feelprint):
         super().__init__()
         self.model = model
 
     def forward(self, mel: Tensor, audible: Tensor) -> Tensor:
-        """The embedding of each clip, (batch, embedding_dim)."""
-        return self.model.pool(self.model.tokens(mel), audible)[0]
+        """Of each clip, (batch, embedding_dim) of unit length."""
+        model = self.model
+        return model.head.direction(model.dropout(model.tokens(mel)), audible)[0]
 
 
-def clip_losses(embeddings: Tensor, clips: Clips, config: FinetuneConfig) -> Losses:
+def clip_losses(directions: Tensor, clips: Clips, config: FinetuneConfig) -> Losses:
     """The weighted terms of the third stage's loss that are switched on."""
-    dim = embeddings.shape[1]
+    dim = directions.shape[1]
     losses: Losses = {}
     taught = F.normalize(clips.teacher[:, :dim], dim=1)
     if config.teacher:
-        losses["teacher"] = config.teacher * cosine_loss(embeddings, taught)
+        losses["teacher"] = config.teacher * cosine_loss(directions, taught)
     if config.relational:
         losses["relational"] = config.relational * relational_loss(
-            embeddings, F.normalize(clips.teacher, dim=1), config.temperature
+            directions, F.normalize(clips.teacher, dim=1), config.temperature
         )
     if config.same_track:
         losses["same_track"] = config.same_track * info_nce_loss(
-            embeddings, clips.track, config.temperature
+            directions, clips.track, config.temperature
         )
     if config.same_album:
         losses["same_album"] = config.same_album * info_nce_loss(
-            embeddings, clips.album, config.temperature
+            directions, clips.album, config.temperature
         )
     if config.triplet_margin or config.odd_one_out:
         if len(clips.answers):
             anchor, positive, negative = clips.answers.T
         else:
             anchor, positive, negative = made_triplets(clips, config.made_from)
-        triplets = embeddings[anchor], embeddings[positive], embeddings[negative]
-        nothing = embeddings.sum() * 0.0  # of a batch of one album, which makes no triplet
+        triplets = directions[anchor], directions[positive], directions[negative]
+        nothing = directions.sum() * 0.0  # of a batch of one album, which makes no triplet
         if config.triplet_margin:
             loss = triplet_margin_loss(*triplets, config.margin) if len(anchor) else nothing
             losses["triplet_margin"] = config.triplet_margin * loss
@@ -271,9 +274,13 @@ def finetune(
     batches: ClipBatches,
     config: FinetuneConfig,
     folder: Path,
+    soundtracks: Sequence[Recording] = (),
 ) -> None:
-    """Third stage: the head, and with it the CNN, learns the embedding of whole clips."""
-    module = Embedded(model)
+    """Third stage: the head, and with it the CNN, learns the directions of whole clips.
+
+    Then the embedding is stretched, along the axes on which ``soundtracks`` lie apart.
+    """
+    module = Directed(model)
 
     def loss_of(prepared: nn.Module, clips: Clips) -> Losses:
         return clip_losses(prepared(clips.mel, clips.audible), clips, config)
@@ -290,3 +297,29 @@ def finetune(
         {"params": cnn, "lr": config.cnn_learning_rate, "weight_decay": config.weight_decay},
     ]
     run_steps(accelerator, "finetune", module, groups, batches, loss_of, config.steps, folder)
+    if config.stretch and accelerator.is_main_process:
+        path = folder / "finetune.pt"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        directions, albums = directed(module, soundtracks, max(config.clip_segments))
+        stretch = fit_stretch(directions, albums, config.stretch)
+        state["module"]["model.head.stretch"] = torch.from_numpy(stretch)
+        _save(path, state)
+    accelerator.wait_for_everyone()
+
+
+@torch.inference_mode()
+def directed(
+    module: Directed, found: Sequence[Recording], clip_segments: int, clips: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean direction of so many clips of each recording, (n, dim), and its album, (n,)."""
+    device = next(module.parameters()).device
+    module.eval()
+    directions = []
+    for recording in tqdm(found, desc="directions", unit="track"):
+        length = min(clip_segments, recording.segments)
+        starts = np.linspace(0, recording.segments - length, clips).round().astype(int)
+        heard = [recording.heard(start, length) for start in np.unique(starts)]
+        mel, audible = (torch.from_numpy(np.stack(one)).float() for one in zip(*heard, strict=True))
+        made = module(mel.to(device), audible.to(device))
+        directions.append(made.mean(dim=0).cpu().numpy())
+    return np.stack(directions), np.array([recording.album for recording in found])

@@ -99,8 +99,7 @@ class WindowCNN(nn.Module):
         answers (windows, channels, 1, answers), and which are audible (windows, 1, 1, answers).
         """
         image = ((log_mel - USUAL) / SPREAD).unsqueeze(1) * audible  # (windows, 1, mels, frames)
-        step = self.config.frame_step
-        audible = F.max_pool2d(audible, (1, step), ceil_mode=self.config.window_frames % step > 0)
+        audible = F.max_pool2d(audible, (1, self.config.frame_step), ceil_mode=True)
         heard = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1))]
         for layer in self.layers:
             heard.append(layer(torch.cat(heard[1:] or heard, dim=1)))
@@ -127,8 +126,36 @@ class WindowCNN(nn.Module):
         return self.token(self.norm(self.heard(log_mel)))
 
 
-class AttentionPool(nn.Module):
-    """Tokens of a song (batch, windows, dim) -> embedding (batch, embedding_dim), unit length.
+class Pool(nn.Module):
+    """Tokens of a song (batch, windows, dim) -> embedding (batch, embedding_dim).
+
+    A song has a direction, a point of the unit sphere, which is what training is about; ``stretch``
+    (embedding_dim, embedding_dim) then makes of it the embedding: axes along which soundtracks lie
+    apart count for more (`distill.space.fit_stretch`). Until it is fitted it changes nothing.
+    """
+
+    stretch: Tensor
+
+    def __init__(self, embedding_dim: int):
+        super().__init__()
+        self.register_buffer("stretch", torch.eye(embedding_dim))
+
+    def direction(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the direction, of unit length, and the attention (batch, queries, windows).
+
+        A window counts by ``audible`` (batch, windows), the share of it that is not silent; where
+        all are silent, all count.
+        """
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the embedding and the attention."""
+        direction, attention = self.direction(tokens, audible)
+        return direction @ self.stretch, attention
+
+
+class AttentionPool(Pool):
+    """The pooling of the released model.
 
     Learned queries attend over the windows, in the way of the pooling by multi-head attention
     of J. Lee et al., "Set Transformer", 2019, section 3.2, and one transformer block mixes the
@@ -136,7 +163,7 @@ class AttentionPool(nn.Module):
     """
 
     def __init__(self, config: FeelprintConfig):
-        super().__init__()
+        super().__init__(config.embedding_dim)
         dim, queries = config.dim, config.queries
         self.scale = dim**-0.5
         self.queries = nn.Parameter(torch.randn(queries, dim) * 0.02)
@@ -148,12 +175,8 @@ class AttentionPool(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.out = nn.Linear(queries * dim, config.embedding_dim)
 
-    def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embedding and the attention (batch, queries, windows).
-
-        A window counts by ``audible`` (batch, windows), the share of it that is not silent; where
-        all are silent, all count.
-        """
+    def direction(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Pool.direction`."""
         scores = (self.queries * self.scale) @ self.key(tokens).transpose(1, 2)
         scores = scores + torch.log(audible.clamp(min=NEVER)).unsqueeze(1)
         attention = torch.softmax(scores, dim=2)
@@ -171,10 +194,11 @@ class Feelprint(
     tags=["audio", "music", "music-similarity"],
     license="mit",
 ):
-    """Mono audio at 22,050 Hz, (batch, samples) -> embeddings (batch, 32) of unit length.
+    """Mono audio at 22,050 Hz, (batch, samples) -> embeddings (batch, 32).
 
-    Any length from one sample up is taken; zeros at the end change nothing; silence gives one
-    defined embedding. ``Feelprint.from_pretrained(NAME)`` loads a folder or a name on the Hub.
+    Songs are compared by the Euclidean distance; an embedding's length is about 1. Any audio from
+    one sample up is taken; zeros at the end change nothing; silence gives one defined embedding.
+    ``Feelprint.from_pretrained(NAME)`` loads a folder or a name on the Hub.
     """
 
     def __init__(self, config: FeelprintConfig | dict[str, Any] | None = None):
@@ -219,7 +243,7 @@ class Feelprint(
         return self.head(self.dropout(tokens), audible)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Audio (batch, samples) -> embeddings (batch, embedding_dim) of unit length."""
+        """Audio (batch, samples) -> embeddings (batch, embedding_dim)."""
         return self.pool(*self.encode(audio))[0]
 
     def released(self) -> Feelprint:
@@ -227,8 +251,10 @@ class Feelprint(
 
         Neighbouring kinds of filters with the same mels and step become one kind, the shorter
         ones with zeros around them, and whatever scales and shifts goes into the weights behind
-        it: the same answers. Then every weight is rounded.
+        it: the same answers. Then every weight is rounded. One that is released stays as it is.
         """
+        if self.config.folded:
+            return self
         kinds: list[tuple[int, ...]] = []
         state = {k: v for k, v in self.state_dict().items() if k.startswith(("log_mel", "head"))}
         pairs = zip(self.config.filters, self.cnn.filters, strict=True)
@@ -254,8 +280,8 @@ class Feelprint(
         released = Feelprint(config).eval()
         released.load_state_dict(state)
         with torch.no_grad():
-            for parameter in released.parameters():
-                parameter.copy_(parameter.half().float())
+            for weight in (*released.parameters(), released.head.stretch):
+                weight.copy_(weight.half().float())
         return released
 
     def save(self, folder: str) -> None:

@@ -15,8 +15,8 @@ pub const DIM_EMBEDDING: usize = 32;
 /// The name of the model in a folder that a training run or the Hub made.
 const ONNX_NAME: &str = "feelprint.onnx";
 
-/// How a song feels: a point on the unit sphere. Near points are songs that a person would play
-/// one after the other.
+/// How a song feels: a point at a distance of about 1 from the middle. Near points are songs that a
+/// person would play one after the other.
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
 #[repr(transparent)]
 pub struct Embedding(pub [f32; DIM_EMBEDDING]);
@@ -57,9 +57,10 @@ impl Embedding {
         &self.0
     }
 
-    /// The Euclidean distance: 0 for the same feeling, 2 for the opposite.
+    /// The Euclidean distance: 0 for the same feeling, about 2 for the opposite.
     ///
-    /// It orders songs as the cosine does, because embeddings have unit length.
+    /// The cosine orders songs a little differently, and not as well: an embedding's length tells
+    /// how much of the song lies on the axes along which music differs most.
     #[must_use]
     pub fn distance(&self, other: &Self) -> f32 {
         let squares = self.0.iter().zip(&other.0).map(|(a, b)| (a - b) * (a - b));

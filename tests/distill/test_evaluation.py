@@ -184,7 +184,7 @@ def test_the_cosine_to_the_teacher_by_hand() -> None:
         """A student that answers with what it was given to say."""
 
         def __init__(self, says: np.ndarray):
-            self.says = torch.from_numpy(says.astype(np.float32))
+            self.says, self.head = torch.from_numpy(says.astype(np.float32)), self
 
         def eval(self) -> Any:
             return self
@@ -193,7 +193,7 @@ def test_the_cosine_to_the_teacher_by_hand() -> None:
             assert mel.shape == (1, 15, 2, 2)
             return mel
 
-        def pool(self, tokens: torch.Tensor, audible: torch.Tensor) -> Any:
+        def direction(self, tokens: torch.Tensor, audible: torch.Tensor) -> Any:
             return self.says[None], None
 
     for says, cosine in ((wanted, 1.0), (-wanted, -1.0)):

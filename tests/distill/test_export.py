@@ -143,8 +143,8 @@ def test_a_file_that_computes_something_else_is_stopped(exported: Exported, tmp_
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda made: made * np.nan, "tract: no unit vector for audio of shape"),
-        (lambda made: made * 1.01, "tract: no unit vector"),
+        (lambda made: made * np.nan, "tract: not finite for audio of shape"),
+        (lambda made: made * 1.01, "tract differs from PyTorch by"),
         (lambda made: np.roll(made, 1, axis=1), "tract differs from PyTorch by"),
     ],
 )

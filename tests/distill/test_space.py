@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.space import SpaceError, TeacherSpace, discriminants, fit_space
+from distill.space import SpaceError, TeacherSpace, discriminants, fit_space, fit_stretch
 
 
 def clips(
@@ -123,3 +123,33 @@ def test_a_teacher_counts_by_its_weight(weights: list[float]) -> None:
     space = fit_space(both, tracks, 16, [40, 12], weights)
     x = (both - space.mean) / space.scale
     assert np.square(x[:, :40]).sum() / np.square(x).sum() == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_stretch_makes_the_axes_on_which_albums_lie_apart_count_for_more() -> None:
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    albums = np.repeat(np.arange(200), 5)
+    apart, within = np.array([3.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 5.0, 0.1])
+    x = rng.standard_normal((200, 4))[albums] * apart + rng.standard_normal((1000, 4)) * within
+    x = x @ turned.T / 6
+    stretch = fit_stretch(x, albums, 1.0)
+    # what moves most within albums moves their means too, but less than what tells them apart
+    axes = stretch / np.linalg.norm(stretch, axis=0)
+    assert np.abs(axes.T @ axes - np.eye(4)).max() < 1e-5
+    assert abs(axes[:, 0] @ turned[:, 0]) > 0.97
+    lengths = np.linalg.norm(stretch, axis=0)
+    assert (np.diff(lengths) < 0).all()
+    assert np.isclose(np.square(x @ stretch).sum(), np.square(x).sum(), rtol=1e-5)
+    half = np.linalg.norm(fit_stretch(x, albums, 0.5), axis=0)
+    assert np.allclose((half / half[0]) ** 2, lengths / lengths[0], atol=1e-5)
+
+
+def test_a_stretch_by_the_power_of_none_only_turns() -> None:
+    x, tracks = clips()
+    stretch = fit_stretch(x, tracks, 0.0)
+    assert np.abs(stretch.T @ stretch - np.eye(x.shape[1])).max() < 1e-4
+
+
+def test_one_album_alone_stretches_nothing() -> None:
+    x, _ = clips()
+    assert np.array_equal(fit_stretch(x, np.zeros(len(x)), 0.5), np.eye(x.shape[1]))

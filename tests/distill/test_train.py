@@ -13,7 +13,17 @@ from distill import train
 from distill.config import DistillConfig, FinetuneConfig
 from distill.data import ClipBatches, Clips, Recording, Targets
 from distill.losses import cosine_loss
-from distill.train import Distilled, Hinted, Losses, distill, finetune, run_steps
+from distill.space import fit_stretch
+from distill.train import (
+    Directed,
+    Distilled,
+    Hinted,
+    Losses,
+    directed,
+    distill,
+    finetune,
+    run_steps,
+)
 from student import Feelprint, FeelprintConfig
 
 SMALL = FeelprintConfig(
@@ -131,8 +141,25 @@ def test_a_cnn_without_a_learning_rate_stays_as_it_is(
     finetune(Accelerator(), model, batches(found, targets), config, tmp_path)
     before = student().state_dict()
     for name, value in model.state_dict().items():
-        heard = name.startswith(("cnn.filters", "cnn.layers"))
-        assert torch.equal(value, before[name]) == heard, name
+        stays = name.startswith(("cnn.filters", "cnn.layers", "head.stretch"))
+        assert torch.equal(value, before[name]) == stays, name
+
+
+def test_the_embedding_is_stretched_after_training_and_again_the_same(
+    found: list[Recording], targets: Targets, tmp_path: Path
+) -> None:
+    config = FinetuneConfig(steps=4, stretch=0.5)
+    made = []
+    for _ in range(2):  # the second time, training is done
+        model = student()
+        finetune(Accelerator(), model, batches(found, targets), config, tmp_path, found)
+        made.append(torch.load(tmp_path / "finetune.pt")["module"]["model.head.stretch"])
+    assert torch.allclose(*made, atol=1e-4)
+    directions, albums = directed(Directed(model), found, max(config.clip_segments))
+    assert np.allclose(made[1], fit_stretch(directions, albums, 0.5), atol=1e-6)
+    assert np.allclose(np.linalg.norm(directions, axis=1), 1, atol=0.2)
+    assert len(set(albums)) == len(found) / 2
+    assert not torch.allclose(made[0].T @ made[0], torch.eye(len(made[0])), atol=0.1)
 
 
 @pytest.mark.parametrize("killed_at", [1, 3, 4, 7])
