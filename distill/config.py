@@ -99,7 +99,7 @@ class FinetuneConfig:
     relational: float = 0.0  # the batch's similarities, as the teacher has them
     same_track: float = 0.0  # two clips of one track against the rest of the batch
     same_album: float = 0.0  # two tracks of one album against the rest of the batch
-    stretch: float = 0.0  # afterwards: the power of an axis's deviation between albums
+    stretch: float = 0.0  # afterwards: of axes on which albums lie apart (distill/space.py)
     triplet_margin: float = 0.0  # on triplets
     odd_one_out: float = 0.0  # on triplets
     margin: float = 0.2

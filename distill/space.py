@@ -120,13 +120,14 @@ def unit(deviation: np.ndarray) -> np.ndarray:
     return np.where(deviation > 1e-3 * np.median(deviation[deviation > 0]), deviation, np.inf)
 
 
-def fit_stretch(directions: np.ndarray, albums: np.ndarray, power: float) -> np.ndarray:
+def fit_stretch(directions: np.ndarray, albums: np.ndarray, weight: float) -> np.ndarray:
     """How to stretch directions so that the axes on which soundtracks lie apart count for more.
 
     ``directions`` (n, d) are those of tracks, ``albums`` (n,) what each is of. Returned is the
     (d, d) to multiply them by: the principal axes of the albums' means, the one along which they
-    are farthest apart first, each times its deviation to ``power``. The variance has a ridge of its
-    mean over the axes, because albums are few. The tracks' mean squared length stays what it was.
+    are farthest apart first. In a squared distance an axis counts ``1 + weight v``, v being its
+    variance over the mean variance of all; and all are scaled so that the tracks' mean squared
+    length stays what it was.
 
     Multiplying after a vector was brought to unit length is not the same as before: a song that
     has little on the axes that matter comes to lie near the middle, and not far out on the others.
@@ -137,10 +138,9 @@ def fit_stretch(directions: np.ndarray, albums: np.ndarray, power: float) -> np.
     variances, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(means))
     variances, axes = variances[::-1], axes[:, ::-1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])  # of two signs
-    ridged = variances + variances.mean()
-    if not ridged[0] > 0:  # one album, or all alike: no axis matters more than another
+    if not variances.mean() > 0:  # one album, or all alike: no axis matters more than another
         return np.eye(directions.shape[1], dtype=np.float32)
-    stretch = axes * (ridged / ridged[0]) ** (power / 2)
+    stretch = axes * np.sqrt(1 + weight * variances.clip(min=0) / variances.mean())
     kept = np.square(directions).sum() / np.square(directions @ stretch).sum()
     return (stretch * np.sqrt(kept)).astype(np.float32)
 
