@@ -113,6 +113,8 @@ class FinetuneConfig:
         terms = (self.teacher, self.relational, self.same_track, self.same_album)
         if not any((*terms, self.triplet_margin, self.odd_one_out)):
             raise ConfigError("every term of the loss has the weight 0; switch one on")
+        if self.stretch < 0:
+            raise ConfigError(f"stretch must be at least 0, got {self.stretch}")
         if not self.clip_segments or min(self.clip_segments) < 1:
             raise ConfigError(f"clip_segments must be at least 1, got {list(self.clip_segments)}")
         unknown = sorted(set(self.made_from) - set(TRIPLET_SOURCES))

@@ -239,11 +239,16 @@ class Run:
         It is stretched for the corpus that is evaluated on: the others are there to learn from.
         """
         config = self.config.finetune
+        own = {track.id for track in self.corpora[0].tracks}
+        soundtracks = [r for r in self.training if r.variant == 0 and r.track.id in own]
+        if config.stretch and not soundtracks:
+            raise ConfigError(
+                f"finetune.stretch is {config.stretch}, but no training track is of the corpus "
+                f"that is evaluated on, {self.config.corpora[0]}; set it to 0"
+            )
         seed = self.config.seed + 1
         batches = self.batches(config.batch_size, config.clip_segments, seed, self.answers())
         model = self.student("distill")
-        own = {track.id for track in self.corpora[0].tracks}
-        soundtracks = [r for r in self.training if r.variant == 0 and r.track.id in own]
         finetune(self.accelerator, model, batches, config, self.checkpoints, soundtracks)
 
     def evaluate(self) -> None:

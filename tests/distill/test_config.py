@@ -50,6 +50,7 @@ def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None
         ({"finetune": {"batch_size": 30}}, "multiple of 4"),
         ({"finetune": {"teacher": 0.0}}, "every term of the loss has the weight 0"),
         ({"finetune": {"clip_segments": []}}, "clip_segments"),
+        ({"finetune": {"stretch": -0.1}}, "stretch must be at least 0, got -0.1"),
         ({"finetune": {"made_from": ["moods"]}}, "made_from names moods; known: excerpts"),
         ({"cache": {"variants": 0}}, "variants must be at least 1"),
         ({"cache": {"learned": ["train", "test"]}}, r"\[train, validation\], got .'train', 'test'"),

@@ -159,6 +159,36 @@ def test_two_teachers_teach_one_student(tones: Path, tmp_path: Path) -> None:
     assert [name.rsplit("-", 1)[0] for name in names] == ["logmel", "one-layer-1", "one-layer-3"]
 
 
+def test_the_embedding_is_stretched_for_the_corpus_that_is_evaluated_on(
+    tones: Path, wheel_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load(CONFIGS / "default.yaml")
+    assert config.finetune.stretch > 0
+    teachers = tuple(
+        dataclasses.replace(t, path=str(wheel_folder) if t.path else "") for t in config.teachers
+    )
+    given = miniature(config, tones, tmp_path, teachers=teachers)
+    assert run.main([*given, "--stage", "cache"]) == 0
+    opened = run.start(load(Path(given[1])), tmp_path / "runs")
+    learned = {recording.track.id for recording in opened.training}
+    told = []
+    monkeypatch.setattr(run, "finetune", lambda *given: told.append(given[-1]))
+    monkeypatch.setattr(opened, "student", lambda stage: None)
+    opened.finetune()
+    (soundtracks,) = told
+    assert sorted(recording.track.id for recording in soundtracks) == sorted(learned)
+    assert {recording.variant for recording in soundtracks} == {0}
+    own = sorted(learned)[0]
+    first = Corpus(tones)
+    first.tracks = [track for track in first.tracks if track.id == own]
+    opened.corpora = [first, Corpus(tones)]
+    opened.finetune()
+    assert [recording.track.id for recording in told[-1]] == [own]
+    first.tracks = []
+    with pytest.raises(ConfigError, match="no training track is of the corpus that is evaluated"):
+        opened.finetune()
+
+
 def test_people_s_answers_are_trained_on_and_the_test_stream_is_not(
     tones: Path, tmp_path: Path
 ) -> None:
