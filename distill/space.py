@@ -92,9 +92,8 @@ def fit_space(
     centre = x.mean(axis=0)
     rough = _principal(x - centre, min(ROUGH, len(x) - 1, x.shape[1]))
     y = (x - centre) @ rough
-    number = np.unique(tracks, return_inverse=True)[1]
+    means, number = _means(y, tracks)
     counts = np.bincount(number)
-    means = np.stack([np.bincount(number, column) for column in y.T], axis=1) / counts[:, None]
     # a long track counts as the root of its clips, as it does in training
     scatter = (y - means[number]) / np.sqrt(counts[number])[:, None]
     within = scatter.T.astype(np.float64) @ scatter / len(y)
@@ -132,17 +131,23 @@ def fit_stretch(directions: np.ndarray, albums: np.ndarray, weight: float) -> np
     Multiplying after a vector was brought to unit length is not the same as before: a song that
     has little on the axes that matter comes to lie near the middle, and not far out on the others.
     """
-    number = np.unique(albums, return_inverse=True)[1]
-    means = np.stack([directions[number == n].mean(axis=0) for n in range(number.max() + 1)])
+    means, _ = _means(directions, albums)
     centred = means - means.mean(axis=0)
-    variances, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(means))
-    variances, axes = variances[::-1], axes[:, ::-1]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])  # of two signs
-    if not variances.mean() > 0:  # one album, or all alike: no axis matters more than another
+    if not centred.any():  # one album, or all alike: no axis matters more than another
         return np.eye(directions.shape[1], dtype=np.float32)
-    stretch = axes * np.sqrt(1 + weight * variances.clip(min=0) / variances.mean())
+    axes = _principal(centred, centred.shape[1])
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])  # of two signs
+    variances = (centred @ axes).var(axis=0)
+    stretch = axes * np.sqrt(1 + weight * variances / variances.mean())
     kept = np.square(directions).sum() / np.square(directions @ stretch).sum()
     return (stretch * np.sqrt(kept)).astype(np.float32)
+
+
+def _means(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each group's mean of the rows (n, dim): (groups, dim), and the number of each row's (n,)."""
+    number = np.unique(groups, return_inverse=True)[1]
+    sums = np.stack([np.bincount(number, column) for column in values.T], axis=1)
+    return sums / np.bincount(number)[:, None], number
 
 
 def _principal(centred: np.ndarray, k: int) -> np.ndarray:
