@@ -99,8 +99,7 @@ class MelProducer:
 class TeacherProducer:
     """A teacher: `teacher` (segments, dim), one window at the start of each segment.
 
-    Only the dimensions that the student learns are kept. A window longer than a segment reaches
-    into the next; the last one ends with the audio.
+    A window longer than a segment reaches into the next; the last one ends with the audio.
     """
 
     makes: tuple[str, ...] = ("teacher",)
@@ -121,10 +120,8 @@ class TeacherProducer:
 
     def key(self) -> dict[str, Any]:
         """What the embeddings depend on: the teacher, the segments, the level it hears."""
-        learned = self.teacher.learned
         return {
             **self.teacher.key(),
-            "learned": [learned.start, learned.stop, learned.step],
             "segment_s": round(self.segment_s, 6),
             "level": round(self.level, 6),
         }
@@ -139,7 +136,7 @@ class TeacherProducer:
         windows = torch.from_numpy(
             np.stack([padded[start : start + self.teacher.window] for start in starts])
         )
-        made = [self.teacher(chunk)[:, self.teacher.learned] for chunk in windows.split(self.batch)]
+        made = [self.teacher(chunk) for chunk in windows.split(self.batch)]
         embeddings = torch.cat(made).half().cpu().numpy()
         if not np.isfinite(embeddings).all():
             raise CacheError(

@@ -23,7 +23,6 @@ class Clap:
     """The projected audio embedding of 10 s windows, of unit length, as CLAP compares them."""
 
     licence = "Apache-2.0"
-    learned = slice(None)
 
     def __init__(self, config: TeacherConfig, device: torch.device):
         if config.layers:

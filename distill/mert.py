@@ -31,7 +31,6 @@ class Mert:
     """
 
     licence = "CC-BY-NC-4.0"
-    learned = slice(None)
 
     def __init__(self, config: TeacherConfig, device: torch.device):
         if not config.path:

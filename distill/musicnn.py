@@ -49,6 +49,7 @@ N_MELS = 96
 PATCH_FRAMES = 187  # about 3 s, the length that the network was trained on
 PATCH_SAMPLES = PATCH_FRAMES * HOP_LENGTH
 FRAME_DIM = 753  # 561 front-end channels and three mid-end layers of 64
+MEANS = slice(1, None, 2)  # of what is pooled: the maximum and the mean of each
 BATCH_NORM_EPS = 1e-3  # TensorFlow's default, not PyTorch's
 CPU = torch.device("cpu")
 DEAD_WEIGHT = 1e-6  # a filter with no larger weight is dead; the living ones reach 0.07

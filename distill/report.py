@@ -151,7 +151,7 @@ def hear_teachers(heard: Heard, config: RunConfig) -> tuple[np.ndarray, np.ndarr
         else:
             name = teacher.name.replace("/", "-")
             made = heard.vectors(name, version, partial(by_teacher, teacher, level_db))
-        raw.append(made[..., teacher.learned])
+        raw.append(made)
         heard.rows[teacher.name] = standardised(made)
     if moods is None:
         teacher = Musicnn(TeacherConfig())

@@ -13,6 +13,7 @@ ROUGH = 256  # principal components that the within-track scatter is measured in
 SHRINK = 0.75  # 0: the geometry as it is; 1: within-track scatter is made even
 # of the mean within-track scatter; without, what hardly moves within tracks would come first
 RIDGE = 2.0
+STRETCH_SHRINK = 0.5  # as SHRINK, of the student's own directions
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,7 @@ def fit_space(
     means, number = _means(y, tracks)
     counts = np.bincount(number)
     # a long track counts as the root of its clips, as it does in training
-    scatter = (y - means[number]) / np.sqrt(counts[number])[:, None]
-    within = scatter.T.astype(np.float64) @ scatter / len(y)
-    if len(counts) == len(y):  # no track has two clips to differ
-        within = np.eye(len(within))
+    within = _scatter((y - means[number]) / np.sqrt(counts[number])[:, None])
     shrunk = _power(within, 1.0, -SHRINK / 2)
     y = y @ shrunk
     telling = discriminants(y - y.mean(axis=0), shrunk @ within @ shrunk, min(k, y.shape[1]))
@@ -116,30 +114,36 @@ def unit(deviation: np.ndarray) -> np.ndarray:
     if not np.any(deviation > 0):
         raise SpaceError("a teacher says the same of every clip; is the corpus one clip?")
     # a feature that never moves carries nothing; dividing by its rounding noise would
-    return np.where(deviation > 1e-3 * np.median(deviation[deviation > 0]), deviation, np.inf)
+    usual = np.sqrt(np.square(deviation).mean())  # a median would be noise where most never move
+    return np.where(deviation > 1e-3 * usual, deviation, np.inf)
 
 
 def fit_stretch(directions: np.ndarray, albums: np.ndarray, weight: float) -> np.ndarray:
     """How to stretch directions so that the axes on which soundtracks lie apart count for more.
 
-    ``directions`` (n, d) are those of tracks, ``albums`` (n,) what each is of. Returned is the
-    (d, d) to multiply them by: the principal axes of the albums' means, the one along which they
-    are farthest apart first. In a squared distance an axis counts ``1 + weight v``, v being its
-    variance over the mean variance of all; and all are scaled so that the tracks' mean squared
-    length stays what it was.
+    ``directions`` (tracks, clips, d) are those of clips, ``albums`` (tracks,) what each track is
+    of. Returned is the (d, d) to multiply them by. What differs between the clips of a track is
+    shrunk, as in `fit_space`. Then the principal axes of the albums' means are taken, the one along
+    which they are farthest apart first; an album counts as the root of its tracks. In a squared
+    distance an axis counts ``1 + weight v``, v being its variance over the mean variance of all;
+    and all are scaled so that the tracks' mean squared length stays what it was.
 
     Multiplying after a vector was brought to unit length is not the same as before: a song that
     has little on the axes that matter comes to lie near the middle, and not far out on the others.
     """
-    means, _ = _means(directions, albums)
-    centred = means - means.mean(axis=0)
+    tracks = directions.mean(axis=1)
+    within = _scatter((directions - tracks[:, None]).reshape(-1, tracks.shape[1]))
+    shrunk = _power(within, 1.0, -STRETCH_SHRINK / 2)
+    means, number = _means(tracks @ shrunk, albums)
+    counts = np.sqrt(np.bincount(number))
+    centred = means - np.average(means, axis=0, weights=counts)
     if not centred.any():  # one album, or all alike: no axis matters more than another
-        return np.eye(directions.shape[1], dtype=np.float32)
-    axes = _principal(centred, centred.shape[1])
+        return np.eye(tracks.shape[1], dtype=np.float32)
+    axes = _principal(centred, tracks.shape[1], counts)
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])  # of two signs
-    variances = (centred @ axes).var(axis=0)
-    stretch = axes * np.sqrt(1 + weight * variances / variances.mean())
-    kept = np.square(directions).sum() / np.square(directions @ stretch).sum()
+    variances = np.average(np.square(centred @ axes), axis=0, weights=counts)
+    stretch = shrunk @ axes * np.sqrt(1 + weight * variances / variances.mean())
+    kept = np.square(tracks).sum() / np.square(tracks @ stretch).sum()
     return (stretch * np.sqrt(kept)).astype(np.float32)
 
 
@@ -150,9 +154,16 @@ def _means(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return sums / np.bincount(number)[:, None], number
 
 
-def _principal(centred: np.ndarray, k: int) -> np.ndarray:
-    """The k principal axes of (n, dim), most important first: (dim, k)."""
-    _, axes = np.linalg.eigh(np.cov(centred.T, dtype=np.float64))
+def _scatter(apart: np.ndarray) -> np.ndarray:
+    """Of clips around their tracks (n, dim): (dim, dim). Even, where no track has two clips."""
+    if np.abs(apart).max() < 1e-6:  # of vectors of unit length: rounding
+        return np.eye(apart.shape[1])
+    return apart.T.astype(np.float64) @ apart / len(apart)
+
+
+def _principal(centred: np.ndarray, k: int, counts: np.ndarray | None = None) -> np.ndarray:
+    """The k principal axes of (n, dim), most important first: (dim, k). A row counts ``counts``."""
+    _, axes = np.linalg.eigh(np.cov(centred.T, aweights=counts, dtype=np.float64))
     return np.ascontiguousarray(axes[:, ::-1][:, :k])
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.musicnn import MusicnnNetwork
+from distill.musicnn import FRAME_DIM, MEANS, MusicnnNetwork
 from distill.space import unit
 from student import ConfigError, Feelprint, FeelprintConfig
 from student.model import SPREAD, USUAL, Filters, Layer
@@ -132,18 +132,18 @@ class Hints:
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """Means of clips (clips, dim), musicnn's first -> what is learned of them (clips, n)."""
-        its = clips[:, : len(self.rule)].astype(np.float32)
+        its = clips[:, : 2 * len(self.rule)][:, MEANS].astype(np.float32)
         return (its @ self.rule - self.mean) / self.scale
 
 
 def fit_hints(model: Feelprint, network: MusicnnNetwork, clips: np.ndarray) -> Hints:
-    """The hints of a student that started as ``network``; ``clips`` (clips, 753) are of music."""
+    """The hints of a student that started as ``network``; ``clips`` (clips, 1506) are of music."""
     pairs = counterparts(model.config, network)
     mine, its = (torch.cat(each) for each in zip(*pairs, strict=True))
-    rule = np.eye(clips.shape[1], dtype=np.float32)
+    rule = np.eye(FRAME_DIM, dtype=np.float32)
     for number, (_, after) in zip(MID_END[1:], pairs[len(FRONT_END) + 1 :], strict=True):
         # the teacher adds it to the one before, and the student hears it by itself
         rule[after - len(network.filters(number)[1]), after] = -1.0
     rule = rule[:, its]
-    answers = clips.astype(np.float32) @ rule
+    answers = clips[:, MEANS].astype(np.float32) @ rule
     return Hints(mine, rule, answers.mean(axis=0), unit(answers.std(axis=0)))

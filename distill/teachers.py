@@ -28,7 +28,6 @@ class Teacher(Protocol):
     sample_rate: int  # Hz
     window: int  # samples that one embedding hears
     dim: int  # of one embedding
-    learned: slice  # the dimensions that the student learns
 
     def key(self) -> dict[str, Any]:
         """What the embeddings depend on: name, revision, layers, window."""
@@ -48,8 +47,6 @@ class Musicnn:
     sample_rate = musicnn.SAMPLE_RATE
     window = musicnn.PATCH_SAMPLES - 1  # frames are centred: 187 of them
     dim = 2 * musicnn.FRAME_DIM
-    # the means: the maxima tell soundtracks apart less well, and are harder to learn
-    learned = slice(1, None, 2)
 
     def __init__(self, config: TeacherConfig, device: torch.device = musicnn.CPU):
         if config.layers:
@@ -94,7 +91,7 @@ class Spectrum:
         hears = FeelprintConfig()
         self.device, self.front_end = device, LogMel(hears).to(device)
         self.sample_rate, self.window = hears.sample_rate, self.windows * hears.window_length
-        self.dim, self.learned = hears.n_mels, slice(None)
+        self.dim = hears.n_mels
         self.revision = (
             f"{hears.n_mels} mels of {hears.f_min:g} to {hears.f_max:g} Hz, n_fft {hears.n_fft}, "
             f"hop {hears.hop_length}, floor {hears.floor:g}, silence {SILENCE:g}"

@@ -311,15 +311,14 @@ def finetune(
 def directed(
     module: Directed, found: Sequence[Recording], clip_segments: int, clips: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean direction of so many clips of each recording, (n, dim), and its album, (n,)."""
+    """Directions of so many clips of each recording, (n, clips, dim), and its album, (n,)."""
     device = next(module.parameters()).device
     module.eval()
     directions = []
     for recording in tqdm(found, desc="directions", unit="track"):
         length = min(clip_segments, recording.segments)
         starts = np.linspace(0, recording.segments - length, clips).round().astype(int)
-        heard = [recording.heard(start, length) for start in np.unique(starts)]
+        heard = [recording.heard(start, length) for start in starts]
         mel, audible = (torch.from_numpy(np.stack(one)).float() for one in zip(*heard, strict=True))
-        made = module(mel.to(device), audible.to(device))
-        directions.append(made.mean(dim=0).cpu().numpy())
+        directions.append(module(mel.to(device), audible.to(device)).cpu().numpy())
     return np.stack(directions), np.array([recording.album for recording in found])

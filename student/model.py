@@ -72,9 +72,9 @@ class WindowCNN(nn.Module):
 
     Tall filters hear timbre and long ones rhythm. The first convolution over time hears what these
     make together, and each that follows hears all convolutions before it, side by side; a token is
-    a projection of the mean of everything over the window, the log-mel itself among it. The shape
-    is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are added
-    up, at half the resolution and with as many filters as live in the published network.
+    a projection of each channel's mean and maximum over the window, and of the mean log-mel. The
+    shape is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are
+    added up, at half the resolution and with as many filters as live in the published network.
 
     A silent frame is what lies outside of a window: zero to the filters, and in no mean. The last
     window of a song, which ends in zeros, is but a shorter window.
@@ -90,9 +90,9 @@ class WindowCNN(nn.Module):
             Layer(*shape, config.layer_frames, config.folded)
             for shape in zip(before, config.layers, strict=True)
         )
-        means = sum(sizes) + config.n_mels
-        self.norm = nn.Identity() if config.folded else nn.BatchNorm1d(means)
-        self.token = nn.Linear(means, config.dim)
+        heard = 2 * sum(sizes) + config.n_mels
+        self.norm = nn.Identity() if config.folded else nn.BatchNorm1d(heard)
+        self.token = nn.Linear(heard, config.dim)
 
     def answers(self, log_mel: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel (windows, n_mels, frames) and its audible frames (windows, 1, 1, frames) -> all
@@ -106,11 +106,15 @@ class WindowCNN(nn.Module):
         return torch.cat(heard, dim=1), audible
 
     def heard(self, log_mel: Tensor) -> Tensor:
-        """Means over the window, (windows, channels + n_mels): the answers', then the log-mel's."""
+        """What there is to tell of windows, (windows, 2 channels + n_mels): the channels' means,
+        their maxima, and the log-mel's means.
+        """
         audible = audible_frames(log_mel, self.config.floor)
         answers, answered = self.answers(log_mel, audible)
-        means = [audible_mean(answers.squeeze(2), answered), audible_mean(log_mel, audible)]
-        return torch.cat(means, dim=1)
+        means = audible_mean(answers.squeeze(2), answered)
+        # with the channels last: tract does it in half of the time
+        maxima = F.max_pool2d(answers.permute(0, 2, 3, 1), (answers.shape[3], 1)).flatten(1)
+        return torch.cat([means, maxima, audible_mean(log_mel, audible)], dim=1)
 
     def fold(self) -> tuple[Tensor, Tensor]:
         """The token's weight and bias with the batch norm's trained statistics in them."""

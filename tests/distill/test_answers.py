@@ -62,7 +62,7 @@ def test_songs_are_heard_whole_or_by_excerpt(tmp_path):
 
 def test_a_fit_learns_a_taste_and_leaves_the_base_alone():
     model, songs, taste = listener()
-    shown = answers_of(taste, np.arange(30), 150, 0.0, 1)
+    shown = answers_of(taste, np.arange(30), 300, 0.0, 1)
     test = answers_of(taste, np.arange(30, 60), 300, 0.0, 2)
     before = copy.deepcopy(model.head.state_dict())
     head = answers.fit(model.head, songs, shown, FitConfig(prior=1.0, learning_rate=1e-2))

@@ -41,7 +41,6 @@ class Loudness:
 
     name, revision, licence, dim = "loud/ness", "1", "MIT", 2
     sample_rate, window = 8_000, 20_000
-    learned = slice(None)
 
     def __init__(self, factor: float = 1.0):
         self.factor = factor

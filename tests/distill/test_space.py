@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.space import SpaceError, TeacherSpace, discriminants, fit_space, fit_stretch
+from distill.space import (
+    STRETCH_SHRINK,
+    SpaceError,
+    TeacherSpace,
+    discriminants,
+    fit_space,
+    fit_stretch,
+)
 
 
 def clips(
@@ -125,32 +132,80 @@ def test_a_teacher_counts_by_its_weight(weights: list[float]) -> None:
     assert np.square(x[:, :40]).sum() / np.square(x).sum() == pytest.approx(0.8, abs=1e-3)
 
 
-def test_a_stretch_makes_the_axes_on_which_albums_lie_apart_count_for_more() -> None:
+def test_rounding_noise_is_left_out_though_most_of_a_teacher_never_moves() -> None:
+    x, tracks = clips(dim=20)
+    noise = np.random.default_rng(1).standard_normal((len(x), 60)) * 1e-11
+    space = fit_space(np.concatenate([x, noise], axis=1), tracks, 8)
+    assert np.isfinite(space.scale).tolist() == [True] * 20 + [False] * 60
+
+
+def directions(
+    apart: list[float], within: list[float], albums: np.ndarray, clips: int = 6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clips of two tracks an album entry, (tracks, clips, 4), and the axes they were turned to.
+
+    Albums lie ``apart`` along each axis, the clips of a track ``within`` it.
+    """
     rng = np.random.default_rng(0)
     turned = np.linalg.qr(rng.standard_normal((4, 4)))[0]
-    albums = np.repeat(np.arange(200), 5)
-    apart, within = np.array([3.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 5.0, 0.1])
-    x = rng.standard_normal((200, 4))[albums] * apart + rng.standard_normal((1000, 4)) * within
-    x = x @ turned.T / 6
-    stretch = fit_stretch(x, albums, 2.0)
-    # what moves most within albums moves their means too, but less than what tells them apart
-    lengths = np.linalg.norm(stretch, axis=0)
-    axes = stretch / lengths
-    assert np.abs(axes.T @ axes - np.eye(4)).max() < 1e-5
-    assert abs(axes[:, 0] @ turned[:, 0]) > 0.97
-    variances = (x.reshape(200, 5, 4).mean(axis=1) @ axes).var(axis=0)
-    counts = 1 + 2 * variances / variances.mean()
-    assert np.allclose(lengths**2 / lengths[0] ** 2, counts / counts[0], atol=1e-4)
-    assert (np.diff(lengths) < 0).all()
-    assert np.isclose(np.square(x @ stretch).sum(), np.square(x).sum(), rtol=1e-5)
+    of_album = rng.standard_normal((albums.max() + 1, 4))[albums] * apart
+    x = of_album[:, None] + rng.standard_normal((len(albums), clips, 4)) * within
+    return x @ turned.T, turned
 
 
-def test_a_stretch_of_none_only_turns() -> None:
-    x, tracks = clips()
-    stretch = fit_stretch(x, tracks, 0.0)
-    assert np.abs(stretch.T @ stretch - np.eye(x.shape[1])).max() < 1e-4
+def squares(stretch: np.ndarray, axis: np.ndarray) -> float:
+    """What a step of 1 along ``axis`` counts in a squared distance, against other steps."""
+    counted = np.square(axis @ stretch).sum()
+    return float(counted / np.square(stretch).sum())
+
+
+def test_a_stretch_makes_the_axes_on_which_albums_lie_apart_count_for_more() -> None:
+    albums = np.repeat(np.arange(300), 2)
+    x, turned = directions([3.0, 1.0, 0.0, 0.0], [1.0] * 4, albums)
+    counts = [squares(fit_stretch(x, albums, 2.0), axis) for axis in turned.T]
+    # along all axes clips differ as much, so that nothing but the albums is told apart by
+    variances = np.array([9.0, 1.0, 0.0, 0.0]) + 1 / 12
+    expected = 1 + 2 * variances / variances.mean()
+    assert np.allclose(counts, expected / expected.sum(), atol=0.02)
+
+
+def test_a_stretch_makes_what_differs_within_tracks_count_for_less() -> None:
+    albums = np.repeat(np.arange(300), 2)
+    x, turned = directions([1.0] * 4, [0.5, 0.5, 0.5, 4.0], albums, clips=40)
+    counts = [squares(fit_stretch(x, albums, 0.0), axis) for axis in turned.T]
+    scatter = np.array([0.25, 0.25, 0.25, 16.0])
+    expected = (scatter + scatter.mean()) ** -STRETCH_SHRINK
+    assert np.allclose(counts, expected / expected.sum(), atol=0.01)
+
+
+def test_an_album_counts_as_the_root_of_its_tracks() -> None:
+    # a hundred tracks apart along one axis, and nine albums of one track each along another
+    albums = np.concatenate([np.repeat([0, 1], 50), np.arange(2, 11)])
+    x = np.zeros((len(albums), 3, 4))
+    x[:50, :, 0], x[50:100, :, 0] = 1.0, -1.0
+    x[100:, :, 1] = np.linspace(-1, 1, 9)[:, None]
+    stretch = fit_stretch(x, albums, 1.0)
+    large, small = 2 * np.sqrt(50) * 1.0, np.square(np.linspace(-1, 1, 9)).sum()
+    counts = [squares(stretch, axis) for axis in np.eye(4)]
+    expected = 1 + 4 * np.array([large, small, 0, 0]) / (large + small)
+    assert np.allclose(counts, expected / expected.sum(), atol=1e-5)
+
+
+def test_a_stretch_keeps_the_tracks_mean_squared_length() -> None:
+    albums = np.repeat(np.arange(300), 2)
+    x, _ = directions([3.0, 1.0, 0.5, 0.2], [1.0, 0.5, 2.0, 0.1], albums)
+    tracks = x.mean(axis=1)
+    stretched = tracks @ fit_stretch(x, albums, 0.7)
+    assert np.isclose(np.square(stretched).sum(), np.square(tracks).sum(), rtol=1e-5)
+
+
+def test_tracks_of_one_clip_are_stretched_by_their_albums_alone() -> None:
+    albums = np.repeat(np.arange(300), 2)
+    x, _ = directions([3.0, 1.0, 0.5, 0.2], [1.0] * 4, albums)
+    only_turned = fit_stretch(x[:, :1], albums, 0.0)
+    assert np.abs(only_turned.T @ only_turned - np.eye(4)).max() < 1e-5
 
 
 def test_one_album_alone_stretches_nothing() -> None:
-    x, _ = clips()
-    assert np.array_equal(fit_stretch(x, np.zeros(len(x)), 0.5), np.eye(x.shape[1]))
+    x, _ = directions([1.0] * 4, [1.0] * 4, np.zeros(8, dtype=int))
+    assert np.array_equal(fit_stretch(x, np.zeros(8), 0.5), np.eye(4))

@@ -58,7 +58,7 @@ def test_at_the_teachers_resolution_it_hears_what_the_teacher_hears(
     start_as_teacher(model, network)
     log_mel = musicnn.log_mel(music()).transpose(1, 2)  # (windows, mels, frames)
     frames = network.frames(log_mel.transpose(1, 2))
-    hints = fit_hints(model, network, frames.mean(dim=2).numpy())
+    hints = fit_hints(model, network, network.pool(frames).numpy())
     begins = (0, *accumulate((64, *layers[:2])))
     counted = [torch.arange(n) + at for n, at in zip(LIVING, begins, strict=True)]
     assert torch.equal(hints.channels, torch.cat(counted))
@@ -92,7 +92,7 @@ def test_what_it_has_beyond_its_teacher_changes_nothing_at_the_start(
     wide = Feelprint(dataclasses.replace(FULL, filters=kinds, layers=(70, 66, 64))).eval()
     start_as_teacher(wide, network)
     log_mel = (musicnn.log_mel(music()).transpose(1, 2) - TEACHER_LEVEL) * math.log(10)
-    clips = network.frames(musicnn.log_mel(music())).mean(dim=2).numpy()
+    clips = network.pool(network.frames(musicnn.log_mel(music()))).numpy()
     hints = fit_hints(wide, network, clips)
     assert len(hints.channels) == sum(LIVING)
     heard = wide.cnn.heard(log_mel)[:, hints.channels]
@@ -118,9 +118,9 @@ def test_at_its_own_resolution_it_still_follows(network: musicnn.MusicnnNetwork)
     at_16k = torch.nn.functional.interpolate(audio.unsqueeze(1), 16_346, mode="linear")[:, 0]
     level = 10 ** (-13 / 20)
     at_16k = at_16k * (level / at_16k.square().mean(dim=1, keepdim=True).sqrt())
-    means = network.frames(musicnn.log_mel(at_16k)).mean(dim=2)
-    hints = fit_hints(model, network, means.numpy())
-    heard = torch.from_numpy(hints(means.numpy()))
+    pooled = network.pool(network.frames(musicnn.log_mel(at_16k))).numpy()
+    hints = fit_hints(model, network, pooled)
+    heard = torch.from_numpy(hints(pooled))
     likeness = [
         torch.corrcoef(torch.stack([mine, its]))[0, 1]
         for mine, its in zip(tokens.T[hints.channels], heard.T, strict=True)
