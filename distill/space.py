@@ -14,6 +14,7 @@ SHRINK = 0.75  # 0: the geometry as it is; 1: within-track scatter is made even
 # of the mean within-track scatter; without, what hardly moves within tracks would come first
 RIDGE = 2.0
 STRETCH_SHRINK = 0.5  # as SHRINK, of the student's own directions
+ROUNDING = 1e-6  # of vectors of unit length; what differs by less is alike
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def fit_stretch(directions: np.ndarray, albums: np.ndarray, weight: float) -> np
     means, number = _means(tracks @ shrunk, albums)
     counts = np.sqrt(np.bincount(number))
     centred = means - np.average(means, axis=0, weights=counts)
-    if not centred.any():  # one album, or all alike: no axis matters more than another
+    if np.abs(centred).max() < ROUNDING:  # one album, or all alike: no axis matters more
         return np.eye(tracks.shape[1], dtype=np.float32)
     axes = _principal(centred, tracks.shape[1], counts)
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])  # of two signs
@@ -156,7 +157,7 @@ def _means(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _scatter(apart: np.ndarray) -> np.ndarray:
     """Of clips around their tracks (n, dim): (dim, dim). Even, where no track has two clips."""
-    if np.abs(apart).max() < 1e-6:  # of vectors of unit length: rounding
+    if np.abs(apart).max() < ROUNDING:
         return np.eye(apart.shape[1])
     return apart.T.astype(np.float64) @ apart / len(apart)
 

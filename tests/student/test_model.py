@@ -113,6 +113,16 @@ def test_what_stands_in_a_silent_frame_is_not_heard(model: Feelprint) -> None:
     assert torch.equal(answers, other) and answers[..., :5].any()
 
 
+@torch.inference_mode()
+def test_of_each_channel_the_mean_and_the_largest_answer_are_heard(model: Feelprint) -> None:
+    log_mel, audible = (x[:, 0] for x in model.hear(torch.from_numpy(music(3, WINDOW))))
+    assert audible.tolist() == [1.0] * 3
+    everywhere = torch.ones(3, 1, 1, model.config.window_frames)
+    answers = model.cnn.answers(log_mel, everywhere)[0].squeeze(2)
+    wanted = torch.cat([answers.mean(dim=2), answers.amax(dim=2), log_mel.mean(dim=2)], dim=1)
+    assert torch.allclose(model.cnn.heard(log_mel), wanted, atol=1e-5)
+
+
 def test_a_mean_is_of_what_is_audible_and_of_all_where_nothing_is() -> None:
     values = torch.tensor([[[1.0, 2.0, 6.0], [4.0, 0.0, 2.0]]])
     for audible, want in (
