@@ -68,17 +68,16 @@ class MeanPool(Pool):
         return F.normalize(self.out(pooled), dim=1), weights.unsqueeze(1)
 
 
-class GruPool(Pool):
+class GruPool(MeanPool):
     """The mean of a GRU's states over the audible windows: MECOMP's way to hear a sequence."""
 
     def __init__(self, config: FeelprintConfig):
-        super().__init__(config.embedding_dim)
+        super().__init__(config)
         self.gru = nn.GRU(config.dim, config.dim, batch_first=True)
-        self.mean = MeanPool(config)
 
     def direction(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the direction and the weights (batch, 1, windows)."""
-        return self.mean.direction(self.gru(tokens)[0], audible)
+        return super().direction(self.gru(tokens)[0], audible)
 
 
 # --- front ends ------------------------------------------------------------------------------

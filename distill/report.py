@@ -142,30 +142,23 @@ def hear_teachers(heard: Heard, config: RunConfig) -> tuple[np.ndarray, np.ndarr
     (tracks, excerpts, tags).
     """
     level_db = config.cache.teacher_level_db
-    raw, moods = [], None
-    for wanted in config.teachers:
+    asked = list(config.teachers)
+    if all(wanted.name != "musicnn" for wanted in asked):
+        asked.append(TeacherConfig(name="musicnn"))
+    made, moods = [], np.zeros(0)
+    for wanted in asked:
         teacher = load_teacher(wanted)
         version = json.dumps([teacher.key(), level_db], sort_keys=True)
         if type(teacher) is Musicnn:
-            made, moods = _musicnn(heard, teacher, version, level_db)
+            hears = partial(by_musicnn, teacher, level_db)
+            tagged = heard.vectors("musicnn-tags", version, hears)
+            vectors, moods = tagged[..., : teacher.dim], tagged[..., teacher.dim :]
         else:
-            name = teacher.name.replace("/", "-")
-            made = heard.vectors(name, version, partial(by_teacher, teacher, level_db))
-        raw.append(made)
-        heard.rows[teacher.name] = standardised(made)
-    if moods is None:
-        teacher = Musicnn(TeacherConfig())
-        version = json.dumps([teacher.key(), level_db], sort_keys=True)
-        made, moods = _musicnn(heard, teacher, version, level_db)
-        heard.rows[teacher.name] = standardised(made)
-    return np.concatenate(raw, axis=2), moods
-
-
-def _musicnn(
-    heard: Heard, teacher: Musicnn, version: str, level_db: float
-) -> tuple[np.ndarray, np.ndarray]:
-    made = heard.vectors("musicnn-tags", version, lambda: by_musicnn(teacher, level_db))
-    return made[..., : teacher.dim], made[..., teacher.dim :]
+            hears = partial(by_teacher, teacher, level_db)
+            vectors = heard.vectors(teacher.name.replace("/", "-"), version, hears)
+        made.append(vectors)
+        heard.rows[teacher.name] = standardised(vectors)
+    return np.concatenate(made[: len(config.teachers)], axis=2), moods
 
 
 def _teacher_facts(wanted: TeacherConfig) -> dict[str, str]:
