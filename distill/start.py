@@ -121,8 +121,8 @@ class Hints:
     """What each of the student's channels learns: its counterpart in the teacher.
 
     ``channels`` (n,) are the student's, of those that `WindowCNN.heard` returns; ``rule`` (753, n)
-    makes their counterparts of the teacher's features, ``mean`` and ``scale`` (n,) standardise
-    these. A channel that the teacher lacks learns nothing by itself.
+    makes their counterparts of the teacher's means, ``mean`` and ``scale`` (n,) standardise these.
+    A channel that the teacher lacks learns nothing by itself.
     """
 
     channels: Tensor
@@ -132,7 +132,7 @@ class Hints:
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """Means of clips (clips, dim), musicnn's first -> what is learned of them (clips, n)."""
-        its = clips[:, : 2 * len(self.rule)][:, MEANS].astype(np.float32)
+        its = clips[:, MEANS].astype(np.float32)
         return (its @ self.rule - self.mean) / self.scale
 
 

@@ -11,6 +11,7 @@ import pytest
 from datasets_scripts.corpus import Corpus
 from datasets_scripts.triplets import Triplet, write_triplets
 from distill import personalize
+from student import Feelprint
 from tests.tones import melody, write_tones
 
 
@@ -62,7 +63,8 @@ def test_a_taste_becomes_a_players_file(
         for path in (base, mine)
     ]
     assert made[1].shape == (1, 32)
-    assert np.linalg.norm(made[1]) == pytest.approx(1, abs=0.3)
+    stretch = Feelprint.from_pretrained(str(out)).head.stretch.numpy()
+    assert np.linalg.norm(made[1] @ np.linalg.inv(stretch)) == pytest.approx(1, abs=1e-5)
     assert np.abs(made[1] - made[0]).max() > 1e-3
 
 

@@ -142,9 +142,9 @@ def test_rounding_noise_is_left_out_though_most_of_a_teacher_never_moves() -> No
 def directions(
     apart: list[float], within: list[float], albums: np.ndarray, clips: int = 6
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clips of two tracks an album entry, (tracks, clips, 4), and the axes they were turned to.
+    """Clips of tracks of ``albums``, (tracks, clips, 4), and the axes they were turned to.
 
-    Albums lie ``apart`` along each axis, the clips of a track ``within`` it.
+    Albums lie ``apart`` along each axis, and the clips of a track ``within``.
     """
     rng = np.random.default_rng(0)
     turned = np.linalg.qr(rng.standard_normal((4, 4)))[0]
@@ -162,7 +162,12 @@ def squares(stretch: np.ndarray, axis: np.ndarray) -> float:
 def test_a_stretch_makes_the_axes_on_which_albums_lie_apart_count_for_more() -> None:
     albums = np.repeat(np.arange(300), 2)
     x, turned = directions([3.0, 1.0, 0.0, 0.0], [1.0] * 4, albums)
-    counts = [squares(fit_stretch(x, albums, 2.0), axis) for axis in turned.T]
+    stretch = fit_stretch(x, albums, 2.0)
+    lengths = np.linalg.norm(stretch, axis=0)
+    assert abs(stretch[:, 0] @ turned[:, 0]) > 0.97 * lengths[0] and (np.diff(lengths) < 0).all()
+    axes = stretch / lengths
+    assert np.abs(axes.T @ axes - np.eye(4)).max() < 0.05  # clips differ alike, but for luck
+    counts = [squares(stretch, axis) for axis in turned.T]
     # along all axes clips differ as much, so that nothing but the albums is told apart by
     variances = np.array([9.0, 1.0, 0.0, 0.0]) + 1 / 12
     expected = 1 + 2 * variances / variances.mean()
