@@ -52,7 +52,7 @@ from distill.evaluation import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.musicnn import MusicnnNetwork, load_network
 from distill.report import ReportError, report
-from distill.space import SpaceError, TeacherSpace
+from distill.space import SpaceError, TeacherSpace, telling
 from distill.start import fit_hints, start_as_teacher
 from distill.teachers import TeacherError, load_teacher
 from distill.train import distill, finetune
@@ -241,11 +241,8 @@ class Run:
         config = self.config.finetune
         own = {track.id for track in self.corpora[0].tracks}
         soundtracks = [r for r in self.training if r.variant == 0 and r.track.id in own]
-        if config.stretch and not soundtracks:
-            raise ConfigError(
-                f"finetune.stretch is {config.stretch}, but no training track is of the corpus "
-                f"that is evaluated on, {self.config.corpora[0]}; set it to 0"
-            )
+        if config.stretch:
+            telling([recording.album for recording in soundtracks])  # before it is trained
         seed = self.config.seed + 1
         batches = self.batches(config.batch_size, config.clip_segments, seed, self.answers())
         model = self.student("distill")

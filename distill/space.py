@@ -14,6 +14,7 @@ SHRINK = 0.75  # 0: the geometry as it is; 1: within-track scatter is made even
 # of the mean within-track scatter; without, what hardly moves within tracks would come first
 RIDGE = 2.0
 STRETCH_SHRINK = 0.5  # as SHRINK, of the student's own directions
+ALBUM = 3  # tracks; fewer tell how each of them sounds, and little of what they have in common
 ROUNDING = 1e-6  # of vectors of unit length; what differs by less is alike
 
 
@@ -125,27 +126,44 @@ def fit_stretch(directions: np.ndarray, albums: np.ndarray, weight: float) -> np
     ``directions`` (tracks, clips, d) are those of clips, ``albums`` (tracks,) what each track is
     of. Returned is the (d, d) to multiply them by. What differs between the clips of a track is
     shrunk, as in `fit_space`. Then the principal axes of the albums' means are taken, the one along
-    which they are farthest apart first; an album counts as the root of its tracks. In a squared
-    distance an axis counts ``1 + weight v``, v being its variance over the mean variance of all;
-    and all are scaled so that the tracks' mean squared length stays what it was.
+    which they are farthest apart first; albums of fewer than ALBUM tracks have no say, the others
+    count alike. In a squared distance an axis counts ``1 + weight v``, v being its variance over
+    the mean variance of all; and all are scaled so that the tracks' mean squared length stays what
+    it was.
 
     Multiplying after a vector was brought to unit length is not the same as before: a song that
     has little on the axes that matter comes to lie near the middle, and not far out on the others.
+
+    Raises SpaceError as `telling`.
     """
     tracks = directions.mean(axis=1)
     within = _scatter((directions - tracks[:, None]).reshape(-1, tracks.shape[1]))
     shrunk = _power(within, 1.0, -STRETCH_SHRINK / 2)
-    means, number = _means(tracks @ shrunk, albums)
-    counts = np.sqrt(np.bincount(number))
-    centred = means - np.average(means, axis=0, weights=counts)
-    if np.abs(centred).max() < ROUNDING:  # one album, or all alike: no axis matters more
+    means = _means(tracks @ shrunk, albums)[0][telling(albums)]
+    centred = means - means.mean(axis=0)
+    if np.abs(centred).max() < ROUNDING:  # all alike: no axis matters more
         return np.eye(tracks.shape[1], dtype=np.float32)
-    axes = _principal(centred, tracks.shape[1], counts)
+    axes = _principal(centred, tracks.shape[1])
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])  # of two signs
-    variances = np.average(np.square(centred @ axes), axis=0, weights=counts)
+    variances = np.square(centred @ axes).mean(axis=0)
     stretch = shrunk @ axes * np.sqrt(1 + weight * variances / variances.mean())
     kept = np.square(tracks).sum() / np.square(tracks @ stretch).sum()
     return (stretch * np.sqrt(kept)).astype(np.float32)
+
+
+def telling(albums: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Which albums have ALBUM tracks or more, in the order of their names; one name a track.
+
+    Raises SpaceError where fewer than two have: there is then nothing to stretch by.
+    """
+    found = np.unique(albums, return_counts=True)[1] >= ALBUM
+    if found.sum() < 2:
+        raise SpaceError(
+            f"of the albums that are learned from, {found.sum()} have {ALBUM} tracks or more in "
+            "the corpus that is evaluated on, and to stretch by them takes two; set "
+            "finetune.stretch to 0"
+        )
+    return found
 
 
 def _means(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,9 +180,9 @@ def _scatter(apart: np.ndarray) -> np.ndarray:
     return apart.T.astype(np.float64) @ apart / len(apart)
 
 
-def _principal(centred: np.ndarray, k: int, counts: np.ndarray | None = None) -> np.ndarray:
-    """The k principal axes of (n, dim), most important first: (dim, k). A row counts ``counts``."""
-    _, axes = np.linalg.eigh(np.cov(centred.T, aweights=counts, dtype=np.float64))
+def _principal(centred: np.ndarray, k: int) -> np.ndarray:
+    """The k principal axes of (n, dim), most important first: (dim, k)."""
+    _, axes = np.linalg.eigh(np.cov(centred.T, dtype=np.float64))
     return np.ascontiguousarray(axes[:, ::-1][:, :k])
 
 

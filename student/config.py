@@ -84,15 +84,14 @@ class FeelprintConfig:
     # how many filters, of how many mels and frames, and mels between two of their places: tall
     # ones hear timbre, long ones rhythm
     filters: tuple[tuple[int, ...], ...] = (
-        (23, 25, 4, 2),
-        (14, 45, 4, 2),
-        (3, 1, 32, 4),
-        (7, 1, 32, 4),
-        (17, 1, 16, 4),
+        (23, 25, 3, 3),
+        (14, 45, 3, 3),
+        (3, 1, 32, 6),
+        (7, 1, 32, 6),
+        (17, 1, 16, 6),
     )
-    frame_step: int = 2  # frames between two answers of a filter
-    layers: tuple[int, ...] = (64, 64, 64)  # channels of the convolutions over time that follow
-    layer_frames: int = 2  # of the filters' answers, that each of these hears at a time
+    layers: tuple[int, ...] = (24, 64, 64)  # channels of the convolutions over time that follow
+    layer_frames: int = 4  # that each of these hears at a time
     folded: bool = False  # as released: scales, shifts and batch norm are in the weights
     dim: int = 128  # of a window token
     queries: int = 4  # of the attention pooling
@@ -125,11 +124,8 @@ class FeelprintConfig:
                 )
         if min(self.layers, default=0) < 1:
             raise ConfigError(f"layers must be of 1 channel or more, got {list(self.layers)}")
-        if not 1 <= self.frame_step <= self.window_frames or self.layer_frames < 1:
-            raise ConfigError(
-                f"expected frame_step from 1 to {self.window_frames} and layer_frames of 1 or "
-                f"more, got {self.frame_step} and {self.layer_frames}"
-            )
+        if self.layer_frames < 1:
+            raise ConfigError(f"expected layer_frames of 1 or more, got {self.layer_frames}")
 
     @property
     def window_length(self) -> int:

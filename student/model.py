@@ -20,7 +20,7 @@ USUAL, SPREAD = -2.7, 3.0  # mean and deviation of the log-mel of music, about
 class Filters(nn.Module):
     """Filters of some mels and frames over a log-mel, each heard where on the mels it fits best.
 
-    Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, answers): the largest one over
+    Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames): the largest answer over
     the mels, so that a chord and the same chord a third higher are one thing.
     """
 
@@ -28,11 +28,11 @@ class Filters(nn.Module):
         super().__init__()
         count, mels, frames, step = kind
         self.pad = (frames - 1) // 2, frames // 2
-        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, config.frame_step))
+        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, 1))
         self.positions = (config.n_mels - mels) // step + 1
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """The filters' answers, (windows, filters, 1, answers), before the ReLU."""
+        """The filters' answers, (windows, filters, 1, frames), before the ReLU."""
         x = self.conv(F.pad(log_mel, self.pad))
         # pooled by the operator and not by a reduction: tract does it in a tenth of the time
         return F.max_pool2d(x, (self.positions, 1))
@@ -74,7 +74,7 @@ class WindowCNN(nn.Module):
     make together, and each that follows hears all convolutions before it, side by side; a token is
     a projection of each channel's mean and maximum over the window, and of the mean log-mel. The
     shape is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are
-    added up, at half the resolution and with as many filters as live in the published network.
+    added up, at half of its frames and with as many filters as live in the published network.
 
     A silent frame is what lies outside of a window: zero to the filters, and in no mean. The last
     window of a song, which ends in zeros, is but a shorter window.
@@ -94,24 +94,23 @@ class WindowCNN(nn.Module):
         self.norm = nn.Identity() if config.folded else nn.BatchNorm1d(heard)
         self.token = nn.Linear(heard, config.dim)
 
-    def answers(self, log_mel: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+    def answers(self, log_mel: Tensor, audible: Tensor) -> Tensor:
         """Log-mel (windows, n_mels, frames) and its audible frames (windows, 1, 1, frames) -> all
-        answers (windows, channels, 1, answers), and which are audible (windows, 1, 1, answers).
+        answers (windows, channels, 1, frames).
         """
         image = ((log_mel - USUAL) / SPREAD).unsqueeze(1) * audible  # (windows, 1, mels, frames)
-        audible = F.max_pool2d(audible, (1, self.config.frame_step), ceil_mode=True)
         heard = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1))]
         for layer in self.layers:
             heard.append(layer(torch.cat(heard[1:] or heard, dim=1)))
-        return torch.cat(heard, dim=1), audible
+        return torch.cat(heard, dim=1)
 
     def heard(self, log_mel: Tensor) -> Tensor:
         """What there is to tell of windows, (windows, 2 channels + n_mels): the channels' means,
         their maxima, and the log-mel's means.
         """
         audible = audible_frames(log_mel, self.config.floor)
-        answers, answered = self.answers(log_mel, audible)
-        means = audible_mean(answers.squeeze(2), answered)
+        answers = self.answers(log_mel, audible)
+        means = audible_mean(answers.squeeze(2), audible)
         # with the channels last: tract does it in half of the time
         maxima = F.max_pool2d(answers.permute(0, 2, 3, 1), (answers.shape[3], 1)).flatten(1)
         return torch.cat([means, maxima, audible_mean(log_mel, audible)], dim=1)

@@ -6,8 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::frontend::Scratch;
-use crate::network::Network;
+use crate::network::{Desk, Network};
 
 /// The number of values in an [`Embedding`].
 pub const DIM_EMBEDDING: usize = 32;
@@ -178,7 +177,7 @@ impl AudioEmbeddingModel {
     pub fn stream(&self) -> EmbeddingStream<'_> {
         EmbeddingStream {
             network: &self.network,
-            scratch: self.network.scratch(),
+            desk: self.network.desk(),
             pending: Vec::with_capacity(self.network.window),
             tokens: Vec::new(),
             audible: Vec::new(),
@@ -190,7 +189,7 @@ impl AudioEmbeddingModel {
 #[derive(Debug)]
 pub struct EmbeddingStream<'m> {
     network: &'m Network,
-    scratch: Scratch,
+    desk: Desk,
     /// Samples not yet encoded, fewer than a window.
     pending: Vec<f32>,
     /// (windows, dim), row by row.
@@ -247,7 +246,7 @@ impl EmbeddingStream<'_> {
 
     /// Encodes the pending window.
     fn encode(&mut self) -> Result<()> {
-        let (token, audible) = self.network.encode(&self.pending, &mut self.scratch)?;
+        let (token, audible) = self.network.encode(&self.pending, &mut self.desk)?;
         self.pending.clear();
         self.tokens.extend(token);
         self.audible.push(audible);

@@ -18,6 +18,14 @@ use crate::embeddings::DIM_EMBEDDING;
 use crate::error::{Error, Result};
 use crate::frontend::{LogMel, Scratch, Settings};
 
+/// What [`Network::encode`] works in, window after window: of one song alone.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    scratch: Scratch,
+    /// The encoder as the window before left it; the first makes it.
+    encoder: Option<TypedSimpleState>,
+}
+
 /// A loaded model. Running it needs no exclusive access.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -120,22 +128,26 @@ impl Network {
     /// # Errors
     ///
     /// Fails if the samples are so large that their power is no finite number.
-    pub(crate) fn encode(&self, window: &[f32], scratch: &mut Scratch) -> Result<(Vec<f32>, f32)> {
+    pub(crate) fn encode(&self, window: &[f32], desk: &mut Desk) -> Result<(Vec<f32>, f32)> {
         let Settings { n_mels, window_frames, .. } = *self.log_mel.settings();
         let mut log_mel = vec![0.0; n_mels * window_frames];
-        let level = self.log_mel.window(window, &mut log_mel, scratch);
+        let level = self.log_mel.window(window, &mut log_mel, &mut desk.scratch);
         if !level.power.is_finite() {
             return Err(Error::audio("the samples are too large for the model"));
         }
         let shape = [1, 1, n_mels, window_frames];
         let log_mel = Tensor::from_shape(&shape, &log_mel).map_err(tract_error)?;
-        let outputs = self.encoder.run(tvec![log_mel.into()]).map_err(tract_error)?;
+        let encoder = match &mut desk.encoder {
+            Some(state) => state,
+            none => none.insert(self.encoder.spawn().map_err(tract_error)?),
+        };
+        let outputs = encoder.run(tvec![log_mel.into()]).map_err(tract_error)?;
         Ok((floats(&outputs[0])?, level.audible))
     }
 
     /// What [`Network::encode`] works in: one a stream, since streams may run at once.
-    pub(crate) fn scratch(&self) -> Scratch {
-        self.log_mel.scratch()
+    pub(crate) fn desk(&self) -> Desk {
+        Desk { scratch: self.log_mel.scratch(), encoder: None }
     }
 
     /// The embedding of a song's windows, and the attention that weighed them.
@@ -274,7 +286,7 @@ mod tests {
             let input = Tensor::from_shape(&[1, network.window], &window).unwrap();
             let graphs = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
             let mut native = vec![0.0; want.len()];
-            network.log_mel.window(&window, &mut native, &mut network.scratch());
+            network.log_mel.window(&window, &mut native, &mut network.log_mel.scratch());
             for (whose, got) in [("the graph", graphs), ("native", native)] {
                 assert_eq!(got.len(), want.len(), "{name}, {whose}");
                 for (got, want) in got.iter().zip(want) {

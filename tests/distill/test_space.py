@@ -160,7 +160,7 @@ def squares(stretch: np.ndarray, axis: np.ndarray) -> float:
 
 
 def test_a_stretch_makes_the_axes_on_which_albums_lie_apart_count_for_more() -> None:
-    albums = np.repeat(np.arange(300), 2)
+    albums = np.repeat(np.arange(300), 3)
     x, turned = directions([3.0, 1.0, 0.0, 0.0], [1.0] * 4, albums)
     stretch = fit_stretch(x, albums, 2.0)
     lengths = np.linalg.norm(stretch, axis=0)
@@ -169,13 +169,13 @@ def test_a_stretch_makes_the_axes_on_which_albums_lie_apart_count_for_more() -> 
     assert np.abs(axes.T @ axes - np.eye(4)).max() < 0.05  # clips differ alike, but for luck
     counts = [squares(stretch, axis) for axis in turned.T]
     # along all axes clips differ as much, so that nothing but the albums is told apart by
-    variances = np.array([9.0, 1.0, 0.0, 0.0]) + 1 / 12
+    variances = np.array([9.0, 1.0, 0.0, 0.0]) + 1 / 18
     expected = 1 + 2 * variances / variances.mean()
     assert np.allclose(counts, expected / expected.sum(), atol=0.02)
 
 
 def test_a_stretch_makes_what_differs_within_tracks_count_for_less() -> None:
-    albums = np.repeat(np.arange(300), 2)
+    albums = np.repeat(np.arange(300), 3)
     x, turned = directions([1.0] * 4, [0.5, 0.5, 0.5, 4.0], albums, clips=40)
     counts = [squares(fit_stretch(x, albums, 0.0), axis) for axis in turned.T]
     scatter = np.array([0.25, 0.25, 0.25, 16.0])
@@ -183,21 +183,21 @@ def test_a_stretch_makes_what_differs_within_tracks_count_for_less() -> None:
     assert np.allclose(counts, expected / expected.sum(), atol=0.01)
 
 
-def test_an_album_counts_as_the_root_of_its_tracks() -> None:
-    # a hundred tracks apart along one axis, and nine albums of one track each along another
-    albums = np.concatenate([np.repeat([0, 1], 50), np.arange(2, 11)])
+def test_albums_of_some_tracks_count_alike_and_smaller_ones_not() -> None:
+    # a hundred tracks apart along one axis, three along another, pairs along a third
+    albums = np.repeat(np.arange(7), [50, 50, 3, 3, 2, 2, 2])
     x = np.zeros((len(albums), 3, 4))
-    x[:50, :, 0], x[50:100, :, 0] = 1.0, -1.0
-    x[100:, :, 1] = np.linspace(-1, 1, 9)[:, None]
-    stretch = fit_stretch(x, albums, 1.0)
-    large, small = 2 * np.sqrt(50) * 1.0, np.square(np.linspace(-1, 1, 9)).sum()
-    counts = [squares(stretch, axis) for axis in np.eye(4)]
-    expected = 1 + 4 * np.array([large, small, 0, 0]) / (large + small)
+    for album, (axis, value) in enumerate(
+        [(0, 1), (0, -1), (1, 1), (1, -1), (2, 9), (2, 0), (2, -9)]
+    ):
+        x[albums == album, :, axis] = value
+    counts = [squares(fit_stretch(x, albums, 1.0), axis) for axis in np.eye(4)]
+    expected = 1 + np.array([2.0, 2.0, 0.0, 0.0])
     assert np.allclose(counts, expected / expected.sum(), atol=1e-5)
 
 
 def test_a_stretch_keeps_the_tracks_mean_squared_length() -> None:
-    albums = np.repeat(np.arange(300), 2)
+    albums = np.repeat(np.arange(300), 3)
     x, _ = directions([3.0, 1.0, 0.5, 0.2], [1.0, 0.5, 2.0, 0.1], albums)
     tracks = x.mean(axis=1)
     stretched = tracks @ fit_stretch(x, albums, 0.7)
@@ -205,12 +205,18 @@ def test_a_stretch_keeps_the_tracks_mean_squared_length() -> None:
 
 
 def test_tracks_of_one_clip_are_stretched_by_their_albums_alone() -> None:
-    albums = np.repeat(np.arange(300), 2)
+    albums = np.repeat(np.arange(300), 3)
     x, _ = directions([3.0, 1.0, 0.5, 0.2], [1.0] * 4, albums)
     only_turned = fit_stretch(x[:, :1], albums, 0.0)
     assert np.abs(only_turned.T @ only_turned - np.eye(4)).max() < 1e-5
 
 
-def test_one_album_alone_stretches_nothing() -> None:
-    x, _ = directions([1.0] * 4, [1.0] * 4, np.zeros(8, dtype=int))
-    assert np.array_equal(fit_stretch(x, np.zeros(8), 0.5), np.eye(4))
+def test_albums_that_are_all_alike_stretch_nothing() -> None:
+    assert np.array_equal(fit_stretch(np.ones((9, 2, 4)), np.repeat([0, 1, 2], 3), 0.5), np.eye(4))
+
+
+def test_one_album_of_some_tracks_is_not_enough_to_stretch_by() -> None:
+    albums = np.array([0, 0, 0, 1, 1, 2])
+    x, _ = directions([1.0] * 4, [1.0] * 4, albums)
+    with pytest.raises(SpaceError, match="1 have 3 tracks or more"):
+        fit_stretch(x, albums, 0.5)

