@@ -88,11 +88,11 @@ class MelPower(nn.Module):
         )
         # the power is the square of a bin's real part and that of its imaginary part: the filters
         # sum both, which is one pass over the bins less
-        mel = torch.from_numpy(filters[:, bins]).unsqueeze(2).contiguous()
+        mel = torch.from_numpy(filters[:, bins])[:, :, None, None].contiguous()
         self.register_buffer("mel", mel, persistent=False)
 
     def _rows_dft(self, rows: int) -> Tensor:
-        """Weights of the first stage, (16 * rows, 1, rows): group c, then residue q, then part.
+        """Weights of the first stage, (16 * rows, 1, 1, rows): group c, then residue q, then part.
 
         Residues 0 and R / 2 are real: they share the place of one complex residue.
         """
@@ -105,7 +105,7 @@ class MelPower(nn.Module):
             weights[:, q, 1] = -np.sin(angle) * window.T
         weights[:, 0, 0] = window.T
         weights[:, 0, 1] = np.cos(np.pi * r) * window.T
-        return torch.from_numpy(weights.reshape(COLUMNS * rows, 1, rows)).float()
+        return torch.from_numpy(weights.reshape(COLUMNS * rows, 1, 1, rows)).float()
 
     def _columns_dft(self, rows: int) -> tuple[Tensor, np.ndarray]:
         """Weights of the second stage, and the bin that each of its outputs is a part of.
@@ -137,7 +137,7 @@ class MelPower(nn.Module):
                     sign = -1.0 if mirrored else 1.0  # conjugate
                     real[q, at, :, 0], real[q, at, :, 1] = cos, sign * sin
                     imaginary[q, at, :, 0], imaginary[q, at, :, 1] = -sin, sign * cos
-        shape = (half * 4 * self.bands, 2 * COLUMNS, 1)
+        shape = (half * 4 * self.bands, 2 * COLUMNS, 1, 1)
         return torch.from_numpy(weights.reshape(shape)).float(), bins.reshape(-1)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -145,15 +145,20 @@ class MelPower(nn.Module):
         cfg = self.config
         rows = cfg.n_fft // COLUMNS
         pad = (cfg.n_fft - cfg.hop_length) // 2 // COLUMNS
-        # (batch, samples) -> (batch, column, row)
-        x = windows.view(-1, cfg.window_length // COLUMNS, COLUMNS).transpose(1, 2)
-        y = nn.functional.conv1d(
-            x, self.rows_dft, stride=cfg.hop_length // COLUMNS, padding=pad, groups=COLUMNS
-        )  # (batch, column * residue * part, frame)
-        y = y.view(-1, COLUMNS, rows // 2, 2, cfg.window_frames).transpose(1, 2)
-        y = y.reshape(-1, COLUMNS * rows, cfg.window_frames)  # residue, column, part
-        parts = nn.functional.conv1d(y, self.columns_dft, groups=rows // 2)
-        return nn.functional.conv1d(parts * parts, self.mel)  # (batch, part of a bin, frame)
+        # all windows are one image, a window a line of it: few large products, not many small ones
+        x = windows.reshape(-1, COLUMNS).t().reshape(1, COLUMNS, -1, cfg.window_length // COLUMNS)
+        y = nn.functional.conv2d(
+            x,
+            self.rows_dft,
+            stride=(1, cfg.hop_length // COLUMNS),
+            padding=(0, pad),
+            groups=COLUMNS,
+        )  # (1, column * residue * part, window, frame)
+        y = y.view(COLUMNS, rows // 2, 2, -1, cfg.window_frames).transpose(0, 1)
+        y = y.reshape(1, COLUMNS * rows, -1, cfg.window_frames)  # residue, column, part
+        parts = nn.functional.conv2d(y, self.columns_dft, groups=rows // 2)
+        # (1, part of a bin, window, frame)
+        return nn.functional.conv2d(parts * parts, self.mel).squeeze(0).transpose(0, 1)
 
 
 class LogMel(nn.Module):

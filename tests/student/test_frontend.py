@@ -47,7 +47,7 @@ def test_the_two_stage_dft_is_the_dft(config: FeelprintConfig) -> None:
     part_of = module._columns_dft(config.n_fft // 16)[1]
     order = np.unique(part_of)
     every = torch.from_numpy(order[:, None] == part_of).float()  # every bin comes out, summed
-    module.mel = every.unsqueeze(2)
+    module.mel = every[:, :, None, None]
     window = windows(config, 1)
     with torch.inference_mode():
         got = module(torch.from_numpy(window))[0].numpy()  # (bins, frames)
