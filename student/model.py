@@ -98,7 +98,7 @@ class WindowCNN(nn.Module):
         """Log-mel (windows, n_mels, frames) and its audible frames (windows, 1, 1, frames) -> all
         answers (windows, channels, 1, frames).
         """
-        # a product spreads the frames over the mels: tract multiplies arrays of one shape far faster
+        # spread over the mels by a product: tract multiplies arrays of one shape far faster
         spread = log_mel.new_ones(log_mel.shape[1], 1) @ audible
         image = ((log_mel - USUAL) / SPREAD).unsqueeze(1) * spread  # (windows, 1, mels, frames)
         heard = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1))]
