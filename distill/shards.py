@@ -106,6 +106,8 @@ def is_whole(path: Path) -> bool:
 def write_shard(path: Path, arrays: dict[str, np.ndarray], rejects: dict[str, str]) -> None:
     """Write a shard, whole or not at all. Raises CacheError where the disk does not take it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # safetensors writes an array's memory as it lies, whatever its strides
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     arrays = arrays or {EMPTY: np.zeros(1, np.uint8)}
     bare = save(arrays)
     crc = zlib.crc32(memoryview(bare)[8 + int.from_bytes(bare[:8], "little") :])

@@ -318,6 +318,14 @@ mod tests {
     use super::are_finite;
 
     #[test]
+    fn a_model_serves_all_threads_and_a_song_goes_to_any_one() {
+        fn shared<T: Send + Sync>() {}
+        fn sent<T: Send>() {}
+        shared::<AudioEmbeddingModel>();
+        sent::<EmbeddingStream<'_>>();
+    }
+
+    #[test]
     fn one_sample_that_is_no_finite_number_is_seen() {
         let finite = [0.0, -0.0, 1.0, f32::MAX, f32::MIN, f32::MIN_POSITIVE, f32::from_bits(1)];
         assert!(are_finite(&[]) && are_finite(&finite));

@@ -112,3 +112,10 @@ def test_a_disk_that_is_full_leaves_no_half(path: Path, monkeypatch: pytest.Monk
         write_shard(path, {"a/mel": np.zeros(9, np.float16)}, {})
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_an_array_of_any_strides_is_written_as_it_reads(tmp_path: Path) -> None:
+    turned = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
+    write_shard(tmp_path / "turned", {"a/mel": turned}, {})
+    read = Shard(tmp_path / "turned").arrays["a/mel"]
+    assert np.array_equal(read[:], turned)

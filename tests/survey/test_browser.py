@@ -179,6 +179,8 @@ def test_a_session_by_keyboard_alone(browser: Browser, server: Server) -> None:
     me.loaded()
     for count, key in enumerate(("q", "w", "e", "r"), start=1):
         for place in range(3):
+            # a clip that is not there yet cannot be played
+            expect(page.locator(".heard").nth(place)).not_to_have_text("loading", timeout=60_000)
             press(str(place + 1))
             expect(page.locator(".heard").nth(place)).to_have_text("heard", timeout=60_000)
         expect(page.locator(".playing")).to_have_count(1)
