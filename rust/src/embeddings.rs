@@ -315,7 +315,7 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
-    use super::are_finite;
+    use super::{AudioEmbeddingModel, EmbeddingStream, are_finite};
 
     #[test]
     fn a_model_serves_all_threads_and_a_song_goes_to_any_one() {
