@@ -101,8 +101,8 @@ def fit_space(
     within = _scatter((y - means[number]) / np.sqrt(counts[number])[:, None])
     shrunk = _power(within, 1.0, -SHRINK / 2)
     y = y @ shrunk
-    telling = discriminants(y - y.mean(axis=0), shrunk @ within @ shrunk, min(k, y.shape[1]))
-    components = rough @ shrunk @ telling
+    axes = discriminants(y - y.mean(axis=0), shrunk @ within @ shrunk, min(k, y.shape[1]))
+    components = rough @ shrunk @ axes
     if components.shape[1] < k:
         raise SpaceError(
             f"{len(clips)} clips of {clips.shape[1]} dimensions are too few for {k} components; "

@@ -186,9 +186,10 @@ def test_the_embedding_is_stretched_for_the_corpus_that_is_evaluated_on(
     opened.corpora = [first, Corpus(tones)]
     opened.finetune()
     assert {recording.track.id for recording in told[-1]} == own
-    first.tracks = first.tracks[:4]
-    with pytest.raises(SpaceError, match="1 have 3 tracks or more in the corpus that is evaluated"):
-        opened.finetune()
+    for tracks, telling in ((first.tracks[:4], 1), ([], 0)):
+        first.tracks = tracks
+        with pytest.raises(SpaceError, match=f"{telling} have 3 tracks or more in the corpus that"):
+            opened.finetune()
 
 
 def test_people_s_answers_are_trained_on_and_the_test_stream_is_not(

@@ -83,9 +83,12 @@ def test_zeros_at_the_end_change_nothing(exported: tuple[Feelprint, Path], runti
         assert np.abs(run(np.pad(audio, ((0, 0), (0, zeros)))) - run(audio)).max() < 1e-5
 
 
-@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+# the largest answers are those of the silence too, which is not masked again behind the filters
+@pytest.mark.parametrize(("share", "most"), [(0.4, 0.6), (0.6, 0.6), (0.8, 0.3)])
 @torch.inference_mode()
-def test_a_window_that_ends_early_is_but_a_shorter_window(model: Feelprint, share: float) -> None:
+def test_a_window_that_ends_early_is_but_a_shorter_window(
+    model: Feelprint, share: float, most: float
+) -> None:
     whole = music(8, WINDOW, seed=3)
     whole[:4, 1:] += 0.9 * whole[:4, :-1]  # of two kinds, dull and white
     ends = whole.copy()
@@ -94,7 +97,7 @@ def test_a_window_that_ends_early_is_but_a_shorter_window(model: Feelprint, shar
     assert (audible - share).abs().max() < 2 / model.config.window_frames
     heard, short = (model.cnn.heard(x[:, 0]) for x in (full, log_mel))
     kinds = (heard[:4].mean(dim=0) - heard[4:].mean(dim=0)).norm()
-    assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < 0.6 * kinds
+    assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < most * kinds
     # were its silence heard, it would be of a kind of its own
     mean = log_mel.mean(dim=(0, 1, 3)) - heard[:, -model.config.n_mels :].mean(dim=0)
     assert mean.norm() > kinds
