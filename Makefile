@@ -20,7 +20,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	touch $@
 
 data/teacher/ready: $(VENV)/ready
-	$(BIN)/python -c "from pathlib import Path; from distill.musicnn import fetch_wheel; fetch_wheel(Path('data/teacher'))"
+	$(BIN)/python -c "from pathlib import Path; from distill.teachers.musicnn import fetch_wheel; fetch_wheel(Path('data/teacher'))"
 	touch $@
 
 # The demo trains on a few small packages of free music, or on AUDIO_DIR=~/Music.
@@ -47,7 +47,7 @@ demo: setup data/corpora/demo/data $(FEELPRINT) ## from real music to "songs lik
 
 RUN ?= runs/default
 release: setup ## put a run (RUN=runs/default) into the crate, and its figures into the card
-	$(BIN)/python -m distill.publish $(RUN) --to feelprint/feelprint --dry-run --folder runs/release
+	$(BIN)/python -m distill.reporting.publish $(RUN) --to feelprint/feelprint --dry-run --folder runs/release
 	install -m 644 -t rust/models runs/release/feelprint.onnx runs/release/model.safetensors \
 		runs/release/config.json
 	install -m 644 runs/release/README.md model_card.md

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from datasets_scripts.audio import AudioError
-from datasets_scripts.corpus import Corpus, CorpusError
+from datasets_scripts.corpora.corpus import Corpus, CorpusError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CORPORA = Path("data/corpora")
@@ -103,28 +103,28 @@ def extract(args: argparse.Namespace) -> str:
 
 def free(args: argparse.Namespace) -> str:
     """Build the free or the demo corpus."""
-    from datasets_scripts.free import FreeConfig, build_free
+    from datasets_scripts.corpora.free import FreeConfig, build_free
 
     return report(build_free(FreeConfig.read(args.config), args.debs, args.out, args.command))
 
 
 def folder(args: argparse.Namespace) -> str:
     """Build a corpus of a folder."""
-    from datasets_scripts.folder import build_folder
+    from datasets_scripts.corpora.folder import build_folder
 
     return report(build_folder(args.audio_dir, args.out, args.jobs))
 
 
 def styles(args: argparse.Namespace) -> str:
     """Render the styles corpus."""
-    from datasets_scripts.styles import build_styles
+    from datasets_scripts.corpora.rendered.styles import build_styles
 
     return report(build_styles(args.hours, args.seed, args.out, args.debs, args.jobs))
 
 
 def fma(args: argparse.Namespace) -> str:
     """Fetch and build the FMA corpus."""
-    from datasets_scripts.fma import build_fma
+    from datasets_scripts.corpora.fma import build_fma
 
     out = args.out or CORPORA / f"fma-{args.size}"
     return report(build_fma(args.size, out, args.archives, args.licence, jobs=args.jobs))
@@ -132,7 +132,7 @@ def fma(args: argparse.Namespace) -> str:
 
 def human(args: argparse.Namespace) -> str:
     """Import people's answers."""
-    from datasets_scripts.human import import_human
+    from datasets_scripts.triplets.human import import_human
 
     corpus = Corpus(args.corpus) if args.corpus else None
     return import_human(args.file, args.format, args.out, corpus, args.split)
@@ -140,7 +140,7 @@ def human(args: argparse.Namespace) -> str:
 
 def made(args: argparse.Namespace) -> str:
     """Make triplets."""
-    from datasets_scripts.made import make
+    from datasets_scripts.triplets.made import make
 
     corpus = Corpus(args.corpus)
     return make(corpus, args.by, args.out, args.count, args.seed, args.embeddings)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from datasets_scripts.corpus import SPLITS, Corpus, CorpusError, file_sha256
-from datasets_scripts.folder import SOURCE as OWN_MUSIC
+from datasets_scripts.corpora.corpus import SPLITS, Corpus, CorpusError, file_sha256
+from datasets_scripts.corpora.folder import SOURCE as OWN_MUSIC
 from datasets_scripts.hub import HubError, push
-from datasets_scripts.triplets import read_triplets
+from datasets_scripts.triplets.table import read_triplets
 
 MANIFEST = "manifest.json"  # names every file with its sha256; by it a repository is known as ours
 BESIDE = ("attribution.csv", "rejects.csv", "genre_tree.json", "settings.json", "README.md")

@@ -52,16 +52,18 @@ class CacheConfig:
     folder: str = "data/cache"
     segment_windows: int = 3  # student windows a segment; the teacher hears one window a segment
     tracks_per_shard: int = 16
-    variants: int = 1  # 1: the music as it is; more: altered copies, each labelled by the teacher
-    # splits that are learned from, and altered; with validation once nothing is left to tune
-    learned: tuple[str, ...] = ("train",)
+    # copies of each training track: 1 is the original alone, more add augmented copies, each
+    # with its own teacher embedding
+    augmentations: int = 1
+    # splits that are trained on and augmented; with validation once nothing is left to tune
+    train_splits: tuple[str, ...] = ("train",)
     teacher_level_db: float = -13.0  # RMS to which a track is brought before the teacher hears it
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "segment_windows", "tracks_per_shard", "variants")
-        if self.learned not in (("train",), ("train", "validation")):
+        _at_least_one(self, "segment_windows", "tracks_per_shard", "augmentations")
+        if self.train_splits not in (("train",), ("train", "validation")):
             raise ConfigError(
-                f"learned must be [train] or [train, validation], got {list(self.learned)}"
+                f"train_splits must be [train] or [train, validation], got {list(self.train_splits)}"
             )
 
 
@@ -69,11 +71,12 @@ class CacheConfig:
 class DistillConfig:
     """The second stage: the window CNN learns the teacher's segments.
 
-    One that starts as its teacher learns it channel by channel; one that is drawn has its tokens,
-    averaged over a segment, learn the principal components.
+    A CNN initialised from its teacher learns each channel's target (per-channel feature
+    distillation); one with random weights learns the teacher's principal components by its mean
+    token.
     """
 
-    start: str = ""  # a folder with musicnn's wheel, whose filters the CNN starts as; empty: drawn
+    init_from: str = ""  # a folder with musicnn's wheel; empty: random initial weights
     steps: int = 1_000
     batch_size: int = 256  # segments
     learning_rate: float = 2e-3
@@ -99,7 +102,7 @@ class FinetuneConfig:
     relational: float = 0.0  # the batch's similarities, as the teacher has them
     same_track: float = 0.0  # two clips of one track against the rest of the batch
     same_album: float = 0.0  # two tracks of one album against the rest of the batch
-    stretch: float = 0.0  # afterwards: of axes on which albums lie apart (distill/space.py)
+    metric_weight: float = 0.0  # of between-album axes in the linear metric fitted afterwards
     triplet_margin: float = 0.0  # on triplets
     odd_one_out: float = 0.0  # on triplets
     margin: float = 0.2
@@ -113,8 +116,8 @@ class FinetuneConfig:
         terms = (self.teacher, self.relational, self.same_track, self.same_album)
         if not any((*terms, self.triplet_margin, self.odd_one_out)):
             raise ConfigError("every term of the loss has the weight 0; switch one on")
-        if self.stretch < 0:
-            raise ConfigError(f"stretch must be at least 0, got {self.stretch}")
+        if self.metric_weight < 0:
+            raise ConfigError(f"metric_weight must be at least 0, got {self.metric_weight}")
         if not self.clip_segments or min(self.clip_segments) < 1:
             raise ConfigError(f"clip_segments must be at least 1, got {list(self.clip_segments)}")
         unknown = sorted(set(self.made_from) - set(TRIPLET_SOURCES))
@@ -167,15 +170,15 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.corpora:
             raise ConfigError("corpora is empty; name at least one corpus folder")
-        if self.distill.start and self.teachers[0].name != "musicnn":
+        if self.distill.init_from and self.teachers[0].name != "musicnn":
             raise ConfigError(
-                "distill.start: a student starts as musicnn only when that is the first of the "
-                f"teachers, got {self.teachers[0].name}"
+                "distill.init_from: the first of the teachers must be musicnn to initialise from it, "
+                f"got {self.teachers[0].name}"
             )
-        if self.evaluate.split in self.cache.learned:
+        if self.evaluate.split in self.cache.train_splits:
             raise ConfigError(
-                f"evaluate.split is {self.evaluate.split}, which cache.learned names too; evaluate "
-                "on a split that is not learned from"
+                f"evaluate.split is {self.evaluate.split}, which cache.train_splits names too; "
+                "evaluate on a split that is not trained on"
             )
         if self.mixed_precision not in PRECISIONS:
             raise ConfigError(

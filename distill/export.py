@@ -24,7 +24,7 @@ TOLERANCE = 1e-4  # between PyTorch, onnxruntime and tract
 MIN_HALF_SIZE = 1_000  # values; below, a Cast node costs more than it saves
 PADDING_TOLERANCE = 1e-5  # between audio and the same with zeros appended
 # tensors that keep their names, for players that cut the graph there
-CUTS = ("log_mel", "tokens", "audible", "attention")
+CUTS = ("log_mel", "tokens", "nonsilent_ratio", "attention")
 
 # settings that a player's own front end needs, as they stand in the metadata
 FRONT_END = ("n_fft", "hop_length", "window_frames", "n_mels", "f_min", "f_max", "floor")
@@ -50,7 +50,7 @@ class _FrontEnd(nn.Module):
         self.model = model
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.hear(audio)
+        return self.model.log_mel_windows(audio)
 
 
 class _Encoder(nn.Module):
@@ -67,8 +67,8 @@ class _Head(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.pool(tokens, audible)
+    def forward(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.pool(tokens, nonsilent_ratio)
 
 
 def _graph(
@@ -100,7 +100,7 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     """Write ``model`` to ``path``: input ``audio`` (B, N), output ``embedding`` (B, 32).
 
     The front end, the encoder and the head are exported apart and joined, so that ``log_mel``
-    (batch, windows, n_mels, frames), ``tokens`` (batch, windows, dim) and ``audible`` (batch,
+    (batch, windows, n_mels, frames), ``tokens`` (batch, windows, dim) and ``nonsilent_ratio`` (batch,
     windows) are all that passes between them: a player can cut the graph there, stream, and
     bring a faster front end, whose settings stand in the metadata. Weights that
     float16 holds exactly (those of a released model) are stored so and cast when the file is
@@ -112,12 +112,16 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     config = model.config
     audio = torch.zeros(2, 3 * config.window_length + 5)
     log_mel = torch.zeros(2, 3, config.n_mels, config.window_frames)
-    tokens, audible = torch.zeros(2, 3, config.dim), torch.ones(2, 3)
-    front_end = _graph(_FrontEnd(model), {"audio": audio}, ("log_mel", "audible"))
+    tokens, nonsilent_ratio = torch.zeros(2, 3, config.dim), torch.ones(2, 3)
+    front_end = _graph(_FrontEnd(model), {"audio": audio}, ("log_mel", "nonsilent_ratio"))
     encoder = _graph(_Encoder(model), {"log_mel": log_mel}, ("tokens",))
-    head = _graph(_Head(model), {"tokens": tokens, "audible": audible}, ("embedding", "attention"))
+    head = _graph(
+        _Head(model),
+        {"tokens": tokens, "nonsilent_ratio": nonsilent_ratio},
+        ("embedding", "attention"),
+    )
     whole = _joined(front_end, "encoder_", encoder, ("log_mel",))
-    whole = _joined(whole, "head_", head, ("tokens", "audible"))
+    whole = _joined(whole, "head_", head, ("tokens", "nonsilent_ratio"))
     del whole.graph.value_info[:]
     _finish(whole, model, origin)
     onnx.checker.check_model(whole)
@@ -245,7 +249,7 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
     graph = onnx.load(path).graph
     for part, made, given in (
         ("encoder", "tokens", ("log_mel",)),
-        ("head", "embedding", ("tokens", "audible")),
+        ("head", "embedding", ("tokens", "nonsilent_ratio")),
     ):
         if "audio" in needed_by(graph, made, stop=given):
             raise ExportError(

@@ -29,33 +29,34 @@ from accelerate.utils import (
 )
 
 from datasets_scripts.audio import AudioError
-from datasets_scripts.corpus import Corpus, CorpusError
-from datasets_scripts.triplets import (
+from datasets_scripts.corpora.corpus import Corpus, CorpusError
+from datasets_scripts.triplets.table import (
     Triplet,
     for_training,
     read_triplets,
     split_with_corpus,
     track_of,
 )
-from distill.cache import (
+from distill.config import RunConfig, dump, load
+from distill.evaluation.metrics import cosine_to_teacher, evaluate_model
+from distill.export import ExportError, Origin, check_export, export_onnx
+from distill.features.cache import (
     CacheError,
-    MelProducer,
-    TeacherProducer,
+    MelExtractor,
+    TeacherExtractor,
     fill,
     left_out,
     plan,
     segment_samples,
 )
-from distill.config import RunConfig, dump, load
-from distill.data import ClipBatches, Recording, Targets, recordings
-from distill.evaluation import cosine_to_teacher, evaluate_model
-from distill.export import ExportError, Origin, check_export, export_onnx
-from distill.musicnn import MusicnnNetwork, load_network
-from distill.report import ReportError, report
-from distill.space import SpaceError, TeacherSpace, telling
-from distill.start import fit_hints, start_as_teacher
-from distill.teachers import TeacherError, load_teacher
-from distill.train import distill, finetune
+from distill.features.dataset import ClipBatches, Recording, Targets, recordings
+from distill.reporting.report import ReportError, report
+from distill.teachers.base import TeacherError
+from distill.teachers.musicnn import MusicnnNetwork, load_network
+from distill.teachers.registry import load_teacher
+from distill.training.teacher_init import fit_channel_targets, init_from_musicnn
+from distill.training.teacher_space import SpaceError, TeacherSpace, eligible_albums
+from distill.training.train import distill, finetune
 from student import ConfigError, Feelprint
 
 log = logging.getLogger("feelprint")
@@ -76,15 +77,15 @@ class Run:
         return [Corpus(path) for path in self.config.corpora]
 
     @cached_property
-    def mel(self) -> MelProducer:
+    def mel(self) -> MelExtractor:
         """What makes the student's log-mel."""
-        return MelProducer(self.config.student, self.config.cache)
+        return MelExtractor(self.config.student, self.config.cache)
 
     @cached_property
-    def teachers(self) -> list[TeacherProducer]:
+    def teachers(self) -> list[TeacherExtractor]:
         """What makes the teachers' embeddings, on this process's device."""
         return [
-            TeacherProducer(
+            TeacherExtractor(
                 load_teacher(teacher, self.accelerator.device),
                 self.config.student,
                 self.config.cache,
@@ -93,7 +94,7 @@ class Run:
             for teacher in self.config.teachers
         ]
 
-    def heard(self, *splits: str) -> list[Recording]:
+    def cached_recordings(self, *splits: str) -> list[Recording]:
         """The recordings of ``splits`` that the cache holds."""
         jobs = [j for j in plan(self.corpora, self.config.cache) if j.tracks[0].split in splits]
         return recordings(jobs, self.mel, self.teachers, Path(self.config.cache.folder))
@@ -101,7 +102,7 @@ class Run:
     @cached_property
     def training(self) -> list[Recording]:
         """The recordings that are learned from."""
-        found = self.heard(*self.config.cache.learned)
+        found = self.cached_recordings(*self.config.cache.train_splits)
         if not found:
             raise CacheError("the corpora hold no training track that could be used")
         return found
@@ -122,9 +123,9 @@ class Run:
     @cached_property
     def network(self) -> MusicnnNetwork:
         """The network that the student starts as."""
-        return load_network(Path(self.config.distill.start))
+        return load_network(Path(self.config.distill.init_from))
 
-    def answers(self) -> list[Triplet]:
+    def train_triplets(self) -> list[Triplet]:
         """People's answers about training tracks, as `finetune.triplets` names them.
 
         Those to a survey's random rounds are never among them, nor is one that spans splits.
@@ -145,7 +146,7 @@ class Run:
             )
         heard = {recording.track.id for recording in self.training}
         by_split = split_with_corpus(for_training(table), tracks)[0]
-        told = [t for split in self.config.cache.learned for t in by_split.get(split, [])]
+        told = [t for split in self.config.cache.train_splits for t in by_split.get(split, [])]
         found = [t for t in told if {track_of(song) for song in t.songs} <= heard]
         log.info(
             "finetune: %d of the %d answers in %s are trained on; the rest could not tell, are of "
@@ -174,8 +175,8 @@ class Run:
         set_seed(self.config.seed)
         model = Feelprint(self.config.student)
         if stage is None:
-            if self.config.distill.start:
-                start_as_teacher(model, self.network)
+            if self.config.distill.init_from:
+                init_from_musicnn(model, self.network)
             return model
         path = self.checkpoints / f"{stage}.pt"
         if not path.exists():
@@ -226,9 +227,9 @@ class Run:
         """The window CNN learns the teacher's segments, channel by channel where it can."""
         config, model, seed = self.config.distill, self.student(None), self.config.seed
         hints = None
-        if config.start:
-            unaltered = [r.teacher[0][:] for r in self.training if r.variant == 0]
-            hints = fit_hints(model, self.network, np.concatenate(unaltered))
+        if config.init_from:
+            unaltered = [r.teacher[0][:] for r in self.training if r.augmentation == 0]
+            hints = fit_channel_targets(model, self.network, np.concatenate(unaltered))
         batches = self.batches(config.batch_size, (1,), seed, label=hints)
         channels = hints.channels if hints else None
         distill(self.accelerator, model, batches, config, self.checkpoints, channels)
@@ -240,11 +241,11 @@ class Run:
         """
         config = self.config.finetune
         own = {track.id for track in self.corpora[0].tracks}
-        soundtracks = [r for r in self.training if r.variant == 0 and r.track.id in own]
-        if config.stretch:
-            telling([recording.album for recording in soundtracks])  # before it is trained
+        soundtracks = [r for r in self.training if r.augmentation == 0 and r.track.id in own]
+        if config.metric_weight:
+            eligible_albums([recording.album for recording in soundtracks])  # before it is trained
         seed = self.config.seed + 1
-        batches = self.batches(config.batch_size, config.clip_segments, seed, self.answers())
+        batches = self.batches(config.batch_size, config.clip_segments, seed, self.train_triplets())
         model = self.student("distill")
         finetune(self.accelerator, model, batches, config, self.checkpoints, soundtracks)
 
@@ -260,9 +261,9 @@ class Run:
             config.evaluate,
             Path(config.cache.folder),
         )
-        compared = {"learned": self.training}
-        if "validation" not in config.cache.learned:
-            compared["validation"] = self.heard("validation")
+        compared = {"train_splits": self.training}
+        if "validation" not in config.cache.train_splits:
+            compared["validation"] = self.cached_recordings("validation")
         figures["cosine_to_teacher"] = {
             name: cosine_to_teacher(model, found, self.targets)
             for name, found in compared.items()
@@ -281,7 +282,7 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         config = self.config
-        released = self.student("finetune").released()
+        released = self.student("finetune").fold_for_inference()
         origin = Origin(
             config.export.version,
             config.hash,
@@ -320,7 +321,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def start(config: RunConfig, runs: Path) -> Run:
+def open_run(config: RunConfig, runs: Path) -> Run:
     """Open the run folder: the resolved configuration, the log, the tensorboard curves.
 
     Raises:
@@ -366,7 +367,7 @@ def main(arguments: list[str]) -> int:
     """Run the stages; returns the exit status."""
     options = parse_arguments(arguments)
     try:
-        run = start(load(options.config), options.runs)
+        run = open_run(load(options.config), options.runs)
         for stage in [options.stage] if options.stage else STAGES:
             log.info("stage %s", stage)
             getattr(run, stage)()

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_type_hints
 
-COLUMNS = 16  # samples a row in the front end's first stage: 64 bytes, one cache line
+DFT_RADIX = 16  # first factor of the two-stage DFT: rows of 16 samples, one cache line of 64 bytes
 
 T = TypeVar("T")
 
@@ -72,17 +72,17 @@ def _of_kind(kind: Any, value: Any, where: str) -> Any:
 class FeelprintConfig:
     """Shape of the front end, the window CNN and the head. Lengths are in samples or frames."""
 
-    sample_rate: int = 22_050  # Hz, MECOMP's
-    n_fft: int = 1_024  # samples a frame
+    sample_rate: int = 22_050  # Hz, the rate that MECOMP passes to its model
+    n_fft: int = 1_024  # samples per frame
     hop_length: int = 704  # samples between frames
-    window_frames: int = 32  # frames a window: 32 hops of 704 are 22,528 samples, 1.02 s
+    window_frames: int = 32  # frames per window: 32 hops of 704 are 22,528 samples, 1.02 s
     n_mels: int = 64
     f_min: float = 30.0  # Hz
-    f_max: float = 8_000.0  # Hz, what the default teacher hears
-    # of the window's mean mel power; what is quieter is not heard, nor by the default teacher
+    f_max: float = 8_000.0  # Hz, the upper limit of the default teacher
+    # relative to the window's mean mel power: the log-mel is clipped here, as the teacher's is
     floor: float = 1.78e-4
-    # how many filters, of how many mels and frames, and mels between two of their places: tall
-    # ones hear timbre, long ones rhythm
+    # filter specifications (count, mels, frames, stride in mels): tall filters respond to timbre,
+    # long ones to rhythm
     filters: tuple[tuple[int, ...], ...] = (
         (23, 25, 3, 3),
         (14, 45, 3, 3),
@@ -90,23 +90,23 @@ class FeelprintConfig:
         (7, 1, 32, 6),
         (17, 1, 16, 6),
     )
-    layers: tuple[int, ...] = (24, 64, 64)  # channels of the convolutions over time that follow
-    layer_frames: int = 4  # that each of these hears at a time
-    folded: bool = False  # as released: scales, shifts and batch norm are in the weights
+    layers: tuple[int, ...] = (24, 64, 64)  # channels of the temporal convolutions that follow
+    layer_frames: int = 4  # kernel length of each temporal convolution
+    fused: bool = False  # scales, shifts and batch norm are folded into the weights
     dim: int = 128  # of a window token
     queries: int = 4  # of the attention pooling
     embedding_dim: int = 32
     dropout: float = 0.1  # on the tokens, while training
 
     def __post_init__(self) -> None:
-        if self.hop_length % COLUMNS or self.n_fft % (2 * COLUMNS):
+        if self.hop_length % DFT_RADIX or self.n_fft % (2 * DFT_RADIX):
             raise ConfigError(
-                f"hop_length must be a multiple of {COLUMNS} and n_fft of {2 * COLUMNS} samples, "
-                f"got {self.hop_length} and {self.n_fft}"
+                f"hop_length must be a multiple of {DFT_RADIX} samples and n_fft of "
+                f"{2 * DFT_RADIX}, got {self.hop_length} and {self.n_fft}"
             )
-        if (self.n_fft - self.hop_length) % (2 * COLUMNS):
+        if (self.n_fft - self.hop_length) % (2 * DFT_RADIX):
             raise ConfigError(
-                f"n_fft - hop_length must be a multiple of {2 * COLUMNS} samples (a window is "
+                f"n_fft - hop_length must be a multiple of {2 * DFT_RADIX} samples (a window is "
                 f"padded by half of it on either side), got {self.n_fft} - {self.hop_length}"
             )
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
@@ -115,19 +115,19 @@ class FeelprintConfig:
                 f"got {self.f_min} and {self.f_max}"
             )
         if not self.filters:
-            raise ConfigError("filters is empty; name at least one kind")
+            raise ConfigError("filters is empty; give at least one (count, mels, frames, stride)")
         for each in self.filters:
             if len(each) != 4 or min(each) < 1 or each[1] > self.n_mels:
                 raise ConfigError(
-                    f"filters are (count, mels up to {self.n_mels}, frames, step in mels), "
+                    f"filters are (count, mels up to {self.n_mels}, frames, stride in mels), "
                     f"got {list(each)}"
                 )
         if min(self.layers, default=0) < 1:
-            raise ConfigError(f"layers must be of 1 channel or more, got {list(self.layers)}")
+            raise ConfigError(f"layers must have 1 channel or more each, got {list(self.layers)}")
         if self.layer_frames < 1:
             raise ConfigError(f"expected layer_frames of 1 or more, got {self.layer_frames}")
 
     @property
     def window_length(self) -> int:
-        """Samples a window: a whole number of hops and of 64-byte cache lines."""
+        """Samples per window: a whole number of hops and of 64-byte cache lines."""
         return self.hop_length * self.window_frames

@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from student.config import COLUMNS, FeelprintConfig
+from student.config import DFT_RADIX, FeelprintConfig
 
-TINY = 1e-20  # keeps the division of a silent window finite; far below any audible power
-SILENCE = 0.01  # of the floor: a frame whose loudest mel is below is silent
-NEVER = 1e-30  # what silence counts beside sound: nothing in float32, but where all is silent, all
+POWER_EPS = 1e-20  # keeps the division finite for a silent window; far below any real power
+SILENCE = 0.01  # of the floor: a frame whose loudest mel is below this is silent
+# weight of a silent frame in a mean: vanishes in float32 beside any other frame, and makes a
+# fully silent window a plain mean
+MASK_EPS = 1e-30
 
 
 def slaney_mel_filters(
@@ -31,7 +33,7 @@ def slaney_mel_filters(
 ) -> np.ndarray:
     """Triangular mel filters, Slaney's scale and area norm: (n_mels, n_fft // 2 + 1), float32.
 
-    The scale is linear (200/3 Hz a mel) below 1 kHz and logarithmic (27 mels for a factor of
+    The scale is linear (200/3 Hz per mel) below 1 kHz and logarithmic (27 mels for a factor of
     6.4) above it; each triangle is divided by half its width in Hz. Source: M. Slaney,
     "Auditory Toolbox", 1998; the same as librosa's default.
     """
@@ -65,8 +67,8 @@ def hann_window(n_fft: int) -> np.ndarray:
 class MelPower(nn.Module):
     """Windows of audio (batch, window_length) -> mel power (batch, n_mels, window_frames).
 
-    Frame f is centred on the f-th hop of its own window; what would lie outside the window is
-    zero, so that every window stands for itself.
+    Frame f is centred on the f-th hop of its own window and zero-padded at the window's edges, so
+    that windows are independent.
     """
 
     rows_dft: Tensor
@@ -76,45 +78,45 @@ class MelPower(nn.Module):
     def __init__(self, config: FeelprintConfig):
         super().__init__()
         self.config = config
-        n_fft, rows = config.n_fft, config.n_fft // COLUMNS
+        n_fft, rows = config.n_fft, config.n_fft // DFT_RADIX
         top_bin = config.f_max * n_fft / config.sample_rate
         # bands of `rows` bins each, as many as reach f_max, at most up to Nyquist
-        self.bands = min(int(np.ceil((top_bin + 1) / rows)), COLUMNS // 2)
+        self.bands = min(int(np.ceil((top_bin + 1) / rows)), DFT_RADIX // 2)
         self.register_buffer("rows_dft", self._rows_dft(rows), persistent=False)
         columns, bins = self._columns_dft(rows)
         self.register_buffer("columns_dft", columns, persistent=False)
         filters = slaney_mel_filters(
             config.sample_rate, n_fft, config.n_mels, config.f_min, config.f_max
         )
-        # the power is the square of a bin's real part and that of its imaginary part: the filters
-        # sum both, which is one pass over the bins less
+        # the filters sum the squares of the real and the imaginary parts, which saves one pass
+        # over the bins
         mel = torch.from_numpy(filters[:, bins])[:, :, None, None].contiguous()
         self.register_buffer("mel", mel, persistent=False)
 
     def _rows_dft(self, rows: int) -> Tensor:
-        """Weights of the first stage, (16 * rows, 1, 1, rows): group c, then residue q, then part.
+        """Weights of the first stage, (16 * rows, 1, 1, rows): group c, residue q, real/imaginary.
 
-        Residues 0 and R / 2 are real: they share the place of one complex residue.
+        Residues 0 and R / 2 are real: the two share one complex slot.
         """
-        window = hann_window(self.config.n_fft).reshape(rows, COLUMNS)  # (row, column)
+        window = hann_window(self.config.n_fft).reshape(rows, DFT_RADIX)  # (row, column)
         half, r = rows // 2, np.arange(rows)
-        weights = np.zeros((COLUMNS, half, 2, rows))
+        weights = np.zeros((DFT_RADIX, half, 2, rows))
         for q in range(1, half):
             angle = 2 * np.pi * r * q / rows
             weights[:, q, 0] = np.cos(angle) * window.T
             weights[:, q, 1] = -np.sin(angle) * window.T
         weights[:, 0, 0] = window.T
         weights[:, 0, 1] = np.cos(np.pi * r) * window.T
-        return torch.from_numpy(weights.reshape(COLUMNS * rows, 1, 1, rows)).float()
+        return torch.from_numpy(weights.reshape(DFT_RADIX * rows, 1, 1, rows)).float()
 
     def _columns_dft(self, rows: int) -> tuple[Tensor, np.ndarray]:
-        """Weights of the second stage, and the bin that each of its outputs is a part of.
+        """Weights of the second stage, and the bin that each of its outputs belongs to.
 
-        Group q makes the bins q + R m and R (m + 1) - q; group 0 the bins R m and R / 2 + R m:
-        first the real parts of all of them, then the imaginary ones.
+        Group q computes the bins q + R m and R (m + 1) - q; group 0 the bins R m and R / 2 + R m.
+        All real parts come first, then all imaginary parts.
         """
-        half, n_fft, c = rows // 2, self.config.n_fft, np.arange(COLUMNS)
-        weights = np.zeros((half, 2, 2 * self.bands, COLUMNS, 2))
+        half, n_fft, c = rows // 2, self.config.n_fft, np.arange(DFT_RADIX)
+        weights = np.zeros((half, 2, 2 * self.bands, DFT_RADIX, 2))
         real, imaginary = weights[:, 0], weights[:, 1]
         bins = np.zeros((half, 2, 2 * self.bands), dtype=np.int64)
         for q in range(half):
@@ -131,43 +133,47 @@ class MelPower(nn.Module):
                     at = 2 * m + slot
                     bins[q, :, at] = k
                     cos, sin = np.cos(2 * np.pi * c * k / n_fft), np.sin(2 * np.pi * c * k / n_fft)
-                    if q == 0:  # the two real residues: 0 makes `below`, R / 2 makes `above`
+                    if q == 0:  # the two real residues: 0 gives `below`, R / 2 gives `above`
                         real[q, at, :, slot], imaginary[q, at, :, slot] = cos, -sin
                         continue
                     sign = -1.0 if mirrored else 1.0  # conjugate
                     real[q, at, :, 0], real[q, at, :, 1] = cos, sign * sin
                     imaginary[q, at, :, 0], imaginary[q, at, :, 1] = -sin, sign * cos
-        shape = (half * 4 * self.bands, 2 * COLUMNS, 1, 1)
+        shape = (half * 4 * self.bands, 2 * DFT_RADIX, 1, 1)
         return torch.from_numpy(weights.reshape(shape)).float(), bins.reshape(-1)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Windows (batch, window_length) -> mel power (batch, n_mels, window_frames)."""
         cfg = self.config
-        rows = cfg.n_fft // COLUMNS
-        pad = (cfg.n_fft - cfg.hop_length) // 2 // COLUMNS
-        # all windows are one image, a window a line of it: few large products, not many small ones
-        x = windows.reshape(-1, COLUMNS).t().reshape(1, COLUMNS, -1, cfg.window_length // COLUMNS)
+        rows = cfg.n_fft // DFT_RADIX
+        pad = (cfg.n_fft - cfg.hop_length) // 2 // DFT_RADIX
+        # all windows form one image, one window per line: few large products, not many small ones
+        x = (
+            windows.reshape(-1, DFT_RADIX)
+            .t()
+            .reshape(1, DFT_RADIX, -1, cfg.window_length // DFT_RADIX)
+        )
         y = nn.functional.conv2d(
             x,
             self.rows_dft,
-            stride=(1, cfg.hop_length // COLUMNS),
+            stride=(1, cfg.hop_length // DFT_RADIX),
             padding=(0, pad),
-            groups=COLUMNS,
+            groups=DFT_RADIX,
         )  # (1, column * residue * part, window, frame)
-        y = y.view(COLUMNS, rows // 2, 2, -1, cfg.window_frames).transpose(0, 1)
-        y = y.reshape(1, COLUMNS * rows, -1, cfg.window_frames)  # residue, column, part
+        y = y.view(DFT_RADIX, rows // 2, 2, -1, cfg.window_frames).transpose(0, 1)
+        y = y.reshape(1, DFT_RADIX * rows, -1, cfg.window_frames)  # residue, column, part
         parts = nn.functional.conv2d(y, self.columns_dft, groups=rows // 2)
         # (1, part of a bin, window, frame)
         return nn.functional.conv2d(parts * parts, self.mel).squeeze(0).transpose(0, 1)
 
 
 class LogMel(nn.Module):
-    """Windows (batch, window_length) -> log-mel (batch, n_mels, window_frames), and audibility.
+    """Windows (batch, window_length) -> log-mel (batch, n_mels, frames), non-silent ratio (batch,).
 
-    The mel power is divided by its mean over the frames that are not silent, so that neither a
-    gain nor the zeros behind a song's end change what is heard of the others; and what lies more
-    than ``floor`` below that mean is not told apart, so that neither a codec's leftovers nor the
-    dither of a recording count. ``audible`` (batch,) is the share of frames that are not silent.
+    The mel power is divided by its mean over the non-silent frames, so that neither a gain nor
+    zeros at the end of a track change the other frames. Power below ``floor`` times that mean is
+    clipped, so that codec noise and dither have no effect. ``nonsilent_ratio`` is the share of a
+    window's frames that are not silent.
     """
 
     def __init__(self, config: FeelprintConfig):
@@ -176,29 +182,30 @@ class LogMel(nn.Module):
         self.floor = config.floor
 
     def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (batch, window_length) -> log-mel, and audible (batch,)."""
+        """Windows (batch, window_length) -> log-mel, nonsilent_ratio (batch,)."""
         power = self.mel_power(windows)
-        power = power / power.mean(dim=(1, 2), keepdim=True).clamp(min=TINY)
-        audible = (loudest(power) > SILENCE * self.floor).to(power.dtype).mean(dim=(1, 2, 3))
-        return torch.log(power * audible.view(-1, 1, 1) + self.floor), audible
+        power = power / power.mean(dim=(1, 2), keepdim=True).clamp(min=POWER_EPS)
+        nonsilent = loudest(power) > SILENCE * self.floor
+        nonsilent_ratio = nonsilent.to(power.dtype).mean(dim=(1, 2, 3))
+        return torch.log(power * nonsilent_ratio.view(-1, 1, 1) + self.floor), nonsilent_ratio
 
 
 def loudest(mels: Tensor) -> Tensor:
-    """The loudest mel of each frame: (batch, n_mels, frames) -> (batch, 1, 1, frames)."""
-    # pooled by the operator and not by a reduction: tract does it in a tenth of the time
+    """Maximum over the mels of each frame: (batch, n_mels, frames) -> (batch, 1, 1, frames)."""
+    # a pooling operator instead of a reduction: tract runs it in a tenth of the time
     return nn.functional.max_pool2d(mels.unsqueeze(1), (mels.shape[1], 1))
 
 
-def audible_frames(log_mel: Tensor, floor: float) -> Tensor:
-    """1 for each frame that is not silent: (batch, n_mels, frames) -> (batch, 1, 1, frames)."""
+def activity_mask(log_mel: Tensor, floor: float) -> Tensor:
+    """1 for each non-silent frame: (batch, n_mels, frames) -> (batch, 1, 1, frames)."""
     return (loudest(log_mel) > math.log((1 + SILENCE) * floor)).to(log_mel.dtype)
 
 
-def audible_mean(values: Tensor, audible: Tensor) -> Tensor:
-    """Mean over the audible frames, over all where none is.
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the frames where ``mask`` is not zero; over all frames where it is zero throughout.
 
     (batch, channels, frames) and (batch, 1, 1, frames) -> (batch, channels).
     """
-    counts = audible.clamp(min=NEVER)
-    shares = counts / counts.sum(dim=3, keepdim=True)
+    weights = mask.clamp(min=MASK_EPS)
+    shares = weights / weights.sum(dim=3, keepdim=True)
     return (values @ shares.squeeze(1).transpose(1, 2)).squeeze(2)

@@ -12,113 +12,119 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from student.config import FeelprintConfig, from_mapping
-from student.frontend import NEVER, LogMel, audible_frames, audible_mean
+from student.frontend import MASK_EPS, LogMel, activity_mask, masked_mean
 
-USUAL, SPREAD = -2.7, 3.0  # mean and deviation of the log-mel of music, about
+LOG_MEL_MEAN, LOG_MEL_STD = -2.7, 3.0  # of music, approximately
+# names of models up to 0.10, read until 1.1
+OLD_CONFIG_KEYS = {"folded": "fused"}
+OLD_WEIGHTS = {"head.metric_transform": "head.metric_transform"}
+
+FilterSpec = tuple[int, ...]  # (count, mels, frames, stride in mels)
 
 
-class Filters(nn.Module):
-    """Filters of some mels and frames over a log-mel, each heard where on the mels it fits best.
+class FrequencyPooledConv(nn.Module):
+    """2-D filters over a log-mel with the maximum over frequency, which ignores transposition.
 
-    Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames): the largest answer over
-    the mels, so that a chord and the same chord a third higher are one thing.
+    Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames), before the ReLU.
     """
 
-    def __init__(self, kind: tuple[int, ...], config: FeelprintConfig):
+    def __init__(self, spec: FilterSpec, config: FeelprintConfig):
         super().__init__()
-        count, mels, frames, step = kind
+        count, mels, frames, stride = spec
         self.pad = (frames - 1) // 2, frames // 2
-        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(step, 1))
-        self.positions = (config.n_mels - mels) // step + 1
+        self.conv = nn.Conv2d(1, count, (mels, frames), stride=(stride, 1))
+        self.positions = (config.n_mels - mels) // stride + 1
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """The filters' answers, (windows, filters, 1, frames), before the ReLU."""
+        """Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames)."""
         x = self.conv(F.pad(log_mel, self.pad))
-        # pooled by the operator and not by a reduction: tract does it in a tenth of the time
+        # a pooling operator instead of a reduction: tract runs it in a tenth of the time
         return F.max_pool2d(x, (self.positions, 1))
 
 
-class Layer(nn.Module):
-    """A convolution over time: (windows, before, 1, frames) -> (windows, after, 1, frames).
+class TemporalConv(nn.Module):
+    """Convolution over time: (windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames).
 
-    While it learns, each channel that it hears has a scale and a shift, to be centred and of one
-    size. They come behind the padding, so that in a model that is released (``folded``) they are
-    in the weights, with the same answers.
+    While training, each input channel has a learned scale and shift. They are applied after the
+    zero padding, so that folding them into the weights (``fused``) leaves the output unchanged.
     """
 
-    def __init__(self, before: int, after: int, frames: int, folded: bool):
+    def __init__(self, in_channels: int, out_channels: int, frames: int, fused: bool):
         super().__init__()
         self.pad = (frames - 1) // 2, frames // 2
-        self.conv = nn.Conv2d(before, after, (1, frames))
-        self.folded = folded
-        if not folded:
-            self.scale = nn.Parameter(torch.ones(before, 1, 1))
-            self.shift = nn.Parameter(torch.zeros(before, 1, 1))
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, frames))
+        self.fused = fused
+        if not fused:
+            self.scale = nn.Parameter(torch.ones(in_channels, 1, 1))
+            self.shift = nn.Parameter(torch.zeros(in_channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's answers, (windows, after, 1, frames)."""
+        """(windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames), after a ReLU."""
         x = F.pad(x, self.pad)
-        return F.relu(self.conv(x if self.folded else x * self.scale + self.shift))
+        return F.relu(self.conv(x if self.fused else x * self.scale + self.shift))
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """The convolution's weight and bias with the scales and shifts in them."""
+        """Weight and bias of the convolution with the scales and shifts folded in."""
         weight, bias = self.conv.weight, self.conv.bias
         assert bias is not None
         return weight * self.scale, bias + (weight * self.shift).sum(dim=(1, 2, 3))
 
 
 class WindowCNN(nn.Module):
-    """Log-mel of windows (windows, n_mels, frames) -> one token a window, (windows, dim).
+    """Log-mel of windows (windows, n_mels, frames) -> one token per window, (windows, dim).
 
-    Tall filters hear timbre and long ones rhythm. The first convolution over time hears what these
-    make together, and each that follows hears all convolutions before it, side by side; a token is
-    a projection of each channel's mean and maximum over the window, and of the mean log-mel. The
-    shape is that of J. Pons and X. Serra, "musicnn", arXiv:1909.06654, where the convolutions are
-    added up, at half of its frames and with as many filters as live in the published network.
+    Tall filters respond to timbre, long ones to rhythm. The first temporal convolution takes the
+    filters' outputs, each later one the concatenated outputs of all temporal convolutions before
+    it. A token is a projection of each channel's mean and maximum over time and of the mean
+    log-mel. The layout follows J. Pons and X. Serra, "musicnn", arXiv:1909.06654, with half of its
+    frame rate, its active filters only, and concatenation instead of summation.
 
-    A silent frame is what lies outside of a window: zero to the filters, and in no mean. The last
-    window of a song, which ends in zeros, is but a shorter window.
+    Silent frames are treated as padding: zero at the input of the filters, and excluded from the
+    means. The last window of a track, which is padded with zeros, thus acts as a shorter window.
     """
 
     def __init__(self, config: FeelprintConfig):
         super().__init__()
         self.config = config
-        self.filters = nn.ModuleList(Filters(kind, config) for kind in config.filters)
-        sizes = (sum(count for count, *_ in config.filters), *config.layers)
-        before = (sizes[0], *accumulate(config.layers[:-1]))
+        self.filters = nn.ModuleList(FrequencyPooledConv(spec, config) for spec in config.filters)
+        channels = (sum(count for count, *_ in config.filters), *config.layers)
+        inputs = (channels[0], *accumulate(config.layers[:-1]))
         self.layers = nn.ModuleList(
-            Layer(*shape, config.layer_frames, config.folded)
-            for shape in zip(before, config.layers, strict=True)
+            TemporalConv(*shape, config.layer_frames, config.fused)
+            for shape in zip(inputs, config.layers, strict=True)
         )
-        heard = 2 * sum(sizes) + config.n_mels
-        self.norm = nn.Identity() if config.folded else nn.BatchNorm1d(heard)
-        self.token = nn.Linear(heard, config.dim)
+        features = 2 * sum(channels) + config.n_mels
+        self.norm = nn.Identity() if config.fused else nn.BatchNorm1d(features)
+        self.token = nn.Linear(features, config.dim)
 
-    def answers(self, log_mel: Tensor, audible: Tensor) -> Tensor:
-        """Log-mel (windows, n_mels, frames) and its audible frames (windows, 1, 1, frames) -> all
-        answers (windows, channels, 1, frames).
+    def feature_maps(self, log_mel: Tensor, activity: Tensor) -> Tensor:
+        """All channels before pooling, (windows, channels, 1, frames).
+
+        ``log_mel`` (windows, n_mels, frames), ``activity`` its mask (windows, 1, 1, frames).
         """
-        # spread over the mels by a product: tract multiplies arrays of one shape far faster
-        spread = log_mel.new_ones(log_mel.shape[1], 1) @ audible
-        image = ((log_mel - USUAL) / SPREAD).unsqueeze(1) * spread  # (windows, 1, mels, frames)
-        heard = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1))]
+        # the mask is broadcast over the mels by a product: tract multiplies equal shapes far faster
+        mask = log_mel.new_ones(log_mel.shape[1], 1) @ activity
+        image = ((log_mel - LOG_MEL_MEAN) / LOG_MEL_STD).unsqueeze(1) * mask
+        maps = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1))]
         for layer in self.layers:
-            heard.append(layer(torch.cat(heard[1:] or heard, dim=1)))
-        return torch.cat(heard, dim=1)
+            maps.append(layer(torch.cat(maps[1:] or maps, dim=1)))
+        return torch.cat(maps, dim=1)
 
-    def heard(self, log_mel: Tensor) -> Tensor:
-        """What there is to tell of windows, (windows, 2 channels + n_mels): the channels' means,
-        their maxima, and the log-mel's means.
+    def pooled_features(self, log_mel: Tensor) -> Tensor:
+        """Pooled window features, (windows, 2 * channels + n_mels).
+
+        Mean and maximum of each channel over time, then the mean log-mel; means are over the
+        non-silent frames.
         """
-        audible = audible_frames(log_mel, self.config.floor)
-        answers = self.answers(log_mel, audible)
-        means = audible_mean(answers.squeeze(2), audible)
-        # with the channels last: tract does it in half of the time
-        maxima = F.max_pool2d(answers.permute(0, 2, 3, 1), (answers.shape[3], 1)).flatten(1)
-        return torch.cat([means, maxima, audible_mean(log_mel, audible)], dim=1)
+        activity = activity_mask(log_mel, self.config.floor)
+        maps = self.feature_maps(log_mel, activity)
+        means = masked_mean(maps.squeeze(2), activity)
+        # channels last: tract runs this in half of the time
+        maxima = F.max_pool2d(maps.permute(0, 2, 3, 1), (maps.shape[3], 1)).flatten(1)
+        return torch.cat([means, maxima, masked_mean(log_mel, activity)], dim=1)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """The token's weight and bias with the batch norm's trained statistics in them."""
+        """Weight and bias of the token layer with the batch norm's statistics folded in."""
         norm, weight = self.norm, self.token.weight
         assert isinstance(norm, nn.BatchNorm1d)
         assert norm.running_mean is not None and norm.running_var is not None
@@ -128,43 +134,42 @@ class WindowCNN(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-mel (windows, n_mels, frames) -> tokens (windows, dim)."""
-        return self.token(self.norm(self.heard(log_mel)))
+        return self.token(self.norm(self.pooled_features(log_mel)))
 
 
 class Pool(nn.Module):
-    """Tokens of a song (batch, windows, dim) -> embedding (batch, embedding_dim).
+    """Tokens of a track (batch, windows, dim) -> embedding (batch, embedding_dim).
 
-    A song has a direction, a point of the unit sphere, which is what training is about; ``stretch``
-    (embedding_dim, embedding_dim) then makes of it the embedding: axes along which soundtracks lie
-    apart count for more (`distill.space.fit_stretch`). Until it is fitted it changes nothing.
+    Training works on the unit embedding, a point of the unit sphere. The embedding is its product
+    with ``metric_transform`` (embedding_dim, embedding_dim), a linear metric that is fitted after
+    training (`distill.training.teacher_space.fit_metric_transform`) and is the identity before.
     """
 
-    stretch: Tensor
+    metric_transform: Tensor
 
     def __init__(self, embedding_dim: int):
         super().__init__()
-        self.register_buffer("stretch", torch.eye(embedding_dim))
+        self.register_buffer("metric_transform", torch.eye(embedding_dim))
 
-    def direction(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the direction, of unit length, and the attention (batch, queries, windows).
+    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the unit embedding (batch, embedding_dim), attention (batch, queries, windows).
 
-        A window counts by ``audible`` (batch, windows), the share of it that is not silent; where
-        all are silent, all count.
+        Windows are weighted by ``nonsilent_ratio`` (batch, windows); where all windows are
+        silent, they have equal weights.
         """
         raise NotImplementedError
 
-    def forward(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the embedding and the attention."""
-        direction, attention = self.direction(tokens, audible)
-        return direction @ self.stretch, attention
+        unit_embedding, attention = self.unit_embedding(tokens, nonsilent_ratio)
+        return unit_embedding @ self.metric_transform, attention
 
 
 class AttentionPool(Pool):
-    """The pooling of the released model.
+    """Attention pooling with learned queries, and one transformer block over the pooled queries.
 
-    Learned queries attend over the windows, in the way of the pooling by multi-head attention
-    of J. Lee et al., "Set Transformer", 2019, section 3.2, and one transformer block mixes the
-    pooled queries. The cost is linear in the song's length.
+    J. Lee et al., "Set Transformer", 2019, section 3.2 (pooling by multi-head attention). The cost
+    is linear in the number of windows.
     """
 
     def __init__(self, config: FeelprintConfig):
@@ -180,11 +185,11 @@ class AttentionPool(Pool):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.out = nn.Linear(queries * dim, config.embedding_dim)
 
-    def direction(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Pool.direction`."""
+    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Pool.unit_embedding`."""
         scores = (self.queries * self.scale) @ self.key(tokens).transpose(1, 2)
-        scores = scores + torch.log(audible.clamp(min=NEVER)).unsqueeze(1)
-        attention = torch.softmax(scores, dim=2)
+        scores = scores + torch.log(nonsilent_ratio.clamp(min=MASK_EPS)).unsqueeze(1)
+        attention = torch.softmax(scores, dim=2)  # (batch, queries, windows)
         x = attention @ self.value(tokens)  # (batch, queries, dim)
         q, k, v = self.mix(self.mix_norm(x)).chunk(3, dim=2)
         x = x + torch.softmax(q @ k.transpose(1, 2) * self.scale, dim=2) @ v
@@ -201,27 +206,29 @@ class Feelprint(
 ):
     """Mono audio at 22,050 Hz, (batch, samples) -> embeddings (batch, 32).
 
-    Songs are compared by the Euclidean distance; an embedding's length is about 1. Any audio from
-    one sample up is taken; zeros at the end change nothing; silence gives one defined embedding.
-    ``Feelprint.from_pretrained(NAME)`` loads a folder or a name on the Hub.
+    Tracks are compared by the Euclidean distance of their embeddings, whose norm is about 1. Any
+    length from one sample up is valid; trailing zeros do not change the embedding; silence has one
+    defined embedding. ``Feelprint.from_pretrained(NAME)`` loads a folder or a name on the Hub.
     """
 
     def __init__(self, config: FeelprintConfig | dict[str, Any] | None = None):
         super().__init__()
         if not isinstance(config, FeelprintConfig):
-            config = from_mapping(FeelprintConfig, config or {}, "student")
+            values = {OLD_CONFIG_KEYS.get(key, key): value for key, value in (config or {}).items()}
+            config = from_mapping(FeelprintConfig, values, "student")
         self.config = config
         self.log_mel = LogMel(config)
         self.cnn = WindowCNN(config)
         self.dropout = nn.Dropout(config.dropout)
         self.head = AttentionPool(config)
+        self.register_load_state_dict_pre_hook(_rename_old_weights)
 
     def windows(self, audio: Tensor) -> Tensor:
         """(batch, samples) -> (batch, windows, window_length), the last one padded with zeros."""
         length = self.config.window_length
         batch, samples = audio.shape
         windows = (samples + length - 1) // length
-        # one zero, repeated: of the ways to pad by a dynamic length, the one that tract reads too
+        # one expanded zero: the form of padding by a dynamic length that tract reads too
         zeros = audio.new_zeros(1, 1).expand(batch, windows * length - samples)
         padded = torch.cat([audio, zeros], dim=1)
         return padded.reshape(batch, windows, length)
@@ -231,64 +238,73 @@ class Feelprint(
         batch, windows = log_mel.shape[:2]
         return self.cnn(log_mel.flatten(0, 1)).view(batch, windows, -1)
 
-    def hear(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, samples) -> log-mel (batch, windows, n_mels, frames) and audible."""
+    def log_mel_windows(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, samples) -> log-mel (batch, windows, n_mels, frames), nonsilent_ratio."""
         windows = self.windows(audio)
-        log_mel, audible = self.log_mel(windows.flatten(0, 1))
-        batch_windows = windows.shape[:2]
-        return log_mel.view(*batch_windows, *log_mel.shape[1:]), audible.view(batch_windows)
+        log_mel, nonsilent_ratio = self.log_mel(windows.flatten(0, 1))
+        shape = windows.shape[:2]  # (batch, windows)
+        return log_mel.view(*shape, *log_mel.shape[1:]), nonsilent_ratio.view(shape)
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, samples) -> tokens (batch, windows, dim) and audible (batch, windows)."""
-        log_mel, audible = self.hear(audio)
-        return self.tokens(log_mel), audible
+        """(batch, samples) -> tokens (batch, windows, dim), nonsilent_ratio (batch, windows)."""
+        log_mel, nonsilent_ratio = self.log_mel_windows(audio)
+        return self.tokens(log_mel), nonsilent_ratio
 
-    def pool(self, tokens: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and audible -> embedding (batch, 32) and attention (batch, queries, windows)."""
-        return self.head(self.dropout(tokens), audible)
+    def pool(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of windows -> embedding (batch, 32), attention (batch, queries, windows)."""
+        return self.head(self.dropout(tokens), nonsilent_ratio)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Audio (batch, samples) -> embeddings (batch, embedding_dim)."""
         return self.pool(*self.encode(audio))[0]
 
-    def released(self) -> Feelprint:
-        """The model as it is released: fewer operations, in weights that float16 holds.
+    def fold_for_inference(self) -> Feelprint:
+        """An equivalent model with fewer operations, its weights rounded to float16.
 
-        Neighbouring kinds of filters with the same mels and step become one kind, the shorter
-        ones with zeros around them, and whatever scales and shifts goes into the weights behind
-        it: the same answers. Then every weight is rounded. One that is released stays as it is.
+        Adjacent filter specifications with the same mels and stride are merged, the shorter
+        filters zero-padded, and all scales and shifts are folded into the weights after them. A
+        model that is fused already is returned as it is.
         """
-        if self.config.folded:
+        if self.config.fused:
             return self
-        kinds: list[tuple[int, ...]] = []
+        specs: list[FilterSpec] = []
         state = {k: v for k, v in self.state_dict().items() if k.startswith(("log_mel", "head"))}
         pairs = zip(self.config.filters, self.cnn.filters, strict=True)
-        for (mels, step), alike in groupby(pairs, lambda pair: (pair[0][1], pair[0][3])):
-            found = list(alike)
-            longest = max(frames for (_, _, frames, _), _ in found)
+        for (mels, stride), group in groupby(pairs, lambda pair: (pair[0][1], pair[0][3])):
+            merged = list(group)
+            longest = max(frames for (_, _, frames, _), _ in merged)
             weights, biases = [], []
-            for (_, _, frames, _), filters in found:
-                assert isinstance(filters, Filters) and filters.conv.bias is not None
-                around = (longest - 1) // 2 - (frames - 1) // 2, longest // 2 - frames // 2
-                weights.append(F.pad(filters.conv.weight, around))
+            for (_, _, frames, _), filters in merged:
+                assert isinstance(filters, FrequencyPooledConv) and filters.conv.bias is not None
+                padding = (longest - 1) // 2 - (frames - 1) // 2, longest // 2 - frames // 2
+                weights.append(F.pad(filters.conv.weight, padding))
                 biases.append(filters.conv.bias)
-            state[f"cnn.filters.{len(kinds)}.conv.weight"] = torch.cat(weights)
-            state[f"cnn.filters.{len(kinds)}.conv.bias"] = torch.cat(biases)
-            kinds.append((sum(kind[0] for kind, _ in found), mels, longest, step))
+            state[f"cnn.filters.{len(specs)}.conv.weight"] = torch.cat(weights)
+            state[f"cnn.filters.{len(specs)}.conv.bias"] = torch.cat(biases)
+            specs.append((sum(spec[0] for spec, _ in merged), mels, longest, stride))
         folded = {"token": self.cnn.fold()}
         for number, layer in enumerate(self.cnn.layers):
-            assert isinstance(layer, Layer)
+            assert isinstance(layer, TemporalConv)
             folded[f"layers.{number}.conv"] = layer.fold()
         for name, (weight, bias) in folded.items():
             state |= {f"cnn.{name}.weight": weight, f"cnn.{name}.bias": bias}
-        config = dataclasses.replace(self.config, filters=tuple(kinds), folded=True)
-        released = Feelprint(config).eval()
-        released.load_state_dict(state)
+        config = dataclasses.replace(self.config, filters=tuple(specs), fused=True)
+        fused = Feelprint(config).eval()
+        fused.load_state_dict(state)
         with torch.no_grad():
-            for weight in (*released.parameters(), released.head.stretch):
+            for weight in (*fused.parameters(), fused.head.metric_transform):
                 weight.copy_(weight.half().float())
-        return released
+        return fused
 
     def save(self, folder: str) -> None:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``."""
         self.save_pretrained(folder, config=dataclasses.asdict(self.config))
+
+
+def _rename_old_weights(
+    module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Rename the weights of models up to 0.10, before they are loaded."""
+    for old, new in OLD_WEIGHTS.items():
+        if prefix + old in state:
+            state[prefix + new] = state.pop(prefix + old)

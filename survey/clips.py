@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets_scripts.corpus import Corpus, CorpusError, Track
-from datasets_scripts.folder import build_folder
+from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
+from datasets_scripts.corpora.folder import build_folder
 from survey.config import SurveyConfig, SurveyError
 
 FORMATS = {"ogg": "audio/ogg", "m4a": "audio/mp4"}

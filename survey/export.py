@@ -7,8 +7,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from datasets_scripts.corpus import Corpus, CorpusError
-from datasets_scripts.triplets import Triplet, weigh, write_triplets
+from datasets_scripts.corpora.corpus import Corpus, CorpusError
+from datasets_scripts.triplets.table import Triplet, weigh, write_triplets
 from survey.config import SurveyError
 from survey.results import Quality, all_answers, as_triplets, qualities
 from survey.store import Store

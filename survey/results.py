@@ -12,8 +12,8 @@ from statistics import median
 import numpy as np
 import sqlalchemy as sa
 
-from datasets_scripts.agreement import agreement
-from datasets_scripts.triplets import Triplet, grouped
+from datasets_scripts.triplets.agreement import agreement
+from datasets_scripts.triplets.table import Triplet, grouped
 from survey import plots
 from survey.active import odd_probabilities
 from survey.schema import answers, raters, rounds, triplets

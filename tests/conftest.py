@@ -23,7 +23,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Feelprint, Path]
     from student import Feelprint
 
     torch.manual_seed(0)
-    model = Feelprint().eval().released()
+    model = Feelprint().eval().fold_for_inference()
     path = tmp_path_factory.mktemp("exported") / "feelprint.onnx"
     export_onnx(model, path, Origin("1.2.3", "0123456789abcdef", "a teacher", "MIT"))
     return model, path

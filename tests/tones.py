@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from datasets_scripts.corpus import Item, Track, file_sha256, write_corpus
+from datasets_scripts.corpora.corpus import Item, Track, file_sha256, write_corpus
 
 SAMPLE_RATE = 22_050  # Hz
 

@@ -94,23 +94,23 @@ def front_ends() -> list[dict]:
 def main() -> None:
     """Write the vectors."""
     proto = onnx.load(MODEL)
-    for name in ("tokens", "audible", "attention"):
+    for name in ("tokens", "nonsilent_ratio", "attention"):
         proto.graph.output.append(onnx.ValueInfoProto(name=name))
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     student = Feelprint.from_pretrained(str(MODEL.parent)).eval()
     cases = []
     for name, audio in signals(student.config.window_length).items():
-        names = ["tokens", "audible", "attention", "embedding"]
+        names = ["tokens", "nonsilent_ratio", "attention", "embedding"]
         values = session.run(names, {"audio": audio[None]})
-        tokens, audible, attention, embedding = (value[0] for value in values)
+        tokens, nonsilent_ratio, attention, embedding = (value[0] for value in values)
         with torch.inference_mode():
             windows = student.windows(torch.from_numpy(audio[None]))[0]
-            log_mel = student.hear(torch.from_numpy(audio[None]))[0][0].numpy()
+            log_mel = student.log_mel_windows(torch.from_numpy(audio[None]))[0][0].numpy()
         case = {
             "name": name,
             "samples": len(audio),
             "position_sums": position_sums(windows.numpy()),
-            "audible": audible.tolist(),
+            "nonsilent_ratio": nonsilent_ratio.tolist(),
             "embedding": rounded(embedding),
             "attention": rounded(attention),
             "last_token": rounded(tokens[-1]),

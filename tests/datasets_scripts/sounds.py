@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from datasets_scripts.corpus import Item, Track
+from datasets_scripts.corpora.corpus import Item, Track
 
 RATE = 8000
 

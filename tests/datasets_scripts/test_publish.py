@@ -11,12 +11,12 @@ import huggingface_hub.constants
 import pytest
 from huggingface_hub import HfApi
 
-from datasets_scripts.card import card
-from datasets_scripts.corpus import CorpusError, write_corpus
+from datasets_scripts.corpora.card import card
+from datasets_scripts.corpora.corpus import CorpusError, write_corpus
 from datasets_scripts.publish import prepare, publish
-from datasets_scripts.triplets import Triplet, write_triplets
+from datasets_scripts.triplets.table import Triplet, write_triplets
 from tests.datasets_scripts.sounds import items
-from tests.distill.hub_standin import TOKEN, Hub
+from tests.hub_standin import TOKEN, Hub
 
 NAME = "alice/feelprint-free"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from distill.pretrained import TeacherError
+from distill.teachers.base import TeacherError
 from tests.tones import write_tones
 
 torch.set_num_threads(1)
@@ -20,7 +20,7 @@ def no_accelerator_of_an_earlier_test() -> None:
 @pytest.fixture(scope="session")
 def wheel_folder() -> Path:
     """Where the default teacher's wheel is. Its tests do not run without it, and say so loudly."""
-    from distill.musicnn import WHEEL_NAME
+    from distill.teachers.musicnn import WHEEL_NAME
 
     if not (TEACHER / WHEEL_NAME).is_file():
         raise TeacherError(f"{TEACHER / WHEEL_NAME} is missing: run `make setup`, which fetches it")

@@ -72,15 +72,15 @@ def test_the_graph_can_be_cut_at_its_named_tensors(exported: Exported, tmp_path:
     model, path = exported
     audio = np.random.default_rng(0).standard_normal((2, 50_000)).astype(np.float32)
     tokens = model.encode(torch.from_numpy(audio))[0].numpy()
-    log_mel, audible = (t.numpy() for t in model.hear(torch.from_numpy(audio)))
+    log_mel, nonsilent_ratio = (t.numpy() for t in model.log_mel_windows(torch.from_numpy(audio)))
     assert log_mel.shape == (2, 3, 64, 32)
     embedding, attention = (
-        t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(audible))
+        t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(nonsilent_ratio))
     )
     whole = onnx.shape_inference.infer_shapes(onnx.load(path))
-    passed = (["tokens", "audible"], [tokens, audible])
+    passed = (["tokens", "nonsilent_ratio"], [tokens, nonsilent_ratio])
     parts = (
-        (["audio"], [audio], ["log_mel", "audible"], [log_mel, audible]),
+        (["audio"], [audio], ["log_mel", "nonsilent_ratio"], [log_mel, nonsilent_ratio]),
         (["log_mel"], [log_mel], ["tokens"], [tokens]),
         (*passed, ["embedding", "attention"], [embedding, attention]),
     )
@@ -176,7 +176,7 @@ def test_padding_that_counts_is_stopped(
     ("tensor", "said"),
     [
         ("tokens", "the encoder needs more than log_mel; no cut is possible"),
-        ("embedding", "the head needs more than tokens and audible; no cut is possible"),
+        ("embedding", "the head needs more than tokens and nonsilent_ratio; no cut is possible"),
     ],
 )
 def test_a_graph_that_cannot_be_cut_is_stopped(

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from datasets_scripts.corpus import Corpus
-from datasets_scripts.triplets import Triplet, write_triplets
+from datasets_scripts.corpora.corpus import Corpus
+from datasets_scripts.triplets.table import Triplet, write_triplets
 from distill import run
 from distill.config import RunConfig, TeacherConfig, dump, load
 from distill.export import run_onnxruntime
-from distill.space import SpaceError
+from distill.training.teacher_space import SpaceError
 from student import ConfigError, Feelprint
-from tests.distill.checkpoints import write_clap, write_mert
+from tests.distill.teachers.checkpoints import write_clap, write_mert
 from tests.tones import write_tones
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -30,7 +30,7 @@ def miniature(config: RunConfig, tones: Path, tmp_path: Path, **changes: Any) ->
     """The command line of ``config`` on the tones, with few steps and everything else as it is."""
     small = {
         "corpora": (str(tones),),
-        "cache": dataclasses.replace(config.cache, folder=str(tmp_path / "cache"), variants=2),
+        "cache": dataclasses.replace(config.cache, folder=str(tmp_path / "cache"), augmentations=2),
         "distill": dataclasses.replace(config.distill, steps=4, batch_size=16, components=32),
         "finetune": dataclasses.replace(config.finetune, steps=4, batch_size=16),
         "evaluate": dataclasses.replace(config.evaluate, split="test", excerpt_s=4.0, bootstrap=20),
@@ -133,7 +133,7 @@ def test_the_configurations_of_large_teachers(name: str, tones: Path, tmp_path: 
         tmp_path,
         teachers=(dataclasses.replace(teacher, path=str(folder)),),
         cache=dataclasses.replace(
-            config.cache, folder=str(tmp_path / "cache"), segment_windows=segments, variants=1
+            config.cache, folder=str(tmp_path / "cache"), segment_windows=segments, augmentations=1
         ),
         **few,
     )
@@ -153,7 +153,7 @@ def test_two_teachers_teach_one_student(tones: Path, tmp_path: Path) -> None:
     )
     for stage in ("cache", "distill"):
         assert run.main([*given, "--stage", stage]) == 0
-    opened = run.start(load(Path(given[1])), tmp_path / "runs")
+    opened = run.open_run(load(Path(given[1])), tmp_path / "runs")
     assert opened.targets.space.mean.shape == (96,)
     assert opened.training[0].taught(0, 2).shape == (96,)
     names = sorted(path.name for path in (tmp_path / "cache").iterdir())
@@ -164,13 +164,13 @@ def test_the_embedding_is_stretched_for_the_corpus_that_is_evaluated_on(
     tones: Path, wheel_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load(CONFIGS / "default.yaml")
-    assert config.finetune.stretch > 0
+    assert config.finetune.metric_weight > 0
     teachers = tuple(
         dataclasses.replace(t, path=str(wheel_folder) if t.path else "") for t in config.teachers
     )
     given = miniature(config, tones, tmp_path, teachers=teachers)
     assert run.main([*given, "--stage", "cache"]) == 0
-    opened = run.start(load(Path(given[1])), tmp_path / "runs")
+    opened = run.open_run(load(Path(given[1])), tmp_path / "runs")
     learned = {recording.track.id for recording in opened.training}
     told = []
     monkeypatch.setattr(run, "finetune", lambda *given: told.append(given[-1]))
@@ -178,7 +178,7 @@ def test_the_embedding_is_stretched_for_the_corpus_that_is_evaluated_on(
     opened.finetune()
     (soundtracks,) = told
     assert sorted(recording.track.id for recording in soundtracks) == sorted(learned)
-    assert {recording.variant for recording in soundtracks} == {0}
+    assert {recording.augmentation for recording in soundtracks} == {0}
     albums = sorted({recording.album for recording in soundtracks})
     own = {recording.track.id for recording in soundtracks if recording.album in albums[:2]}
     first = Corpus(tones)
@@ -186,9 +186,11 @@ def test_the_embedding_is_stretched_for_the_corpus_that_is_evaluated_on(
     opened.corpora = [first, Corpus(tones)]
     opened.finetune()
     assert {recording.track.id for recording in told[-1]} == own
-    for tracks, telling in ((first.tracks[:4], 1), ([], 0)):
+    for tracks, eligible_albums in ((first.tracks[:4], 1), ([], 0)):
         first.tracks = tracks
-        with pytest.raises(SpaceError, match=f"{telling} have 3 tracks or more in the corpus that"):
+        with pytest.raises(
+            SpaceError, match=f"{eligible_albums} have 3 tracks or more in the corpus that"
+        ):
             opened.finetune()
 
 
@@ -221,8 +223,8 @@ def test_people_s_answers_are_trained_on_and_the_test_stream_is_not(
     given = prepared("told", table, odd_one_out=0.5)
     for stage in ("cache", "distill", "finetune"):
         assert run.main([*given, "--stage", stage]) == 0
-    opened = run.start(load(Path(given[1])), tmp_path / "runs")
-    assert opened.answers() == [told]
+    opened = run.open_run(load(Path(given[1])), tmp_path / "runs")
+    assert opened.train_triplets() == [told]
     assert "1 of the 4 answers" in (tmp_path / "runs" / "told" / "log.txt").read_text()
 
     for name, triplets, weights, said in (
@@ -232,7 +234,7 @@ def test_people_s_answers_are_trained_on_and_the_test_stream_is_not(
     ):
         path = Path(prepared(name, triplets, **weights)[1])
         with pytest.raises(ConfigError, match=said):
-            run.start(load(path), tmp_path / "runs").answers()
+            run.open_run(load(path), tmp_path / "runs").train_triplets()
 
 
 def test_validation_is_learned_from_when_nothing_is_left_to_tune(tmp_path: Path) -> None:
@@ -245,14 +247,14 @@ def test_validation_is_learned_from_when_nothing_is_left_to_tune(tmp_path: Path)
         (("train", "validation"), {"train", "validation"}, {"learned"}),
     ):
         cache = dataclasses.replace(
-            config.cache, folder=str(tmp_path / "cache"), variants=2, learned=learned
+            config.cache, folder=str(tmp_path / "cache"), augmentations=2, train_splits=learned
         )
         named = dataclasses.replace(config, name="-".join(learned))
         given = miniature(named, corpus, tmp_path, teachers=(mert,), cache=cache)
         for stage in ("cache", "distill", "finetune", "evaluate"):
             assert run.main([*given, "--stage", stage]) == 0
-        opened = run.start(load(Path(given[1])), tmp_path / "runs")
-        assert {(r.track.split, r.variant) for r in opened.training} == {
+        opened = run.open_run(load(Path(given[1])), tmp_path / "runs")
+        assert {(r.track.split, r.augmentation) for r in opened.training} == {
             (split, variant) for split in splits for variant in (0, 1)
         }
         metrics = json.loads((opened.folder / "metrics.json").read_text())

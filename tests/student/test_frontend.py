@@ -102,8 +102,8 @@ def test_a_gain_changes_nothing(gain: float) -> None:
 
 def test_silence_is_flat_finite_and_not_audible() -> None:
     with torch.inference_mode():
-        log_mel, audible = LogMel(DEFAULT)(torch.zeros(1, DEFAULT.window_length))
-    assert audible.tolist() == [0.0]
+        log_mel, nonsilent_ratio = LogMel(DEFAULT)(torch.zeros(1, DEFAULT.window_length))
+    assert nonsilent_ratio.tolist() == [0.0]
     assert torch.allclose(log_mel, torch.full_like(log_mel, np.log(DEFAULT.floor)))
 
 
@@ -113,8 +113,8 @@ def test_any_sample_is_heard(place: int, value: float) -> None:
     audio = torch.zeros(1, DEFAULT.window_length)
     audio[0, place] = value
     with torch.inference_mode():
-        log_mel, audible = LogMel(DEFAULT)(audio)
-    assert 1 <= 32 * audible.item() <= 3  # the frames that hold it
+        log_mel, nonsilent_ratio = LogMel(DEFAULT)(audio)
+    assert 1 <= 32 * nonsilent_ratio.item() <= 3  # the frames that hold it
     assert torch.isfinite(log_mel).all()
 
 

@@ -10,8 +10,8 @@ import torch
 
 from distill.export import run_onnxruntime, run_tract
 from student import ConfigError, Feelprint, FeelprintConfig
-from student.frontend import audible_frames, audible_mean
-from student.model import Layer
+from student.frontend import activity_mask, masked_mean
+from student.model import TemporalConv
 
 WINDOW = FeelprintConfig().window_length
 LENGTHS = [1, 2_047, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW + 3]
@@ -34,7 +34,7 @@ def model() -> Feelprint:
     with torch.inference_mode():
         for seed in range(20):
             made(torch.from_numpy(music(4, 2 * WINDOW, seed)))
-    made.head.stretch.copy_(torch.randn(32, 32) * 32**-0.5)
+    made.head.metric_transform.copy_(torch.randn(32, 32) * 32**-0.5)
     return made.eval()
 
 
@@ -53,15 +53,15 @@ def test_any_length_gives_an_embedding(model: Feelprint, samples: int) -> None:
 @torch.inference_mode()
 def test_shapes_inside(model: Feelprint) -> None:
     audio = torch.from_numpy(music(2, 2 * WINDOW + 1))
-    tokens, audible = model.encode(audio)
-    embedding, attention = model.pool(tokens, audible)
+    tokens, nonsilent_ratio = model.encode(audio)
+    embedding, attention = model.pool(tokens, nonsilent_ratio)
     assert tokens.shape == (2, 3, 128)
-    assert audible.shape == (2, 3)
+    assert nonsilent_ratio.shape == (2, 3)
     assert attention.shape == (2, 4, 3)
     assert torch.equal(embedding, model(audio))
-    direction, _ = model.head.direction(tokens, audible)
+    direction, _ = model.head.unit_embedding(tokens, nonsilent_ratio)
     assert torch.allclose(direction.norm(dim=1), torch.ones(2))
-    assert torch.allclose(direction @ model.head.stretch, embedding)
+    assert torch.allclose(direction @ model.head.metric_transform, embedding)
     assert not torch.allclose(direction, embedding, atol=0.1)
     assert torch.allclose(attention.sum(dim=2), torch.ones(2, 4))
 
@@ -93,9 +93,11 @@ def test_a_window_that_ends_early_is_but_a_shorter_window(
     whole[:4, 1:] += 0.9 * whole[:4, :-1]  # of two kinds, dull and white
     ends = whole.copy()
     ends[:, round(share * WINDOW) :] = 0.0
-    (full, _), (log_mel, audible) = (model.hear(torch.from_numpy(x)) for x in (whole, ends))
-    assert (audible - share).abs().max() < 2 / model.config.window_frames
-    heard, short = (model.cnn.heard(x[:, 0]) for x in (full, log_mel))
+    (full, _), (log_mel, nonsilent_ratio) = (
+        model.log_mel_windows(torch.from_numpy(x)) for x in (whole, ends)
+    )
+    assert (nonsilent_ratio - share).abs().max() < 2 / model.config.window_frames
+    heard, short = (model.cnn.pooled_features(x[:, 0]) for x in (full, log_mel))
     kinds = (heard[:4].mean(dim=0) - heard[4:].mean(dim=0)).norm()
     assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < most * kinds
     # were its silence heard, it would be of a kind of its own
@@ -107,42 +109,44 @@ def test_a_window_that_ends_early_is_but_a_shorter_window(
 def test_what_stands_in_a_silent_frame_is_not_heard(model: Feelprint) -> None:
     log_mel = torch.full((1, 64, 32), math.log(model.config.floor))
     log_mel[..., :9] = torch.randn(64, 9, generator=torch.Generator().manual_seed(0)) - 2.7
-    audible = audible_frames(log_mel, model.config.floor)
-    assert audible.flatten().tolist() == [1.0] * 9 + [0.0] * 23
+    nonsilent_ratio = activity_mask(log_mel, model.config.floor)
+    assert nonsilent_ratio.flatten().tolist() == [1.0] * 9 + [0.0] * 23
     shown = log_mel.clone()
     shown[..., 9:] = 5.0  # whatever stands there
-    answers, other = (model.cnn.answers(x, audible) for x in (log_mel, shown))
+    answers, other = (model.cnn.feature_maps(x, nonsilent_ratio) for x in (log_mel, shown))
     assert torch.equal(answers, other) and answers[..., :9].any()
 
 
 @torch.inference_mode()
 def test_of_each_channel_the_mean_and_the_largest_answer_are_heard(model: Feelprint) -> None:
-    log_mel, audible = (x[:, 0] for x in model.hear(torch.from_numpy(music(3, WINDOW))))
-    assert audible.tolist() == [1.0] * 3
+    log_mel, nonsilent_ratio = (
+        x[:, 0] for x in model.log_mel_windows(torch.from_numpy(music(3, WINDOW)))
+    )
+    assert nonsilent_ratio.tolist() == [1.0] * 3
     everywhere = torch.ones(3, 1, 1, model.config.window_frames)
-    answers = model.cnn.answers(log_mel, everywhere).squeeze(2)
+    answers = model.cnn.feature_maps(log_mel, everywhere).squeeze(2)
     wanted = torch.cat([answers.mean(dim=2), answers.amax(dim=2), log_mel.mean(dim=2)], dim=1)
-    assert torch.allclose(model.cnn.heard(log_mel), wanted, atol=1e-5)
+    assert torch.allclose(model.cnn.pooled_features(log_mel), wanted, atol=1e-5)
 
 
 def test_a_mean_is_of_what_is_audible_and_of_all_where_nothing_is() -> None:
     values = torch.tensor([[[1.0, 2.0, 6.0], [4.0, 0.0, 2.0]]])
-    for audible, want in (
+    for nonsilent_ratio, want in (
         ([1, 1, 0], [1.5, 2.0]),
         ([0, 0, 1], [6.0, 2.0]),
         ([0, 0, 0], [3.0, 2.0]),
     ):
-        made = audible_mean(values, torch.tensor(audible).float().view(1, 1, 1, 3))
+        made = masked_mean(values, torch.tensor(nonsilent_ratio).float().view(1, 1, 1, 3))
         assert torch.allclose(made, torch.tensor([want]))
 
 
 def test_zeros_would_change_it_if_silence_were_heard(model: Feelprint) -> None:
-    tokens, audible = model.encode(
+    tokens, nonsilent_ratio = model.encode(
         torch.from_numpy(np.pad(music(1, WINDOW), ((0, 0), (0, WINDOW))))
     )
-    masked, attention = model.pool(tokens, audible)
-    heard, _ = model.pool(tokens, torch.ones_like(audible))
-    assert audible.tolist() == [[1.0, 0.0]]
+    masked, attention = model.pool(tokens, nonsilent_ratio)
+    heard, _ = model.pool(tokens, torch.ones_like(nonsilent_ratio))
+    assert nonsilent_ratio.tolist() == [[1.0, 0.0]]
     assert attention[..., 1].abs().max() < 1e-20
     assert (masked - heard).abs().max() > 1e-3
 
@@ -185,7 +189,7 @@ def test_different_music_has_different_embeddings(model: Feelprint) -> None:
 
 def test_the_released_form_is_exact_to_float16(model: Feelprint) -> None:
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    released = model.released()
+    released = model.fold_for_inference()
     assert [kind[0] for kind in released.config.filters] == [23, 14, 27]
     assert len(model.cnn.filters) == 5
     assert not any(name.endswith(("scale", "shift")) or "norm" in name
@@ -193,16 +197,16 @@ def test_the_released_form_is_exact_to_float16(model: Feelprint) -> None:
     audio = music(2, 3 * WINDOW)
     difference = np.abs(embed(released, audio) - embed(model, audio)).max()
     assert 0 < difference < 5e-3
-    for weight in (*released.parameters(), released.head.stretch):
+    for weight in (*released.parameters(), released.head.metric_transform):
         assert torch.equal(weight, weight.half().float())
-    assert released.released() is released
+    assert released.fold_for_inference() is released
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 @torch.inference_mode()
 def test_a_folded_layer_answers_the_same_at_a_window_s_ends_too() -> None:
     torch.manual_seed(0)
-    layer, folded = Layer(6, 5, 4, folded=False), Layer(6, 5, 4, folded=True)
+    layer, folded = TemporalConv(6, 5, 4, fused=False), TemporalConv(6, 5, 4, fused=True)
     torch.nn.init.normal_(layer.scale)  # of either sign
     torch.nn.init.normal_(layer.shift)
     weight, bias = layer.fold()
@@ -213,7 +217,7 @@ def test_a_folded_layer_answers_the_same_at_a_window_s_ends_too() -> None:
 
 
 def test_what_is_saved_is_loaded(model: Feelprint, tmp_path: Path) -> None:
-    released = model.released()
+    released = model.fold_for_inference()
     released.save(str(tmp_path))
     again = Feelprint.from_pretrained(str(tmp_path)).eval()
     assert again.config == released.config

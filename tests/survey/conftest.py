@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from datasets_scripts.corpus import Corpus, Item, Track, write_corpus
+from datasets_scripts.corpora.corpus import Corpus, Item, Track, write_corpus
 from survey.assign import Assigner
 from survey.clips import ClipLibrary, prepare
 from survey.config import Limits, Shares, SurveyConfig

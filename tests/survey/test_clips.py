@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets_scripts.corpus import Corpus, Item, file_sha256, write_corpus
+from datasets_scripts.corpora.corpus import Corpus, Item, file_sha256, write_corpus
 from survey import clips
 from survey.clips import ClipLibrary, prepare
 from survey.config import SurveyError

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binomtest
 
-from datasets_scripts.agreement import agreement
-from datasets_scripts.triplets import read_triplets
+from datasets_scripts.triplets.agreement import agreement
+from datasets_scripts.triplets.table import read_triplets
 from survey import plots, results
 from survey.assign import Assigner
 from survey.clips import ClipLibrary
@@ -223,8 +223,8 @@ def test_mecomp_layout(surveyed: Store, tmp_path: Path) -> None:
 
 
 def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> None:
-    from datasets_scripts.corpus import Corpus, write_corpus
-    from datasets_scripts.human import read_mecomp
+    from datasets_scripts.corpora.corpus import Corpus, write_corpus
+    from datasets_scripts.triplets.human import read_mecomp
     from survey.clips import prepare
 
     items = [make_item(tmp_path, n, seconds=11) for n in range(4)]

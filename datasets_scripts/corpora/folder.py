@@ -1,0 +1,113 @@
+"""One's own music as a corpus: any folder, tags by mutagen, nothing leaves the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets_scripts.audio import SUFFIXES
+from datasets_scripts.corpora.card import card
+from datasets_scripts.corpora.checked import FileCheck, check, check_all
+from datasets_scripts.corpora.corpus import (
+    Corpus,
+    CorpusError,
+    Item,
+    Reject,
+    Track,
+    write_corpus,
+    write_rejects,
+)
+from datasets_scripts.corpora.splits import keys, split_by_groups
+from datasets_scripts.corpora.tags import read_tags
+
+SOURCE = "folder"
+
+
+def build_folder(audio_dir: Path, out: Path, jobs: int = 1) -> Corpus:
+    """Build a corpus of every music file under `audio_dir`; a killed build goes on.
+
+    A file that cannot be used stands in `out`/rejects.csv with its reason. Without an album tag,
+    the folder that a file lies in is its album. Raises CorpusError for a folder that is not
+    there or holds no music.
+    """
+    if not audio_dir.is_dir():
+        raise CorpusError(f"{audio_dir} is no folder")
+    if (out / "data").exists():
+        raise CorpusError(f"{out} holds a corpus already: remove it, or give another --out")
+    files = {_key(file, audio_dir): file for file in sorted(_music_files(audio_dir, out))}
+    if not files:
+        raise CorpusError(f"{audio_dir} holds no music ({' '.join(SUFFIXES)})")
+    out.mkdir(parents=True, exist_ok=True)
+
+    def work(key: str) -> FileCheck:
+        file = files[key]
+        return check(key, file, extra=lambda: read_tags(file, file.name)._asdict())
+
+    rejects: list[Reject] = []
+    kept: dict[str, FileCheck] = {}  # by sha256
+    for result in check_all(files, work, out / "checked.jsonl", jobs):
+        name = str(files[result.key].relative_to(audio_dir))
+        if result.reason:
+            rejects.append(Reject(name, result.reason))
+        elif result.sha256 in kept:
+            twin = files[kept[result.sha256].key].relative_to(audio_dir)
+            rejects.append(Reject(name, f"the same bytes as {twin}"))
+        else:
+            kept[result.sha256] = result
+    write_rejects(out / "rejects.csv", rejects)
+    albums = [_album(r, files[r.key], audio_dir) for r in kept.values()]
+    splits = split_by_groups(
+        [keys(r.extra["artist"], a) for r, a in zip(kept.values(), albums, strict=True)]
+    )
+    items = [
+        Item.of_file(
+            Track(
+                id=result.sha256[:16],
+                title=result.extra["title"],
+                artist=result.extra["artist"],
+                album=album,
+                genres=result.extra["genres"],
+                source=SOURCE,
+                licence="",
+                duration_s=result.duration_s,
+                sha256=result.sha256,
+                split=split,
+            ),
+            files[result.key],
+            str(files[result.key].relative_to(audio_dir)),
+        )
+        for result, album, split in zip(kept.values(), albums, splits, strict=True)
+    ]
+    about = (
+        "The music of one folder of this machine; the rights in it are others', so it is not "
+        f"for publishing. {len(rejects)} of {len(files)} files were left out: `rejects.csv`."
+    )
+    write_corpus(items, out, card("A folder of music", about, [i.track for i in items]))
+    (out / "checked.jsonl").unlink()
+    return Corpus(out)
+
+
+def _key(file: Path, audio_dir: Path) -> str:
+    """Path, size and time of change: a file that was changed is checked again."""
+    try:
+        stat = file.stat()
+    except OSError as error:  # a link to nowhere; the check will say so too
+        return f"{file.relative_to(audio_dir)}|{error.strerror}"
+    return f"{file.relative_to(audio_dir)}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _album(result: FileCheck, file: Path, audio_dir: Path) -> str:
+    parent = str(file.parent.relative_to(audio_dir))
+    return result.extra["album"] or ("" if parent == "." else parent)
+
+
+def _music_files(audio_dir: Path, out: Path) -> Iterator[Path]:
+    def stop(error: OSError) -> None:
+        raise CorpusError(f"{error.filename} cannot be read: {error.strerror}")
+
+    for folder, inner, names in os.walk(audio_dir, onerror=stop):
+        inner[:] = [d for d in inner if not d.startswith(".") and Path(folder, d) != out]
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(folder, name)

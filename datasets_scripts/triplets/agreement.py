@@ -1,0 +1,99 @@
+"""How far people agree about the odd one out: the bound of what any model can reach."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets_scripts.triplets.table import Triplet, grouped
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """alpha: Krippendorff's, nominal; 1 full agreement, 0 chance. ceiling: see `ceiling`.
+
+    triplets: those with two answers or more, on which both rest. Both are None without any.
+    """
+
+    alpha: float | None
+    ceiling: float | None
+    answers: int
+    undecided: int
+    raters: int
+    triplets: int
+
+    def summary(self) -> str:
+        """One line for the report."""
+        if self.alpha is None or self.ceiling is None:
+            return f"{self.answers} answers, no triplet answered twice: no agreement to measure"
+        return (
+            f"{self.answers} answers of {self.raters} named raters ({self.undecided} more could "
+            f"not tell), {self.triplets} triplets answered twice or more: Krippendorff's alpha "
+            f"{self.alpha:.3f}, leave-one-rater-out ceiling {self.ceiling:.3f}"
+        )
+
+
+def agreement(triplets: Sequence[Triplet]) -> Agreement:
+    """Measure the agreement of a table. `Could not tell` is no answer, and is only counted."""
+    decided = [t for t in triplets if t.odd is not None]
+    units = [
+        [sorted(group[0].songs).index(t.odd) for t in group if t.odd is not None]
+        for group in grouped(decided)
+    ]
+    units = [unit for unit in units if len(unit) > 1]
+    return Agreement(
+        alpha=krippendorff_alpha(units) if units else None,
+        ceiling=ceiling(units) if units else None,
+        answers=len(decided),
+        undecided=len(triplets) - len(decided),
+        raters=len({t.rater for t in triplets if t.rater}),
+        triplets=len(units),
+    )
+
+
+def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float:
+    """Krippendorff's alpha for nominal data (K. Krippendorff, Content Analysis, ch. 12).
+
+    units: the answers to each question, in any order and number; those with fewer than two do
+    not count. alpha = 1 - (n - 1) * (n - agreeing pairs) / (n^2 - sum of squared totals), where a
+    unit of m answers brings its ordered pairs with weight 1 / (m - 1). Perfect agreement on a
+    single answer throughout is 1. Raises ValueError without a unit of two.
+    """
+    units = [unit for unit in units if len(unit) > 1]
+    if not units:
+        raise ValueError("no unit has two answers")
+    totals: Counter[int] = Counter()
+    observed = 0.0  # disagreeing pairs
+    for unit in units:
+        counts = Counter(unit)
+        totals.update(counts)
+        m = len(unit)
+        observed += (m * m - sum(c * c for c in counts.values())) / (m - 1)
+    n = sum(totals.values())
+    expected = (n * n - sum(c * c for c in totals.values())) / (n - 1)
+    return 1.0 if expected == 0 else 1 - observed / expected
+
+
+def ceiling(units: Iterable[Sequence[int]]) -> float:
+    """How often one rater agrees with the majority of the others: the leave-one-rater-out ceiling.
+
+    Where the others are split evenly between k answers, an answer among them counts 1 / k. The
+    mean over a triplet's answers, then over triplets. Raises ValueError without a unit of two.
+    """
+    shares = []
+    for unit in units:
+        if len(unit) < 2:
+            continue
+        hits = []
+        for n, answer in enumerate(unit):
+            others = Counter(unit[:n]) + Counter(unit[n + 1 :])
+            top = max(others.values())
+            winners = [value for value, count in others.items() if count == top]
+            hits.append((answer in winners) / len(winners))
+        shares.append(float(np.mean(hits)))
+    if not shares:
+        raise ValueError("no unit has two answers")
+    return float(np.mean(shares))

@@ -1,0 +1,344 @@
+"""`python -m distill.ablations [NAME ...]`: ways to build the student, compared on one budget.
+
+Each row is a run of configs/experiments.yaml with one thing changed. Its figures, on the
+validation soundtracks, go to runs/experiments/NAME.json; a row that is there is not run again.
+The table of docs/experiments.md is what this prints. What is compared here and lost is nowhere
+else in the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import evaluate
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.neural_network import MLPRegressor
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from datasets_scripts.audio import decode
+from distill.config import CacheConfig, RunConfig, TeacherConfig, load
+from distill.evaluation.baselines import Bliss
+from distill.evaluation.metrics import (
+    METRIC,
+    SAMPLE_RATE,
+    EmbedFn,
+    album_triplets,
+    cosine_to_teacher,
+    embed_all,
+    excerpts,
+    score,
+    student_embedder,
+)
+from distill.features.cache import MelExtractor
+from distill.run import Run, open_run
+from student import Feelprint, FeelprintConfig
+from student.frontend import MASK_EPS
+from student.model import AttentionPool, Pool, WindowCNN
+
+FOLDER = Path("runs/experiments")
+COLUMNS = ("triplet", "odd_one_out", "track_recall@1", "album_precision@1")
+
+
+# --- heads -----------------------------------------------------------------------------------
+
+
+class MeanPool(Pool):
+    """The mean of the nonsilent_ratio tokens (batch, windows, dim), through one linear layer."""
+
+    def __init__(self, config: FeelprintConfig):
+        super().__init__(config.embedding_dim)
+        self.out = nn.Linear(config.dim, config.embedding_dim)
+
+    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the direction and the weights (batch, 1, windows)."""
+        weights = nonsilent_ratio / nonsilent_ratio.sum(dim=1, keepdim=True).clamp(min=MASK_EPS)
+        pooled = (weights.unsqueeze(1) @ tokens).squeeze(1)
+        return F.normalize(self.out(pooled), dim=1), weights.unsqueeze(1)
+
+
+class GruPool(MeanPool):
+    """The mean of a GRU's states over the nonsilent_ratio windows: MECOMP's way to hear a sequence."""
+
+    def __init__(self, config: FeelprintConfig):
+        super().__init__(config)
+        self.gru = nn.GRU(config.dim, config.dim, batch_first=True)
+
+    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the direction and the weights (batch, 1, windows)."""
+        return super().unit_embedding(self.gru(tokens)[0], nonsilent_ratio)
+
+
+# --- front ends ------------------------------------------------------------------------------
+
+
+class Wave(nn.Module):
+    """Windows (batch, samples) -> the wave at unit RMS, (batch, hop_length, window_frames)."""
+
+    def __init__(self, config: FeelprintConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the wave, and nonsilent_ratio (batch,)."""
+        rms = windows.square().mean(dim=1, keepdim=True).sqrt()
+        wave = windows / rms.clamp(min=1e-9)
+        shape = (-1, self.config.window_frames, self.config.hop_length)
+        return wave.view(shape).transpose(1, 2), (rms > 0).float().view(-1)
+
+
+class WaveExtractor(MelExtractor):
+    """`Wave` in the place of the log-mel."""
+
+    name = "wave"
+
+    def __init__(self, student: FeelprintConfig, cache: CacheConfig):
+        super().__init__(student, cache)
+        self.front_end = Wave(student)  # type: ignore[assignment]
+
+
+class WaveCNN(nn.Module):
+    """Learned filters of the log-mel's number, length and hop, then the same window CNN."""
+
+    def __init__(self, config: FeelprintConfig):
+        super().__init__()
+        overlap = (config.n_fft - config.hop_length) // 2
+        self.filters = nn.Conv1d(1, config.n_mels, config.n_fft, config.hop_length, overlap)
+        self.norm = nn.BatchNorm1d(config.n_mels)
+        self.cnn = WindowCNN(config)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Wave (windows, hop_length, frames) -> tokens (windows, dim)."""
+        filtered = self.filters(wave.transpose(1, 2).flatten(1).unsqueeze(1))
+        return self.cnn(self.norm(torch.log(filtered.float().square() + 1e-5)))
+
+
+# --- other ways to use a trained model -------------------------------------------------------
+
+
+def sliding(model: Feelprint) -> EmbedFn:
+    """Windows that overlap by half: the tokens of the audio and of the audio half a window on."""
+    model = model.eval()
+
+    @torch.inference_mode()
+    def embed_fn(audio: np.ndarray) -> np.ndarray:
+        moved = audio[model.config.window_length // 2 :]
+        heard = [model.encode(torch.from_numpy(one.copy())[None]) for one in (audio, moved)]
+        tokens, nonsilent_ratio = (torch.cat(parts, dim=1) for parts in zip(*heard, strict=True))
+        return model.pool(tokens, nonsilent_ratio)[0][0].numpy()
+
+    return embed_fn
+
+
+def in_f16(model: Feelprint) -> EmbedFn:
+    """Weights rounded to f16: as released."""
+    return student_embedder(model.eval().fold_for_inference())
+
+
+def in_int8(model: Feelprint) -> EmbedFn:
+    """As released, each weight rounded to one of 255 steps of its output channel's largest."""
+    released = model.eval().fold_for_inference()
+    with torch.no_grad():
+        for weight in released.parameters():
+            if weight.ndim > 1:
+                step = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True) / 127
+                weight.copy_(torch.round(weight / step.clamp(min=1e-12)) * step)
+    return student_embedder(released)
+
+
+# --- the rows --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What differs from the base. One that only uses the model otherwise takes the base's."""
+
+    what: str
+    changes: Mapping[str, Any] = field(default_factory=dict)  # section -> key -> value
+    embed_fn: Callable[[Feelprint], EmbedFn] = student_embedder
+    head: type[nn.Module] = AttentionPool
+    cnn: type[nn.Module] = WindowCNN
+    mel: type[MelExtractor] = MelExtractor
+
+
+MUSICNN = TeacherConfig(path="data/teacher")
+NO_START = {"distill": {"init_from": ""}}
+NO_TEACHER = {
+    "distill": {"init_from": "", "steps": 1},
+    "finetune": {"teacher": 0.0, "relational": 0.0, "same_track": 1.0},
+}
+ROWS: dict[str, Row] = {
+    "base": Row("log-mel, windows of 1.02 s, attention pooling, 32 dimensions, f32"),
+    "sliding": Row("windows that overlap by half", embed_fn=sliding),
+    "f16": Row("weights in f16", embed_fn=in_f16),
+    "int8": Row("weights in int8", embed_fn=in_int8),
+    "window-0.5": Row(
+        "windows of 0.51 s", {"student": {"window_frames": 16}, "cache": {"segment_windows": 6}}
+    ),
+    "window-1.5": Row(
+        "windows of 1.53 s", {"student": {"window_frames": 48}, "cache": {"segment_windows": 2}}
+    ),
+    "window-3": Row(
+        "windows of 3.07 s", {"student": {"window_frames": 96}, "cache": {"segment_windows": 1}}
+    ),
+    "floor-50": Row("a floor of -50 dB of the window's mean", {"student": {"floor": 1e-5}}),
+    "frozen": Row("the CNN as the hints left it", {"finetune": {"cnn_learning_rate": 0.0}}),
+    "mean": Row("mean of the tokens", head=MeanPool),
+    "gru": Row("GRU over the tokens", head=GruPool),
+    "wave": Row("raw wave, learned filters", NO_START, cnn=WaveCNN, mel=WaveExtractor),
+    "dim-16": Row("16 dimensions", {"student": {"embedding_dim": 16}}),
+    "dim-64": Row("64 dimensions", {"student": {"embedding_dim": 64}}),
+    "no-teacher": Row("no teacher: two clips of a track against the rest", NO_TEACHER),
+    "no-start": Row("the same shape, but filters as they are drawn", NO_START),
+    "no-relational": Row("without the relational term", {"finetune": {"relational": 0.0}}),
+    "no-same-track": Row("without the same-track term", {"finetune": {"same_track": 0.0}}),
+    "same-track-0.1": Row("same-track term of 0.1", {"finetune": {"same_track": 0.1}}),
+    "same-track-0.3": Row("same-track term of 0.3", {"finetune": {"same_track": 0.3}}),
+    "relational-1": Row("relational term of 1", {"finetune": {"relational": 1.0}}),
+    "spectrum": Row(
+        "the average spectrum beside the teacher, a weight of 0.25",
+        {"teachers": (MUSICNN, TeacherConfig("spectrum", weight=0.25))},
+    ),
+    "two-teachers": Row(
+        "MSD_musicnn and MTT_musicnn",
+        {"teachers": (MUSICNN, TeacherConfig("musicnn-mtt", "data/teacher"))},
+    ),
+}
+HAND_MADE = "hand-made"
+
+
+def varied(config: RunConfig, name: str, changes: Mapping[str, Any]) -> RunConfig:
+    """``config`` under another name, with some keys changed."""
+    changed = {
+        section: dataclasses.replace(getattr(config, section), **keys)
+        if isinstance(keys, Mapping)
+        else keys
+        for section, keys in changes.items()
+    }
+    return dataclasses.replace(config, name=name, **changed)
+
+
+def measure(run: Run, embed_fn: EmbedFn) -> dict[str, Any]:
+    """The four figures on the excerpts of the configuration's split."""
+    settings = run.config.evaluate
+    cache = Path(run.config.cache.folder)
+    found = excerpts(run.corpora[0], settings.split, settings.excerpt_s, cache)
+    vectors = embed_all(found, embed_fn, "excerpts")
+    triplets = album_triplets(found.albums)
+    metric = evaluate.load(str(METRIC))
+    figures = score(vectors, found.albums, triplets, settings.bootstrap, metric)
+    return figures | {"tracks": len(found.tracks), "albums": len(found.album_names)}
+
+
+def trained(config: RunConfig, row: Row) -> tuple[Run, Feelprint]:
+    """The run of ``config`` with the row's parts in their places, and its model."""
+    parts: dict[str, Any] = {"AttentionPool": row.head, "WindowCNN": row.cnn}
+    if row.mel is WaveExtractor:
+        parts["LogMel"] = Wave
+    with patch.multiple("student.model", **parts), patch("distill.run.MelExtractor", row.mel):
+        run = open_run(config, FOLDER)
+        for stage in (run.cache, run.distill, run.finetune):
+            stage()
+        return run, run.student("finetune")
+
+
+def compare(name: str, config: RunConfig) -> dict[str, Any]:
+    """Train one row if it needs it, and measure it."""
+    row = ROWS[name]
+    started = time.monotonic()
+    own = name if row.embed_fn is student_embedder else "base"
+    run, model = trained(varied(config, own, row.changes), row)
+    figures = measure(run, row.embed_fn(model))
+    held_out = run.cached_recordings("validation")
+    cosine = cosine_to_teacher(model, held_out, run.targets)["mean"] if held_out else None
+    run.accelerator.end_training()
+    return figures | {
+        "what": row.what,
+        "cosine": cosine,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+
+
+def hand_made(config: RunConfig) -> dict[str, Any]:
+    """bliss's 23 features of a clip, and a small network from them to the teacher's space."""
+    run = open_run(config, FOLDER)
+    run.cache()
+    bliss, length = Bliss(), round(run.config.evaluate.excerpt_s * SAMPLE_RATE)
+    corpus = run.corpora[0]
+    heard, taught = [], []
+    unaltered = [recording for recording in run.training if recording.augmentation == 0]
+    for recording in tqdm(unaltered, desc="bliss", unit="track"):
+        audio = decode(corpus.audio_bytes(recording.track.id), SAMPLE_RATE)
+        segment = run.mel.segment
+        segments = length // segment
+        for start_segment in range(0, recording.segments - segments + 1, 4 * segments):
+            at = start_segment * segment
+            heard.append(bliss(audio[at : at + length]))
+            taught.append(recording.teacher_embedding(start_segment, segments))
+    features = np.stack(heard)
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
+    network = MLPRegressor(hidden_layer_sizes=(256, 256), early_stopping=True, random_state=0)
+    dim = config.student.embedding_dim
+    network.fit((features - mean) / deviation, run.targets.space(np.stack(taught), dim))
+
+    def embed_fn(audio: np.ndarray) -> np.ndarray:
+        made = network.predict((bliss(audio)[None] - mean) / deviation)[0]
+        return made / np.linalg.norm(made)
+
+    figures = measure(run, embed_fn)
+    bliss.close()
+    return figures | {"what": "23 hand-made features (bliss) and a small network", "cosine": None}
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """The rows as Markdown, each figure with its 95 % interval."""
+    lines = [
+        "| `python -m distill.ablations` | what | triplet | odd | self | album | cosine |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            f"{row[key]['accuracy']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
+            for key in COLUMNS
+        ]
+        cosine = "" if row["cosine"] is None else f"{row['cosine']:.3f}"
+        lines.append(f"| `{row['name']}` | {row['what']} | {' | '.join(cells)} | {cosine} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the rows that are asked for and not there yet, and print the table of those asked."""
+    known = [*ROWS, HAND_MADE]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; none: all of them")
+    parser.add_argument("--config", type=Path, default=Path("configs/experiments.yaml"))
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.names) - set(known))
+    if unknown:
+        parser.error(f"unknown row {', '.join(unknown)}; known: {', '.join(known)}")
+    config = load(options.config)
+    rows = []
+    for name in options.names or known:
+        path = FOLDER / f"{name}.json"
+        if not path.exists():
+            made = hand_made(config) if name == HAND_MADE else compare(name, config)
+            path.write_text(json.dumps({"name": name, **made}, indent=2) + "\n")
+        rows.append(json.loads(path.read_text()))
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

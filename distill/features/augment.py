@@ -1,0 +1,124 @@
+"""Altered copies of music. Labels are free: the teacher labels whatever comes out of here.
+
+A codec is the exception: what it leaves of the music is to be heard as the music was, so that the
+student hears the coded copy and the teacher the copy before it was coded.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import scipy.signal
+import soundfile
+import soxr
+
+STRETCHES = 5  # of one track, each altered in a way of its own
+SPEED_SEMITONES = 4.0  # at most, up or down; the tempo changes with the pitch
+MIX_DB = (-9.0, 3.0)  # level of the second track under the first
+CODED = 0.3  # share of the stretches that the student hears as a small mp3
+
+
+def augment(
+    audio: np.ndarray,
+    other: np.ndarray | None,
+    sample_rate: int,
+    stretch: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Up to STRETCHES stretches of ``audio``, each changed in a way drawn from ``rng``.
+
+    ``audio`` and ``other`` (samples,) at ``sample_rate`` in Hz, ``stretch`` in samples. Returns
+    the stretches one after the other, (stretches * stretch,), and the same again with some of
+    them coded. Each is played at another speed; then, each by chance, a stretch of ``other`` is
+    mixed in, two equaliser bands change the spectrum, it is saturated, given a room's
+    reverberation, or cut above a few kHz.
+    """
+    wanted = int(np.ceil(stretch * 2 ** (SPEED_SEMITONES / 12))) + 1
+    count = int(np.clip(len(audio) // wanted, 1, STRETCHES))
+    parts, coded = [], []
+    for _ in range(count):
+        part = _speed(_stretch(audio, wanted, rng), rng)[:stretch]
+        if other is not None and rng.random() < 0.5:
+            part = _mix(part, _speed(_stretch(other, wanted, rng), rng), rng)
+        if rng.random() < 0.7:
+            part = _equalise(part, sample_rate, rng)
+        if rng.random() < 0.2:
+            part = _saturate(part, rng)
+        if rng.random() < 0.2:
+            part = _reverberate(part, sample_rate, rng)
+        if rng.random() < 0.15:
+            sos = scipy.signal.butter(4, rng.uniform(2_500, 7_000), fs=sample_rate, output="sos")
+            part = scipy.signal.sosfilt(sos, part)
+        parts.append(part)
+        coded.append(_mp3(part, sample_rate, rng) if rng.random() < CODED else part)
+    return np.concatenate(parts).astype(np.float32), np.concatenate(coded).astype(np.float32)
+
+
+def _stretch(audio: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """``wanted`` samples from anywhere in ``audio``; a shorter one begins again."""
+    if len(audio) <= wanted:
+        return np.resize(audio, wanted)
+    start = int(rng.integers(len(audio) - wanted))
+    return audio[start : start + wanted]
+
+
+def _rms(audio: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(audio)) + 1e-12))
+
+
+def _speed(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Resampling to another rate and playing at the old one: speed and pitch change together."""
+    ratio = 2 ** (rng.uniform(-SPEED_SEMITONES, SPEED_SEMITONES) / 12)
+    return soxr.resample(audio, ratio, 1.0, quality="LQ")
+
+
+def _mix(audio: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    other = other[: len(audio)]
+    gain = 10 ** (rng.uniform(*MIX_DB) / 20) * _rms(audio) / _rms(other)
+    return audio + gain * other
+
+
+def _equalise(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Two peaking bands of up to 12 dB (R. Bristow-Johnson, "Audio EQ cookbook")."""
+    sections = []
+    for _ in range(2):
+        centre = 2 * np.pi * np.exp(rng.uniform(np.log(60), np.log(7_000))) / sample_rate
+        amplitude = 10 ** (rng.uniform(-12, 12) / 40)
+        alpha = np.sin(centre) / (2 * rng.uniform(0.4, 1.5))
+        b = (1 + alpha * amplitude, -2 * np.cos(centre), 1 - alpha * amplitude)
+        a = (1 + alpha / amplitude, -2 * np.cos(centre), 1 - alpha / amplitude)
+        sections.append([*np.divide(b, a[0]), *np.divide(a, a[0])])
+    return scipy.signal.sosfilt(np.array(sections), audio)
+
+
+def _saturate(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    level = _rms(audio)
+    return np.tanh(audio / level * rng.uniform(0.5, 3.0)) * level
+
+
+def _reverberate(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Convolution with noise that decays by 60 dB in 0.3 to 2 s."""
+    decay_s = rng.uniform(0.3, 2.0)
+    n = int(decay_s * sample_rate)
+    room = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
+    wet = scipy.signal.oaconvolve(audio, room)[: len(audio)]
+    return audio + rng.uniform(0.2, 0.8) * wet * _rms(audio) / _rms(wet)
+
+
+def _mp3(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Encoded and decoded again at 32 to 64 kbit/s, mono: as harsh as twice that in stereo."""
+    peak = np.abs(audio).max() + 1e-9
+    with io.BytesIO() as file:
+        level = rng.uniform(0.88, 0.99)  # libsndfile's scale: 0 is the largest file, 1 the smallest
+        soundfile.write(
+            file,
+            (audio / peak).astype(np.float32),
+            sample_rate,
+            format="MP3",
+            bitrate_mode="CONSTANT",
+            compression_level=level,
+        )
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="float32")
+    return np.resize(decoded, len(audio)) * peak

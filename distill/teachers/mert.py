@@ -1,0 +1,118 @@
+"""MERT as a teacher: transformers' own HubertModel with the MERT-v1 weights, no remote code.
+
+Y. Li et al., "MERT: Acoustic music understanding model with large-scale self-supervised
+training", arXiv:2306.00107. The weights are CC-BY-NC-4.0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import HubertConfig, HubertModel
+
+from distill.config import TeacherConfig
+from distill.teachers.base import TeacherError
+from distill.teachers.pretrained import Checkpoint, find_checkpoint
+
+WINDOW_S = 5  # seconds, the length that MERT was trained on
+# keys of MERT's config.json that name its remote code or its file, not its shape
+NOT_SHAPE = {
+    *("_name_or_path", "architectures", "auto_map", "dtype", "model_type", "torch_dtype"),
+    "transformers_version",
+}
+
+
+class Mert:
+    """MERT-v1-95M or -330M: hidden states of the chosen layers, averaged over them and over time.
+
+    Layer 0 is the input of the first transformer layer, layer n the output of the n-th; layers
+    above the highest that is asked for are not run.
+    """
+
+    licence = "CC-BY-NC-4.0"
+
+    def __init__(self, config: TeacherConfig, device: torch.device):
+        if not config.path:
+            raise TeacherError(
+                "mert needs a path: m-a-p/MERT-v1-95M, m-a-p/MERT-v1-330M, or a folder with one"
+            )
+        checkpoint = find_checkpoint(config.path, config.revision)
+        hearing = checkpoint.settings("preprocessor_config.json")
+        self.sample_rate = int(hearing.get("sampling_rate", 0))
+        if self.sample_rate != 24_000:
+            raise TeacherError(
+                f"{checkpoint.folder} hears {self.sample_rate} Hz; MERT-v1, the layout that is "
+                "read here, hears 24000"
+            )
+        self.normalised = bool(hearing.get("do_normalize", True))
+        self.window = WINDOW_S * self.sample_rate
+        model = _load(checkpoint)
+        last = model.config.num_hidden_layers
+        self.layers = tuple(config.layers) or (last,)
+        if not all(0 <= layer <= last for layer in self.layers):
+            raise TeacherError(f"{checkpoint.name} has layers 0 to {last}, got {list(self.layers)}")
+        # states above are not needed; the final norm is applied by the full stack alone
+        self.whole = max(self.layers) == last
+        model.encoder.layers = model.encoder.layers[: max(1, *self.layers)]
+        self.model = model.eval().to(device)
+        self.device = device
+        self.dim = model.config.hidden_size
+        self.revision = checkpoint.revision
+        chosen = "-".join(str(layer) for layer in config.layers)
+        self.name = f"{checkpoint.name}-layer-{chosen}" if chosen else checkpoint.name
+
+    def key(self) -> dict[str, Any]:
+        """What the embeddings depend on. A GPU's bfloat16 is taken for the same as float32."""
+        return {
+            "name": "mert",
+            "revision": self.revision,
+            "layers": list(self.layers),
+            "window": self.window,
+        }
+
+    @torch.inference_mode()
+    def __call__(self, windows: Tensor) -> Tensor:
+        """(batch, window) samples -> (batch, dim) float32 on the CPU; bfloat16 on a GPU."""
+        x = windows.to(self.device)
+        if self.normalised:  # as Wav2Vec2FeatureExtractor does
+            x = (x - x.mean(1, keepdim=True)) / torch.sqrt(x.var(1, False, keepdim=True) + 1e-7)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            made = self.model(x, output_hidden_states=True)
+        states = list(made.hidden_states)
+        if self.whole:
+            # of the 330M, hidden_states[-1] is what the final layer norm has not seen
+            states[-1] = made.last_hidden_state
+        chosen = torch.stack([states[layer].float() for layer in self.layers])
+        return chosen.mean(dim=(0, 2)).cpu()  # (layers, batch, frames, dim) -> (batch, dim)
+
+
+def _load(checkpoint: Checkpoint) -> HubertModel:
+    """The network. Raises TeacherError for another layout, or weights that are not all of it."""
+    settings = checkpoint.settings("config.json")
+    if settings.get("model_type") not in ("mert_model", "hubert"):
+        raise TeacherError(
+            f"{checkpoint.folder} holds a {settings.get('model_type')!r}, expected a mert_model"
+        )
+    for key in ("deepnorm", "feature_extractor_cqt"):
+        if settings.get(key):
+            raise TeacherError(
+                f"{checkpoint.folder} has {key}, which HubertModel would load and compute wrongly; "
+                "take m-a-p/MERT-v1-95M or m-a-p/MERT-v1-330M"
+            )
+    config = HubertConfig(**{k: v for k, v in settings.items() if k not in NOT_SHAPE})
+    try:
+        loaded: Any = HubertModel.from_pretrained(
+            checkpoint.folder, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TeacherError(f"{checkpoint.folder} cannot be loaded: {error}") from error
+    model, report = loaded
+    if wrong := [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]:
+        shown = ", ".join(sorted(str(key) for key in wrong)[:5])
+        raise TeacherError(
+            f"{checkpoint.folder} is no MERT-v1 checkpoint: {len(wrong)} weights are missing or "
+            f"strange, such as {shown}"
+        )
+    return model

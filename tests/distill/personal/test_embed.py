@@ -1,0 +1,41 @@
+"""The table of embeddings: what the survey asks its active rounds by."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets_scripts.corpora.corpus import Corpus
+from distill.personal import embed
+from student import Feelprint
+from survey.active import read_embeddings
+from tests.distill.reporting.made_report import TINY
+from tests.tones import melody, write_tones
+
+
+def test_the_survey_reads_what_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = Corpus(write_tones(tmp_path / "corpus", seconds=4.0, albums=3, tracks=1))
+    torch.manual_seed(0)
+    model = Feelprint(TINY).eval()
+    model.save(str(tmp_path / "model"))
+    (tmp_path / "model" / "feelprint.onnx").touch()
+    given = ["--corpus", str(corpus.folder), "--base", str(tmp_path / "model"), "--out"]
+    out = tmp_path / "new" / "embeddings.parquet"
+    assert embed.main([*given, str(out)]) == 0
+    assert capsys.readouterr().out.endswith(f"{out}: 3 songs\n")
+    assert [path.name for path in out.parent.iterdir()] == ["embeddings.parquet"]
+
+    ids, vectors = read_embeddings([out, out], [t.id for t in corpus.tracks])
+    assert ids == [t.id for t in corpus.tracks] and vectors.shape == (2, 3, TINY.embedding_dim)
+    album = int(corpus.tracks[0].album.split()[1])
+    with torch.inference_mode():
+        want = model(torch.from_numpy(melody(album, 0, 4.0))[None])[0].numpy()
+    assert np.abs(vectors[0, 0] - want).max() < 1e-2  # the corpus holds 16 bits
+
+    shutil.rmtree(tmp_path / "model")
+    assert embed.main([*given, str(out)]) == 1
+    assert "is no model's folder: it has no feelprint.onnx" in capsys.readouterr().err

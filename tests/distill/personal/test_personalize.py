@@ -1,0 +1,78 @@
+"""The command: answers go in, and a player's file comes out, or one line that says why not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from datasets_scripts.corpora.corpus import Corpus
+from datasets_scripts.triplets.table import Triplet, write_triplets
+from distill.personal import personalize
+from student import Feelprint
+from tests.tones import melody, write_tones
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return Corpus(write_tones(tmp_path_factory.mktemp("tones") / "corpus", seconds=4.0, albums=8))
+
+
+def answers(corpus: Corpus, path: Path, guesses: bool) -> Path:
+    """150 answers by one to whom every other album is alike, or by one who guesses."""
+    rng = np.random.default_rng(0)
+    sides: list[list[str]] = [[], []]
+    for track in corpus.tracks:
+        sides[int(track.album.split()[1]) % 2].append(track.id)
+    rows = []
+    for _ in range(150):
+        own, other = rng.permutation(2)
+        three = [*rng.choice(sides[own], 2, replace=False), rng.choice(sides[other])]
+        odd = three[rng.integers(3) if guesses else 2]
+        rows.append(Triplet(*map(str, three), str(odd), "survey-cold", "me"))
+    write_triplets(rows, path)
+    return path
+
+
+def personalized(corpus: Corpus, folder: Path, guesses: bool) -> tuple[int, Path]:
+    """The command's exit status on such answers, and where its model goes."""
+    table, out = answers(corpus, folder / "answers.parquet", guesses), folder / "mine"
+    given = ["--answers", str(table), "--corpus", str(corpus.folder), "--out", str(out)]
+    return personalize.main(given), out
+
+
+def test_a_taste_becomes_a_players_file(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out = personalized(corpus, tmp_path, guesses=False)
+    assert status == 0
+    verdict = json.loads((out / "personal.json").read_text())["verdict"]
+    assert verdict["answers"] == 150 and verdict["p"] < 0.05
+    assert verdict["personal"] > verdict["base"]
+    assert f"{out / 'feelprint.onnx'} is the model" in capsys.readouterr().out
+
+    base, mine = (folder / "feelprint.onnx" for folder in (personalize.BASE, out))
+    said = [{m.key: m.value for m in onnx.load(path).metadata_props} for path in (base, mine)]
+    assert said[1]["feelprint.version"] == said[0]["feelprint.version"] + "+personal"
+    assert said[1]["feelprint.config_hash"] != said[0]["feelprint.config_hash"]
+    audio = melody(0, 0, 4.0)[None]
+    made = [
+        onnxruntime.InferenceSession(str(path)).run(None, {"audio": audio})[0]
+        for path in (base, mine)
+    ]
+    assert made[1].shape == (1, 32)
+    stretch = Feelprint.from_pretrained(str(out)).head.metric_transform.numpy()
+    assert np.linalg.norm(made[1] @ np.linalg.inv(stretch)) == pytest.approx(1, abs=1e-5)
+    assert np.abs(made[1] - made[0]).max() > 1e-3
+
+
+def test_guesses_make_no_model(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out = personalized(corpus, tmp_path, guesses=True)
+    assert status == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: no personal model was written") and "150 answers" in error
+    assert not out.exists()

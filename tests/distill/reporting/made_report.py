@@ -1,0 +1,81 @@
+"""A run folder with a report, made from random vectors by the report's own functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill.evaluation import figures
+from distill.evaluation.metrics import album_triplets
+from student import Feelprint, FeelprintConfig
+
+TINY = FeelprintConfig(filters=((4, 9, 4, 2),), layers=(8,), dim=16, queries=2, n_mels=16)
+
+
+def made_report(**changes: Any) -> dict[str, Any]:
+    """The figures of 48 random tracks on six albums, in the shape that `distill.reporting.report` writes."""
+    rng = np.random.default_rng(0)
+    albums = np.arange(48) % 6
+    about = rng.standard_normal((6, 8))[albums][:, None]
+    rows = {
+        name: about + noise * rng.standard_normal((48, 2, 8))
+        for name, noise in (("student", 0.8), ("untrained", 2.0), ("mecomp", 1.5), ("musicnn", 0.6))
+    }
+    rows["MSD_musicnn"] = rows.pop("musicnn")
+    triplets = album_triplets(albums)
+    moods = figures.mood_triplets(rng.standard_normal((48, 3)), albums)
+    items = {n: figures.all_items(v, albums, triplets, moods) for n, v in rows.items()}
+    table = {n: {f: figures.interval(i, 50) for f, i in r.items()} for n, r in items.items()}
+    steady = {"cosine": 0.99, "lowest": 0.9, "found": 1.0, "moved": 0.01, "n": 30}
+    report = {
+        "run": "made",
+        "licence": "MIT",
+        "started_as": "MSD_musicnn",
+        "teachers": [{"name": "MSD_musicnn", "revision": "f38a", "licence": "ISC", "hub": ""}],
+        "audio": [
+            {
+                "corpus": "free",
+                "tracks": 36,
+                "hours": 3.5,
+                "albums": 30,
+                "sources": {"debian": 36},
+                "licences": {"GPL-2+": 30, "CC-BY-SA-3.0": 6},
+            }
+        ],
+        "train_splits": ["train"],
+        "config_hash": "0123456789abcdef",
+        "split": "test",
+        "excerpt_s": 18.0,
+        "tracks": 48,
+        "albums": 6,
+        "triplets": len(triplets.anchor),
+        "mood_triplets": len(moods.anchor),
+        "absent": {"bliss": "no bliss program"},
+        "chance": figures.chance_levels(albums),
+        "human_ceiling": None,
+        "figures": table,
+        "differences": figures.differences(items, "student", 50),
+        "hubness": {n: figures.hubness(v, albums) for n, v in rows.items()},
+        "robustness": {n: {"gain +12 dB": steady} for n in ("student", "mecomp")},
+        "robustness_clips": 30,
+        "cosine_to_teacher": 0.81,
+        "bytes": 1_600_000,
+        "parameters": 500_000,
+        "speed": {"student/onnxruntime": 0.0002, "student/tract": 0.0003},
+    }
+    return report | changes
+
+
+def made_run(folder: Path, **changes: Any) -> Path:
+    """A run folder with an untrained tiny model; its ONNX file is a stand-in."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    Feelprint(TINY).eval().save(str(folder))
+    (folder / "feelprint.onnx").write_bytes(b"onnx of the run")
+    report = json.dumps({"report": made_report(**changes)})
+    (folder / "metrics.json").write_text(report)
+    return folder

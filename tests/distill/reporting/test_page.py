@@ -1,0 +1,119 @@
+"""The report's page: everything in it, nothing fetched, nothing that text could break."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from datasets_scripts.corpora.corpus import Track
+from distill.reporting import library_map as atlas
+from distill.reporting.card import summary
+from distill.reporting.page import curve, forest, render
+from student import Feelprint
+from tests.distill.reporting.made_report import TINY, made_report
+from tests.tones import melody
+
+
+def songs(count: int, clip_bytes: int = 10**6) -> list[dict]:
+    rng = np.random.default_rng(0)
+    heard = []
+    for n in range(count):
+        track = Track(
+            f"{n:016x}", f"song {n} </script><b>", "", f"album {n % 3}", [], "debian", "CC0-1.0",
+            61.0, "", "test" if n % 2 else "train",
+        )  # fmt: skip
+        attention = rng.random(60)
+        vector = rng.standard_normal(32)
+        heard.append(
+            (
+                track,
+                {
+                    "embedding": vector / np.linalg.norm(vector),
+                    "attention": attention / attention.sum(),
+                    "clip": rng.integers(0, 255, 1_000).astype(np.uint8),
+                    "clip_start_s": np.array([12.0], np.float32),
+                },
+            )
+        )
+    return atlas.atlas(heard, 1.02, clip_bytes)
+
+
+def test_the_page_holds_every_figure_and_fetches_nothing():
+    report = made_report()
+    page = render(report, summary(report), songs(12), {"finetune/loss": [[0, 1.0], [25, 0.5]]})
+    assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "$" not in re.sub(r"`[^`]*`", "", page)  # no placeholder is left over
+    for row in report["figures"].values():
+        for value in row.values():
+            assert f"{100 * value['accuracy']:.1f}" in page
+    for words in ("prefers-color-scheme: dark", "No person has answered", "bliss", "finetune/loss"):
+        assert words in page
+
+
+def test_a_title_cannot_break_out_of_the_page():
+    page = render(made_report(), "x", songs(3), {})
+    data = re.search(r'id="songs">(.*?)</script>', page, re.S)
+    titles = [song["title"] for song in json.loads(data[1].replace("<\\/", "</"))]
+    assert titles[0] == "song 0 </script><b>"
+    assert "<script>alert" not in render(made_report(run="<script>alert"), "x", [], {})
+
+
+def test_a_song_has_its_nearest_ten_with_distances_and_what_was_heard():
+    made = songs(30)
+    for song in made:
+        apart = [distance for _, distance in song["near"]]
+        assert len(apart) == 10 and apart == sorted(apart)
+        assert len(song["heard"]) == 3 and max(song["bars"]) == 1.0
+        assert 0 <= song["x"] <= 1 and 0 <= song["y"] <= 1
+
+
+def test_clips_stop_at_the_limit_and_the_page_says_so():
+    made = songs(10, clip_bytes=4_500)
+    assert [bool(song["clip"]) for song in made] == [True] * 4 + [False] * 6
+    assert "6 have no clip" in render(made_report(), "x", made, {})
+
+
+def test_a_corpus_of_three_songs_has_a_map_too():
+    assert len({song["x"] for song in songs(3)}) == 3
+
+
+def test_held_out_songs_come_first_on_the_map():
+    tracks = [
+        Track(f"{n:03d}", "", "", str(n // 10), [], "", "", 1.0, "", s)
+        for n, s in enumerate(["test"] * 8 + ["train"] * 60)
+    ]
+    picked = atlas.pick(tracks, "test", 20)
+    assert len(picked) == 20 and sum(t.split == "test" for t in picked) == 8
+    assert len({t.album for t in picked if t.split == "train"}) >= 6
+    assert len(atlas.pick(tracks, "test", 5)) == 5
+
+
+def test_a_song_is_heard_in_parts_as_it_is_whole():
+    model, audio = Feelprint(TINY).eval(), melody(1, 1, 80.0)
+    embedding, attention = atlas.listen(model, audio)
+    import torch
+
+    with torch.inference_mode():
+        whole = model(torch.from_numpy(audio)[None])[0].numpy()
+    assert np.abs(embedding - whole).max() < 1e-5
+    assert attention.sum() == pytest.approx(1.0, abs=1e-4)
+    assert len(attention) == -(-len(audio) // TINY.window_length)
+
+
+def test_a_clip_is_a_small_ogg_file():
+    clip = atlas.opus(melody(2, 0, 5.0), 22_050)
+    assert clip[:4] == b"OggS" and len(clip) < 40_000
+
+
+def test_a_forest_marks_chance_and_the_model():
+    table = made_report()["figures"]
+    svg = forest("triplet", table, 0.5)
+    assert svg.count("<circle") == len(table) and 'class="chance"' in svg and "row ours" in svg
+
+
+def test_a_curve_leaves_out_what_is_not_finite():
+    svg = curve("loss", [[0, 1.0], [1, float("nan")], [2, 0.5]])
+    assert "nan" not in svg
+    assert curve("loss", [[0, float("nan")]]) == ""
