@@ -1,16 +1,16 @@
-# What the README says, as commands. `make help` lists them.
+# The commands of the README. `make help` lists them.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 FEELPRINT := rust/target/release/feelprint
 AUDIO_DIR ?=
 
-.PHONY: help setup corpora demo release check test survey clean
+.PHONY: help setup corpora demo release check test test-fast survey clean
 
-help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-setup: $(VENV)/ready data/teacher/ready ## the Python environment, from exact pins, and the teacher
+setup: $(VENV)/ready data/teacher/ready ## install the pinned Python environment, download the teacher
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,37 +35,41 @@ $(FEELPRINT): $(shell find rust/src rust/models -type f) rust/Cargo.toml rust/Ca
 	cd rust && cargo build --release --locked
 	touch $@
 
-corpora: setup ## what configs/default.yaml trains on: 6 GB to fetch, an hour or two of work
+corpora: setup ## build the corpora of configs/default.yaml: 6 GB to download, one to two hours
 	$(BIN)/python -m datasets_scripts free --out data/corpora/free
 	$(BIN)/python -m datasets_scripts styles --hours 9 --jobs 2 --out data/corpora/styles
 
-demo: setup data/corpora/demo/data $(FEELPRINT) ## from real music to "songs like this one"
+demo: setup data/corpora/demo/data $(FEELPRINT) ## train on a small corpus, and print the nearest songs of one song
 	$(BIN)/accelerate launch distill/run.py --config configs/demo.yaml
 	$(BIN)/python -m datasets_scripts extract data/corpora/demo --out data/demo-songs
 	@song="$$(find data/demo-songs -type f | sort | head -n 1)"; echo "near $$song:"; \
 		$(FEELPRINT) similar "$$song" --in data/demo-songs --model runs/demo/feelprint.onnx
 
 RUN ?= runs/default
-release: setup ## put a run (RUN=runs/default) into the crate, and its figures into the card
+release: setup ## copy the model of a run (RUN=runs/default) into the crate, and write its model card
 	$(BIN)/python -m distill.reporting.publish $(RUN) --to feelprint/feelprint --dry-run --folder runs/release
 	install -m 644 -t rust/models runs/release/feelprint.onnx runs/release/model.safetensors \
 		runs/release/config.json
 	install -m 644 runs/release/README.md model_card.md
 	$(BIN)/python rust/tests/make_reference.py
 
-check: setup ## formatting, lint and types, Python and Rust
+check: setup ## check formatting, lint and types, Python and Rust
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	cd rust && cargo fmt --check
 	cd rust && cargo clippy --release --locked --all-targets -- -D warnings
 
-test: setup ## every test, Python and Rust
+test: setup ## run every test, Python and Rust
 	$(BIN)/python -m pytest
 	cd rust && cargo test --release --locked
 
-survey: setup $(if $(CORPUS),,data/corpora/demo/data) ## the survey on the demo corpus, or on CORPUS=folder
+test-fast: setup ## run the tests that take seconds: Python without `slow`, and the crate's unit tests
+	$(BIN)/python -m pytest -m "not slow"
+	cd rust && cargo test --release --locked --lib --bins
+
+survey: setup $(if $(CORPUS),,data/corpora/demo/data) ## serve the survey for the demo corpus, or for CORPUS=folder
 	$(BIN)/feelprint-survey --corpus $(or $(CORPUS),data/corpora/demo)
 
-clean: ## remove what was built, and keep corpora, caches and runs
+clean: ## remove the environment and the builds; keep corpora, caches and runs
 	rm -rf $(VENV) rust/target build *.egg-info
