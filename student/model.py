@@ -17,7 +17,7 @@ from student.frontend import MASK_EPS, LogMel, activity_mask, masked_mean
 LOG_MEL_MEAN, LOG_MEL_STD = -2.7, 3.0  # of music, approximately
 # names of models up to 0.10, read until 1.1
 OLD_CONFIG_KEYS = {"folded": "fused"}
-OLD_WEIGHTS = {"head.metric_transform": "head.metric_transform"}
+OLD_WEIGHTS = {"head.stretch": "head.metric_transform"}
 
 FilterSpec = tuple[int, ...]  # (count, mels, frames, stride in mels)
 
@@ -295,6 +295,13 @@ class Feelprint(
             for weight in (*fused.parameters(), fused.head.metric_transform):
                 weight.copy_(weight.half().float())
         return fused
+
+    @classmethod
+    def _load_as_safetensor(
+        cls, model: Feelprint, model_file: str, map_location: str, strict: bool
+    ) -> Feelprint:
+        """As the mixin's, but a missing or unknown weight is an error, never a random weight."""
+        return super()._load_as_safetensor(model, model_file, map_location, True)
 
     def save(self, folder: str) -> None:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``."""
