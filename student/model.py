@@ -43,7 +43,7 @@ class FrequencyPooledConv(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Convolution over time: (windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames).
+    """Convolution over time, (windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames).
 
     While training, each input channel has a learned scale and shift. They are applied after the
     zero padding, so that folding them into the weights (``fused``) leaves the output unchanged.
@@ -297,11 +297,12 @@ class Feelprint(
         return fused
 
     @classmethod
-    def _load_as_safetensor(
-        cls, model: Feelprint, model_file: str, map_location: str, strict: bool
-    ) -> Feelprint:
-        """As the mixin's, but a missing or unknown weight is an error, never a random weight."""
-        return super()._load_as_safetensor(model, model_file, map_location, True)
+    def from_pretrained(cls, name: str, **options: Any) -> Feelprint:  # type: ignore[override]
+        """The model in the folder, or of the Hub's name, ``name``; ``options`` as the mixin's.
+
+        Raises RuntimeError for a missing or unknown weight, instead of leaving it random.
+        """
+        return super().from_pretrained(name, **{"strict": True, **options})
 
     def save(self, folder: str) -> None:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``."""
