@@ -163,7 +163,9 @@ def compare_files(files: list[Path], crate: Crate, rounds: int) -> None:
 
 def main() -> None:
     """Parse the arguments and print the comparison."""
-    parser = argparse.ArgumentParser(description="Compare feelprint's CPU time with MECOMP's and bliss's.")
+    parser = argparse.ArgumentParser(
+        description="Compare feelprint's CPU time with MECOMP's and bliss's."
+    )
     parser.add_argument("--baseline", type=Path, required=True, help="MECOMP's ONNX model")
     parser.add_argument("--model", type=Path, default=RUST / "models" / "feelprint.onnx")
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="tracks to time")

@@ -33,10 +33,12 @@ const MAX_DURATION_S: f64 = 24.0 * 3600.0;
 /// resampler.
 const MAX_SAMPLE: f32 = 1e9;
 
-/// How many times its size may be read of a file, before its reader is assumed to loop forever.
+/// The bytes read from a file, as a multiple of its size, after which its reader is assumed to loop
+/// forever.
 const MAX_READS: u64 = 8;
 
-/// How much shorter than stated in its header a file may be without being damaged, in seconds.
+/// By how much a file may be shorter than its header states before that counts as damage, in
+/// seconds.
 const MAX_MISSING_S: f64 = 0.1;
 
 /// Mono audio at [`SAMPLE_RATE`](crate::SAMPLE_RATE), the input of the model.

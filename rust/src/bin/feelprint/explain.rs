@@ -82,8 +82,8 @@ fn to_json(path: &Path, windows: &[WeightedWindow]) -> Value {
     json!({ "path": path.to_string_lossy(), "top_attention": windows })
 }
 
-/// The pairs of windows with the most similar tokens, most similar first. No window of `b` is in
-/// two pairs, and no window of `a` is.
+/// The pairs of windows with the most similar tokens, most similar first. Each window is in at most
+/// one pair.
 fn similar_windows(a: &Analysis, b: &Analysis, window_s: f64) -> Vec<WindowPair> {
     let b_tokens: Vec<_> = (0..b.windows()).map(|window| unit_token(b, window)).collect();
     // Only the best partner of each window of `a`, so that memory is linear in the duration.
