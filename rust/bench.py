@@ -186,8 +186,9 @@ def main() -> None:
             tracks, duration_s, seconds = crate.library(arguments.library)
             minutes = 1000 * TRACK_S * seconds / duration_s / 60
             print(
-                f"\nindex of {tracks} tracks, {duration_s / 60:.0f} min: {duration_s / seconds:.0f} s of audio "
-                f"per second and core; 1,000 tracks of {TRACK_S} s: {minutes:.1f} min on one core, "
+                f"\nindex of {tracks} tracks, {duration_s / 60:.0f} min: "
+                f"{duration_s / seconds:.0f} s of audio per second and core; "
+                f"1,000 tracks of {TRACK_S} s: {minutes:.1f} min on one core, "
                 f"{minutes / 8:.2f} min on 8"
             )
         lines = crate.run("bench", "--json", "--seconds", 1, "--repeat", 9)[0].splitlines()
