@@ -1,12 +1,11 @@
-"""Compare the model's cost with MECOMP's, and a file's with bliss-audio's, in one run.
+"""Compare the model's run time with MECOMP's, and a file's with bliss-audio's, in one run.
 
-    .venv/bin/python rust/bench.py --incumbent mecomp.onnx --files a.mp3 b.ogg c.flac
+    .venv/bin/python rust/bench.py --baseline mecomp.onnx --files a.mp3 b.ogg c.flac
 
-Every round runs each contender once, one after the other, on one thread. What is measured is the
-processor's time, not the clock's: what else the machine does then slows a contender down only
-through shared caches and cores. What counts is the ratios; they are taken within a round, and
-their median is printed. Build first: ``cargo build --release`` in ``rust/``, and bliss's program as
-``docs/report.md`` says.
+Each round runs every program once, one after the other, on one thread. CPU time is measured, not
+wall time: other load on the machine then matters only through shared caches and cores. Ratios are
+taken within a round, and their median is printed. Build first: ``cargo build --release`` in
+``rust/``, and bliss's program as described in ``docs/report.md``.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ RUST = Path(__file__).resolve().parent
 FEELPRINT = RUST / "target" / "release" / "feelprint"
 BLISS = RUST.parent / "data" / "peers" / "bliss" / "release" / "bliss-features"
 RATE = 22_050
-REPEAT = 20  # runs of the crate in a process, so that making the samples hardly counts
-SONG_S = 210  # three minutes and a half
+REPEAT = 20  # runs per process, so that making the samples takes a negligible share
+TRACK_S = 210  # three and a half minutes
 
 
 def clock(run: Callable[[], object]) -> float:
-    """The processor's seconds that a call takes in this process."""
+    """The CPU time of a call in this process, in seconds."""
     start = time.process_time()
     run()
     return time.process_time() - start
 
 
 def command(*arguments: object) -> tuple[str, float]:
-    """What a command prints, and the processor's seconds that it takes, all threads together."""
+    """What a command prints, and its CPU time in seconds, summed over threads."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(list(map(str, arguments)), check=True, stdout=subprocess.PIPE, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -70,11 +69,11 @@ def in_tract(model: Path, audio: np.ndarray) -> Callable[[], object]:
 
 
 class Crate:
-    """The crate's cost: differences of two runs of its command, so that the start is left out."""
+    """The crate's CPU time: differences of two runs of the command, which cancel its startup."""
 
     def __init__(self, model: Path, folder: Path):
         self.model, self.folder = model, folder
-        self.blip = folder / "blip.wav"  # given a file, the command does not time the search
+        self.blip = folder / "blip.wav"  # with a file, the command does not time the search
         with wave.open(str(self.blip), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
@@ -82,69 +81,69 @@ class Crate:
             file.writeframes(bytes(RATE))
 
     def run(self, *arguments: object) -> tuple[str, float]:
-        """What the command prints, and the processor's seconds that it takes."""
+        """What the command prints, and its CPU time in seconds."""
         return command(FEELPRINT, *arguments, "--model", self.model)
 
     def embed(self, seconds: float) -> float:
-        """Embedding samples of a length."""
+        """The CPU time of embedding audio of a duration, in seconds."""
         bench = ("bench", self.blip, "--repeat", REPEAT, "--seconds")
         short, long = self.run(*bench, 1)[1], self.run(*bench, round(seconds) + 1)[1]
         return (long - short) / REPEAT * seconds / round(seconds)
 
     def file(self, path: Path) -> float:
-        """A file to its embedding."""
+        """The CPU time from a file to its embedding, in seconds."""
         once, more = self.run("embed", path)[1], self.run("embed", *[path] * (1 + REPEAT))[1]
         return (more - once) / REPEAT
 
     def duration(self, path: Path) -> float:
-        """The length of a file's audio, in seconds."""
+        """The duration of a file, in seconds."""
         return float(json.loads(self.run("embed", path)[0])["duration_s"])
 
-    def library(self, songs: Path) -> tuple[int, float, float]:
-        """Songs in a folder, their seconds, and the processor's seconds that an index takes."""
+    def library(self, folder: Path) -> tuple[int, float, float]:
+        """Tracks in a folder, their total duration and the CPU time of indexing, in seconds."""
         index = self.folder / "index.sqlite"
-        _, seconds = self.run("index", songs, "--index", index)
+        _, seconds = self.run("index", folder, "--index", index)
         with sqlite3.connect(index) as rows:
-            count, heard = rows.execute(
+            count, duration_s = rows.execute(
                 "SELECT count(*), sum(duration_s) FROM songs WHERE error IS NULL"
             ).fetchone()
         index.unlink()
-        return count, heard, seconds
+        return count, duration_s, seconds
 
 
-def compare_models(incumbent: Path, crate: Crate, seconds: int, rounds: int) -> None:
-    """Print the cost of both models in both engines, for audio of a length."""
+def compare_models(baseline: Path, crate: Crate, seconds: int, rounds: int) -> None:
+    """Print the CPU time of both models in both engines, for audio of a duration."""
     rng = np.random.default_rng(0)
     audio = (rng.standard_normal((1, seconds * RATE)) * 0.1).astype(np.float32)
-    ort_incumbent, ort_model = in_onnxruntime(incumbent, audio), in_onnxruntime(crate.model, audio)
-    tract_incumbent = in_tract(incumbent, audio)
-    contenders: dict[str, Callable[[], float]] = {
-        "incumbent, onnxruntime": lambda: clock(ort_incumbent),
+    ort_baseline, ort_model = in_onnxruntime(baseline, audio), in_onnxruntime(crate.model, audio)
+    tract_baseline = in_tract(baseline, audio)
+    programs: dict[str, Callable[[], float]] = {
+        "baseline, onnxruntime": lambda: clock(ort_baseline),
         "feelprint, onnxruntime": lambda: clock(ort_model),
-        "incumbent, tract": lambda: clock(tract_incumbent),
+        "baseline, tract": lambda: clock(tract_baseline),
         "feelprint, crate": lambda: crate.embed(seconds),
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for each in (ort_incumbent, ort_model, tract_incumbent):
-        each()  # the first run allocates
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for each in (ort_baseline, ort_model, tract_baseline):
+        each()  # warm-up: the first run allocates
     for _ in range(rounds):
-        for name, run in contenders.items():
+        for name, run in programs.items():
             times[name].append(run())
     print(f"\nmodel alone, {seconds} s of audio, {rounds} rounds")
     for name, values in times.items():
         share = 100 * statistics.median(values) / seconds
         print(f"  {name:<24} {statistics.median(values):8.4f} s  {share:7.4f} % of the duration")
     for over, under in (
-        ("feelprint, onnxruntime", "incumbent, onnxruntime"),
-        ("feelprint, crate", "incumbent, tract"),
-        ("feelprint, crate", "incumbent, onnxruntime"),
+        ("feelprint, onnxruntime", "baseline, onnxruntime"),
+        ("feelprint, crate", "baseline, tract"),
+        ("feelprint, crate", "baseline, onnxruntime"),
     ):
         ratio = statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
         print(f"  {over} / {under}: {ratio:.3f}", flush=True)
 
 
 def compare_files(files: list[Path], crate: Crate, rounds: int) -> None:
-    """Print what a file's way to its embedding costs, and what bliss-audio takes for it."""
+    """Print the CPU time from a file to its embedding, and that of bliss-audio for the file."""
     print(f"\nfile to embedding, one thread, % of the duration, {rounds} rounds")
     names = ("all", "embed", "share", "bliss")
     print(f"  {'file':<28}" + "".join(f"{name:>10}" for name in names))
@@ -156,7 +155,7 @@ def compare_files(files: list[Path], crate: Crate, rounds: int) -> None:
             rows["all"].append(100 * whole / duration)
             rows["embed"].append(100 * embed / duration)
             rows["share"].append(embed / whole)
-            if BLISS.exists() and file.suffix != ".opus":  # which it does not decode
+            if BLISS.exists() and file.suffix != ".opus":  # bliss does not decode Opus
                 rows["bliss"].append(100 * command(BLISS, file)[1] / duration)
         cells = (f"{statistics.median(rows[n]):10.4f}" if rows[n] else f"{'-':>10}" for n in names)
         print(f"  {file.name:<28}" + "".join(cells), flush=True)
@@ -164,11 +163,13 @@ def compare_files(files: list[Path], crate: Crate, rounds: int) -> None:
 
 def main() -> None:
     """Parse the arguments and print the comparison."""
-    parser = argparse.ArgumentParser(description="Compare feelprint's cost with its peers'.")
-    parser.add_argument("--incumbent", type=Path, required=True, help="MECOMP's ONNX model")
+    parser = argparse.ArgumentParser(
+        description="Compare feelprint's CPU time with MECOMP's and bliss's."
+    )
+    parser.add_argument("--baseline", type=Path, required=True, help="MECOMP's ONNX model")
     parser.add_argument("--model", type=Path, default=RUST / "models" / "feelprint.onnx")
-    parser.add_argument("--files", type=Path, nargs="+", required=True, help="songs to time")
-    parser.add_argument("--library", type=Path, help="a folder of songs, to time an index")
+    parser.add_argument("--files", type=Path, nargs="+", required=True, help="tracks to time")
+    parser.add_argument("--library", type=Path, help="a folder of tracks, to time its index")
     parser.add_argument("--seconds", type=int, nargs="+", default=[60, 240])
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
@@ -179,14 +180,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         crate = Crate(arguments.model, Path(folder))
         for seconds in arguments.seconds:
-            compare_models(arguments.incumbent, crate, seconds, arguments.rounds)
+            compare_models(arguments.baseline, crate, seconds, arguments.rounds)
         compare_files(arguments.files, crate, arguments.rounds)
         if arguments.library:
-            songs, heard, seconds = crate.library(arguments.library)
-            minutes = 1000 * SONG_S * seconds / heard / 60
+            tracks, duration_s, seconds = crate.library(arguments.library)
+            minutes = 1000 * TRACK_S * seconds / duration_s / 60
             print(
-                f"\nindex of {songs} songs, {heard / 60:.0f} min: {heard / seconds:.0f} s of audio "
-                f"a second and core; 1,000 songs of {SONG_S} s: {minutes:.1f} min on one core, "
+                f"\nindex of {tracks} tracks, {duration_s / 60:.0f} min: "
+                f"{duration_s / seconds:.0f} s of audio per second and core; "
+                f"1,000 tracks of {TRACK_S} s: {minutes:.1f} min on one core, "
                 f"{minutes / 8:.2f} min on 8"
             )
         lines = crate.run("bench", "--json", "--seconds", 1, "--repeat", 9)[0].splitlines()

@@ -17,7 +17,7 @@ from student.frontend import MASK_EPS, LogMel, activity_mask, masked_mean
 LOG_MEL_MEAN, LOG_MEL_STD = -2.7, 3.0  # of music, approximately
 # names of models up to 0.10, read until 1.1
 OLD_CONFIG_KEYS = {"folded": "fused"}
-OLD_WEIGHTS = {"head.metric_transform": "head.metric_transform"}
+OLD_WEIGHTS = {"head.stretch": "head.metric_transform"}
 
 FilterSpec = tuple[int, ...]  # (count, mels, frames, stride in mels)
 
@@ -43,7 +43,7 @@ class FrequencyPooledConv(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Convolution over time: (windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames).
+    """Convolution over time, (windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames).
 
     While training, each input channel has a learned scale and shift. They are applied after the
     zero padding, so that folding them into the weights (``fused``) leaves the output unchanged.
@@ -295,6 +295,14 @@ class Feelprint(
             for weight in (*fused.parameters(), fused.head.metric_transform):
                 weight.copy_(weight.half().float())
         return fused
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> Feelprint:  # type: ignore[override]
+        """The model in the folder, or of the Hub's name, ``name``; ``options`` as the mixin's.
+
+        Raises RuntimeError for a missing or unknown weight, instead of leaving it random.
+        """
+        return super().from_pretrained(name, **{"strict": True, **options})
 
     def save(self, folder: str) -> None:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``."""

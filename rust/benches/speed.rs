@@ -1,6 +1,6 @@
-//! What the parts cost, on one thread: `cargo bench` (files are made with ffmpeg).
+//! The time of each part on one thread: `cargo bench` (which needs ffmpeg).
 //!
-//! `bench.py` beside this folder compares with other models and crates in one run.
+//! `../bench.py` compares with other models and crates.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! Files to mono samples.
+//! Decoding of audio files to mono samples at the model's rate.
 //!
-//! MP3, Ogg Vorbis, Opus, FLAC, WAV, AIFF, and M4A (AAC and ALAC), told apart by what is in the
-//! file, not by its name. Channels are averaged. What can be decoded of a damaged file is
-//! decoded, and the damage is told.
+//! MP3, Ogg (Vorbis, Opus, FLAC), FLAC, WAV, AIFF, MP4 (AAC-LC, ALAC) and AAC files. The format is
+//! detected from the content, not from the file name. Channels are averaged. A damaged file is
+//! decoded as far as possible; see [`Track::damage`](crate::Track::damage).
 
 use std::any::Any;
 use std::fs::File;
@@ -22,126 +22,77 @@ use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptio
 use symphonia::core::meta::{MetadataOptions, MetadataRevision, StandardTag};
 use symphonia::core::packet::Packet;
 
-use crate::embeddings::{AudioEmbeddingModel, Heard, ResampledAudio};
 use crate::error::{Error, Result};
 use crate::opus::{OPUS_RATE, OpusPackets};
 use crate::resample::Resampler;
 
-/// The longest audio that is taken.
+/// The longest audio that is accepted.
 const MAX_DURATION_S: f64 = 24.0 * 3600.0;
 
-/// The largest sample that is taken, 180 dB above full scale: the resampler's sums of samples
-/// stay far from overflow.
+/// The largest sample that is accepted, 180 dB above full scale. Larger ones could overflow in the
+/// resampler.
 const MAX_SAMPLE: f32 = 1e9;
 
-/// How often a file's bytes may be read over before a reader is taken to run in circles.
+/// The bytes read from a file, as a multiple of its size, after which its reader is assumed to loop
+/// forever.
 const MAX_READS: u64 = 8;
 
-/// How much audio may be missing before it is called damage, in seconds.
-const SHORT_S: f64 = 0.1;
+/// By how much a file may be shorter than its header states before that counts as damage, in
+/// seconds.
+const MAX_MISSING_S: f64 = 0.1;
 
-/// Decodes a file to one channel at [`SAMPLE_RATE`](crate::SAMPLE_RATE).
+/// Mono audio at [`SAMPLE_RATE`](crate::SAMPLE_RATE), the input of the model.
+#[derive(Debug, Clone)]
+pub struct ResampledAudio {
+    /// The file that the samples are from, for error messages.
+    pub path: PathBuf,
+    /// Samples, nominally from -1 to 1.
+    pub samples: Vec<f32>,
+}
+
+/// Decodes a file to mono samples at [`SAMPLE_RATE`](crate::SAMPLE_RATE).
 ///
 /// # Errors
 ///
-/// Fails if the file cannot be read, holds no audio that can be decoded, or more than 24 hours
-/// of it.
+/// Fails if the file cannot be read, has no audio that can be decoded, or more than 24 hours of it.
 pub fn decode<P: AsRef<Path>>(path: P) -> Result<ResampledAudio> {
     let path = path.as_ref();
     let mut samples = Vec::new();
-    contained(path, || {
-        listen(open(path)?, |heard| {
-            samples.extend_from_slice(heard);
+    catch_decoder_panic(path, || {
+        decode_blocks(Source::open(path)?, |block| {
+            samples.extend_from_slice(block);
             Ok(())
         })
     })?;
     Ok(ResampledAudio { path: path.to_path_buf(), samples })
 }
 
-/// Decodes a file that is in memory, as [`decode`].
+/// Decodes the content of a file, like [`decode`].
 ///
 /// # Errors
 ///
 /// As [`decode`].
 pub fn decode_bytes(bytes: Vec<u8>) -> Result<ResampledAudio> {
     let mut samples = Vec::new();
-    contained(Path::new(""), || {
+    catch_decoder_panic(Path::new(""), || {
         let len = bytes.len() as u64;
-        listen(Source::new(Box::new(Bounded::new(Cursor::new(bytes), len)))?, |heard| {
-            samples.extend_from_slice(heard);
+        let media = ReadLimit::new(Cursor::new(bytes), len);
+        decode_blocks(Source::new(Box::new(media))?, |block| {
+            samples.extend_from_slice(block);
             Ok(())
         })
     })?;
     Ok(ResampledAudio { path: PathBuf::new(), samples })
 }
 
-/// A file that was heard to its end.
-#[derive(Debug, Clone)]
-pub struct Song {
-    heard: Heard,
-    listened: Listened,
+/// Runs `work` on a file. A panic of a decoder becomes an error of that file.
+pub(crate) fn catch_decoder_panic<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let result = panic_to_message(work).unwrap_or_else(|message| Err(Error::audio(message)));
+    result.map_err(|error| error.at(path))
 }
 
-impl Song {
-    /// The embedding, and what it was made from.
-    #[must_use]
-    pub fn heard(&self) -> &Heard {
-        &self.heard
-    }
-
-    /// The length of the audio.
-    #[must_use]
-    pub fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.listened.duration_s)
-    }
-
-    /// The album that the file's tags name.
-    #[must_use]
-    pub fn album(&self) -> Option<&str> {
-        self.listened.album.as_deref()
-    }
-
-    /// What was wrong with the file, if something was: the embedding is of the rest.
-    #[must_use]
-    pub fn damage(&self) -> Option<&str> {
-        self.listened.damage.as_deref()
-    }
-
-    /// The time that decoding, resampling and embedding took.
-    #[must_use]
-    pub fn times(&self) -> [Duration; 3] {
-        self.listened.times
-    }
-}
-
-impl AudioEmbeddingModel {
-    /// The embedding of a file. The audio streams through: a long file takes no more memory than
-    /// a short one.
-    ///
-    /// # Errors
-    ///
-    /// As [`decode`] and [`embed`](Self::embed).
-    pub fn embed_file<P: AsRef<Path>>(&self, path: P) -> Result<Song> {
-        let path = path.as_ref();
-        contained(path, || {
-            let mut stream = self.stream();
-            let mut listened = listen(open(path)?, |samples| stream.push(samples))?;
-            let start = Instant::now();
-            let heard = stream.finish()?;
-            listened.times[2] += start.elapsed();
-            Ok(Song { heard, listened })
-        })
-    }
-}
-
-/// Runs `work` on a file; a panic of a decoder becomes an error of that file.
-fn contained<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let done = caught(work).unwrap_or_else(|reason| Err(Error::audio(reason)));
-    done.map_err(|error| error.at(path))
-}
-
-/// Runs `work`; a panic becomes what to say of it.
-fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+/// Runs `work`, and returns the message of a panic as an error.
+fn panic_to_message<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|panic| format!("the decoder panicked: {}", panic_message(&*panic)))
 }
@@ -151,83 +102,88 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-#[derive(Debug, Clone, Default)]
-struct Listened {
-    duration_s: f64,
-    album: Option<String>,
-    damage: Option<String>,
-    times: [Duration; 3],
+/// The time that each stage of [`embed_file`](crate::AudioEmbeddingModel::embed_file) took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StageTimes {
+    /// Reading and decoding.
+    pub decode: Duration,
+    /// Resampling.
+    pub resample: Duration,
+    /// The model.
+    pub embed: Duration,
 }
 
-/// Decodes and resamples all of `source`, and hands the samples to `sink`, block by block.
-fn listen(mut source: Source, mut sink: impl FnMut(&[f32]) -> Result<()>) -> Result<Listened> {
-    let mut listened = Listened::default();
+/// Facts about a file that was decoded to its end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DecodeStats {
+    pub(crate) duration_s: f64,
+    pub(crate) album: Option<String>,
+    pub(crate) damage: Option<String>,
+    pub(crate) times: StageTimes,
+}
+
+/// Decodes and resamples `source`, and passes the samples to `sink` block by block. The time in
+/// `sink` counts as `embed`.
+pub(crate) fn decode_blocks(
+    mut source: Source,
+    mut sink: impl FnMut(&[f32]) -> Result<()>,
+) -> Result<DecodeStats> {
+    let mut stats = DecodeStats::default();
     let mut resampler: Option<Resampler> = None;
-    let mut ready = Vec::new();
-    let mut clock = Instant::now();
-    let mut lap = |time: &mut Duration| {
-        let now = Instant::now();
-        *time += now - clock;
-        clock = now;
-    };
+    let mut resampled = Vec::new();
+    let mut stopwatch = Stopwatch(Instant::now());
     loop {
         let more = source.next_block()?;
-        lap(&mut listened.times[0]);
-        ready.clear();
+        stopwatch.lap(&mut stats.times.decode);
+        resampled.clear();
         if !more {
             break;
         }
         if !source.mono.iter().all(|sample| sample.abs() <= MAX_SAMPLE) {
-            return Err(Error::audio("a sample is too large, or not a finite number"));
+            return Err(Error::audio("a sample is too large or not finite"));
         }
-        listened.duration_s += source.mono.len() as f64 / f64::from(source.rate.max(1));
-        if listened.duration_s > MAX_DURATION_S {
+        stats.duration_s += source.mono.len() as f64 / f64::from(source.rate.max(1));
+        if stats.duration_s > MAX_DURATION_S {
             return Err(Error::audio("more than 24 hours of audio"));
         }
-        // A sample rate that changes ends one stretch and begins the next.
+        // If the sample rate changes within the file, a new resampler takes over.
         let mut current = match resampler.take() {
             Some(current) if current.rate() == source.rate => current,
             previous => {
                 if let Some(previous) = previous {
-                    previous.finish(&mut ready)?;
+                    previous.finish(&mut resampled)?;
                 }
                 Resampler::new(source.rate)?
             }
         };
-        current.push(&source.mono, &mut ready)?;
+        current.push(&source.mono, &mut resampled)?;
         resampler = Some(current);
-        lap(&mut listened.times[1]);
-        sink(&ready)?;
-        lap(&mut listened.times[2]);
+        stopwatch.lap(&mut stats.times.resample);
+        sink(&resampled)?;
+        stopwatch.lap(&mut stats.times.embed);
     }
     if let Some(last) = resampler {
-        last.finish(&mut ready)?;
-        lap(&mut listened.times[1]);
-        sink(&ready)?;
-        lap(&mut listened.times[2]);
+        last.finish(&mut resampled)?;
+        stopwatch.lap(&mut stats.times.resample);
+        sink(&resampled)?;
+        stopwatch.lap(&mut stats.times.embed);
     }
-    if listened.duration_s == 0.0 {
-        let why = source.damage.unwrap_or_else(|| "the file holds no samples".to_string());
-        return Err(Error::audio(format!("no audio: {why}")));
-    }
-    let heard_s = listened.duration_s;
-    if let Some(expected_s) = source.expected_s.filter(|&expected_s| heard_s < expected_s - SHORT_S)
-    {
-        source.damaged(format!("{heard_s:.1} s of {expected_s:.1} s could be decoded"));
-    }
-    listened.album = source.album;
-    listened.damage = source.damage;
-    Ok(listened)
+    source.check_duration(stats.duration_s)?;
+    stats.album = source.album;
+    stats.damage = source.damage;
+    Ok(stats)
 }
 
-fn open(path: &Path) -> Result<Source> {
-    let io = |error| Error::io(path, error);
-    let about = std::fs::metadata(path).map_err(io)?;
-    if !about.is_file() {
-        return Err(Error::audio("not a file"));
+/// The start of the current lap.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Adds the time since the last lap to `total`.
+    fn lap(&mut self, total: &mut Duration) {
+        let now = Instant::now();
+        *total += now - self.0;
+        self.0 = now;
     }
-    let file = File::open(path).map_err(io)?;
-    Source::new(Box::new(Bounded::new(file, about.len())))
 }
 
 enum Codec {
@@ -236,22 +192,32 @@ enum Codec {
 }
 
 /// A file that is being decoded.
-struct Source {
+pub(crate) struct Source {
     format: Box<dyn FormatReader>,
     codec: Codec,
-    track: u32,
+    track_id: u32,
     parameters: AudioCodecParameters,
-    /// The block decoded last, its channels averaged.
+    /// The last block, its channels averaged.
     mono: Vec<f32>,
-    /// The sample rate of that block, in Hz.
+    /// The sample rate of the last block, in Hz.
     rate: u32,
-    /// The length that the file claims, where the claim is exact.
+    /// The duration in the file's header, if it is exact.
     expected_s: Option<f64>,
     album: Option<String>,
     damage: Option<String>,
 }
 
 impl Source {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let io = |error| Error::io(path, error);
+        let metadata = std::fs::metadata(path).map_err(io)?;
+        if !metadata.is_file() {
+            return Err(Error::audio("not a file"));
+        }
+        let file = File::open(path).map_err(io)?;
+        Self::new(Box::new(ReadLimit::new(file, metadata.len())))
+    }
+
     fn new(media: Box<dyn MediaSource>) -> Result<Self> {
         if media.byte_len() == Some(0) {
             return Err(Error::audio("the file is empty"));
@@ -261,15 +227,15 @@ impl Source {
             .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
             .map_err(|error| match error {
                 Symphonia::Unsupported(_) | Symphonia::IoError(_) => {
-                    Error::audio("not an audio file of a known format")
+                    Error::audio("not an audio file of a supported format")
                 }
                 error => Error::audio(error.to_string()),
             })?;
         let album = format.metadata().skip_to_latest().and_then(album);
-        let (track, parameters, codec) = select_track(&*format)?;
-        let frames = format.tracks().iter().find(|other| other.id == track);
+        let (track_id, parameters, codec) = select_track(&*format)?;
+        let frames = format.tracks().iter().find(|track| track.id == track_id);
         let frames = frames.and_then(|track| track.num_frames);
-        // An MP3 file's length is often an estimate.
+        // The length of an MP3 file is often an estimate.
         let expected_s = match (frames, parameters.sample_rate) {
             (Some(frames), Some(rate)) if parameters.codec != CODEC_ID_MP3 => {
                 Some(frames as f64 / f64::from(rate.max(1)))
@@ -279,7 +245,7 @@ impl Source {
         Ok(Self {
             format,
             codec,
-            track,
+            track_id,
             parameters,
             mono: Vec::new(),
             rate: 0,
@@ -289,40 +255,55 @@ impl Source {
         })
     }
 
-    /// Decodes the next block that is not empty into `mono`; false at the end of the file.
+    /// Decodes the next non-empty block into `mono`. Returns whether there was one.
     fn next_block(&mut self) -> Result<bool> {
         loop {
-            let packet = match caught(|| self.format.next_packet()) {
+            let packet = match panic_to_message(|| self.format.next_packet()) {
                 Ok(Ok(Some(packet))) => packet,
                 Ok(Ok(None)) => return Ok(false),
-                // The next stream of a chain of Ogg streams.
+                // The next stream of a chained Ogg file.
                 Ok(Err(Symphonia::ResetRequired)) => {
-                    (self.track, self.parameters, self.codec) = select_track(&*self.format)?;
+                    (self.track_id, self.parameters, self.codec) = select_track(&*self.format)?;
                     continue;
                 }
                 Ok(Err(error)) => {
-                    self.damaged(format!("ends early: {error}"));
+                    self.set_damage(format!("ends early: {error}"));
                     return Ok(false);
                 }
-                // The reader is not used again.
+                // After a panic the reader must not be used again.
                 Err(reason) => {
-                    self.damaged(format!("ends early: {reason}"));
+                    self.set_damage(format!("ends early: {reason}"));
                     return Ok(false);
                 }
             };
-            if packet.track_id != self.track {
+            if packet.track_id != self.track_id {
                 continue;
             }
             match self.decode_packet(&packet) {
                 Ok(()) if self.mono.is_empty() => {}
                 Ok(()) => return Ok(true),
-                Err(reason) => self.damaged(reason),
+                Err(reason) => self.set_damage(reason),
             }
         }
     }
 
-    fn damaged(&mut self, reason: String) {
-        self.damage.get_or_insert(reason);
+    /// Keeps the first damage.
+    fn set_damage(&mut self, damage: String) {
+        self.damage.get_or_insert(damage);
+    }
+
+    /// Compares what was decoded with the file's header: less is damage, and nothing is an error.
+    fn check_duration(&mut self, decoded_s: f64) -> Result<()> {
+        if decoded_s == 0.0 {
+            let reason = self.damage.as_deref().unwrap_or("the file has no samples");
+            return Err(Error::audio(format!("no audio: {reason}")));
+        }
+        if let Some(expected_s) = self.expected_s
+            && decoded_s < expected_s - MAX_MISSING_S
+        {
+            self.set_damage(format!("{decoded_s:.1} s of {expected_s:.1} s could be decoded"));
+        }
+        Ok(())
     }
 
     fn decode_packet(&mut self, packet: &Packet) -> std::result::Result<(), String> {
@@ -333,15 +314,15 @@ impl Source {
                     .map_err(|error| error.to_string())
             }
             Codec::Symphonia(decoder) => {
-                let refused = match decoder.decode(packet) {
+                let error = match decoder.decode(packet) {
                     Ok(buffer) => {
                         self.rate = average(&buffer, &mut self.mono);
                         return Ok(());
                     }
                     Err(error) => error.to_string(),
                 };
-                // An MP3 decoder keeps to the rate and channels of its first frame. Where they
-                // change, a new decoder goes on.
+                // An MP3 decoder keeps the rate and channels of its first frame. A new decoder takes
+                // over where they change.
                 if self.parameters.codec == CODEC_ID_MP3
                     && let Ok(mut fresh) = symphonia_decoder(&self.parameters)
                     && let Ok(buffer) = fresh.decode(packet)
@@ -350,7 +331,7 @@ impl Source {
                     *decoder = fresh;
                     return Ok(());
                 }
-                Err(refused)
+                Err(error)
             }
         }
     }
@@ -359,14 +340,16 @@ impl Source {
 fn select_track(format: &dyn FormatReader) -> Result<(u32, AudioCodecParameters, Codec)> {
     let track = format
         .default_track(TrackType::Audio)
-        .ok_or_else(|| Error::audio("no audio track of a known format"))?;
+        .ok_or_else(|| Error::audio("no audio track of a supported format"))?;
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
-        return Err(Error::audio("no audio track of a known format"));
+        return Err(Error::audio("no audio track of a supported format"));
     };
     let channels = parameters.channels.as_ref().map_or(0, |channels| channels.count());
     if parameters.codec == CODEC_ID_VORBIS && channels > 2 {
-        // symphonia 0.6.1 loses some of them: no embedding is better than a wrong one.
-        return Err(Error::audio(format!("Vorbis with {channels} channels is not decoded here")));
+        // symphonia 0.6.1 drops some of them, which would give a wrong embedding.
+        return Err(Error::audio(format!(
+            "Vorbis with {channels} channels is not supported, only 1 or 2"
+        )));
     }
     let codec = if parameters.codec == CODEC_ID_OPUS {
         let head = parameters.extra_data.as_deref().unwrap_or_default();
@@ -384,7 +367,7 @@ fn symphonia_decoder(
     symphonia::default::get_codecs().make_audio_decoder(parameters, &AudioDecoderOptions::default())
 }
 
-/// Writes the mean of the channels to `mono`; returns the sample rate.
+/// Writes the mean of the channels to `mono`, and returns the sample rate in Hz.
 fn average(buffer: &GenericAudioBufferRef<'_>, mono: &mut Vec<f32>) -> u32 {
     use symphonia::core::audio::conv::IntoSample;
     macro_rules! average {
@@ -422,38 +405,40 @@ fn album(metadata: &MetadataRevision) -> Option<String> {
     })
 }
 
-/// A source of bytes that ends a reader's circles: reading much more than there is fails.
-struct Bounded<R> {
+/// A byte source that fails after [`MAX_READS`] times its length, so that a reader cannot loop
+/// forever.
+struct ReadLimit<R> {
     inner: R,
     len: u64,
-    left: u64,
+    remaining: u64,
 }
 
-impl<R> Bounded<R> {
+impl<R> ReadLimit<R> {
     fn new(inner: R, len: u64) -> Self {
-        Self { inner, len, left: len.saturating_mul(MAX_READS).saturating_add(1 << 20) }
+        let remaining = len.saturating_mul(MAX_READS).saturating_add(1 << 20);
+        Self { inner, len, remaining }
     }
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: Read> Read for ReadLimit<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        // An empty read at the end counts too: a loop that makes no way must end.
-        self.left = self
-            .left
+        // An empty read counts too: a reader may loop at the end of the file.
+        self.remaining = self
+            .remaining
             .checked_sub(read.max(1) as u64)
-            .ok_or_else(|| std::io::Error::other("the file makes its reader run in circles"))?;
+            .ok_or_else(|| std::io::Error::other("the file makes its reader loop forever"))?;
         Ok(read)
     }
 }
 
-impl<R: Seek> Seek for Bounded<R> {
+impl<R: Seek> Seek for ReadLimit<R> {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         self.inner.seek(to)
     }
 }
 
-impl<R: Read + Seek + Send + Sync> MediaSource for Bounded<R> {
+impl<R: Read + Seek + Send + Sync> MediaSource for ReadLimit<R> {
     fn is_seekable(&self) -> bool {
         true
     }

@@ -1,21 +1,20 @@
-//! From samples to an embedding.
+//! Samples to an embedding.
 //!
-//! The names and calls are those of `mecomp_analysis::embeddings`, so that its callers change
+//! The names and signatures are those of `mecomp_analysis::embeddings`, so that its callers change
 //! one `use`.
 
 use std::path::{Path, PathBuf};
 
+pub use crate::decode::ResampledAudio;
 use crate::error::{Error, Result};
-use crate::network::{Desk, Network};
+pub use crate::network::DIM_EMBEDDING;
+use crate::network::{EncoderState, Network};
 
-/// The number of values in an [`Embedding`].
-pub const DIM_EMBEDDING: usize = 32;
-
-/// The name of the model in a folder that a training run or the Hub made.
+/// The model's file name in a folder that a training run or the Hugging Face Hub made.
 const ONNX_NAME: &str = "feelprint.onnx";
 
-/// How a song feels: a point at a distance of about 1 from the middle. Near points are songs that a
-/// person would play one after the other.
+/// The embedding of a track: a vector whose Euclidean norm is about 1, but not exactly 1. Compare
+/// embeddings by their [`distance`](Self::distance).
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
 #[repr(transparent)]
 pub struct Embedding(pub [f32; DIM_EMBEDDING]);
@@ -28,21 +27,21 @@ impl Embedding {
         self.0.len()
     }
 
-    /// Whether there are no values: never.
+    /// Always `false`; a companion of [`len`](Self::len).
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The values.
+    /// The values as a slice.
     #[inline]
     #[must_use]
     pub const fn as_slice(&self) -> &[f32] {
         &self.0
     }
 
-    /// The values, to be changed.
+    /// The values as a mutable slice.
     #[inline]
     #[must_use]
     pub const fn as_mut_slice(&mut self) -> &mut [f32] {
@@ -56,24 +55,16 @@ impl Embedding {
         &self.0
     }
 
-    /// The Euclidean distance: 0 for the same feeling, about 2 for the opposite.
+    /// The Euclidean distance: 0 for equal embeddings, without an upper bound (the norms are about
+    /// 1, but not exactly 1).
     ///
-    /// The cosine orders songs a little differently, and not as well: an embedding's length tells
-    /// how much of the song lies on the axes along which music differs most.
+    /// The cosine ignores the norm and ranks tracks slightly worse: the norm is larger for a track
+    /// that lies along the axes on which albums differ most.
     #[must_use]
     pub fn distance(&self, other: &Self) -> f32 {
         let squares = self.0.iter().zip(&other.0).map(|(a, b)| (a - b) * (a - b));
         squares.sum::<f32>().sqrt()
     }
-}
-
-/// Audio as the model takes it: one channel at [`SAMPLE_RATE`](crate::SAMPLE_RATE).
-#[derive(Debug, Clone)]
-pub struct ResampledAudio {
-    /// The file that the samples came from; it is only named in errors.
-    pub path: PathBuf,
-    /// Samples, nominally from -1 to 1.
-    pub samples: Vec<f32>,
 }
 
 /// Which model to load.
@@ -85,14 +76,14 @@ pub struct ModelConfig {
 
 /// A loaded model.
 ///
-/// Embedding takes `&self`: one model serves all threads of a pool.
+/// All methods take `&self`: threads can share one model.
 #[derive(Debug)]
 pub struct AudioEmbeddingModel {
     network: Network,
 }
 
 impl AudioEmbeddingModel {
-    /// Loads the model that the crate was built with.
+    /// Loads the bundled model.
     ///
     /// # Errors
     ///
@@ -129,31 +120,30 @@ impl AudioEmbeddingModel {
     ///
     /// # Errors
     ///
-    /// As [`load_default`](Self::load_default) and [`load_from_onnx`](Self::load_from_onnx). A
-    /// path that does not lead to a model is an error: no other model takes its place.
+    /// As [`load_default`](Self::load_default) and [`load_from_onnx`](Self::load_from_onnx). If
+    /// `config.path` is not a model, that is an error; the bundled model is not used instead.
     pub fn load(config: &ModelConfig) -> Result<Self> {
         config.path.as_ref().map_or_else(Self::load_default, Self::load_from_onnx)
     }
 
-    /// What to stamp on an embedding: only embeddings of the same version can be compared.
-    ///
-    /// It is the version in the file's metadata and a digest of the file.
+    /// The model's version: the one in the file's metadata and a digest of the file, such as
+    /// `0.10.0-1f2e3d4c5b6a`. Store it with embeddings: only those of one version can be compared.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.network.version
     }
 
-    /// Samples in one of the windows that the model hears.
+    /// The length of a window, in samples.
     #[must_use]
     pub fn window(&self) -> usize {
         self.network.window
     }
 
-    /// The embedding of a song.
+    /// The embedding of a track.
     ///
     /// # Errors
     ///
-    /// Fails if there is no sample, or a sample is not finite.
+    /// Fails if there is no sample, or if a sample is not finite or too large for the model.
     pub fn embed(&self, audio: &ResampledAudio) -> Result<Embedding> {
         let embed = || {
             let mut stream = self.stream();
@@ -163,46 +153,48 @@ impl AudioEmbeddingModel {
         embed().map_err(|error: Error| error.at(&audio.path))
     }
 
-    /// The embeddings of songs, in their order. Each is what [`embed`](Self::embed) gives.
+    /// The embeddings of several tracks, in the order given. Each equals the result of
+    /// [`embed`](Self::embed).
     ///
     /// # Errors
     ///
-    /// As [`embed`](Self::embed), for the first song that fails.
+    /// As [`embed`](Self::embed), for the first track that fails.
     pub fn embed_batch(&self, audios: &[ResampledAudio]) -> Result<Vec<Embedding>> {
         audios.iter().map(|audio| self.embed(audio)).collect()
     }
 
-    /// Starts a song whose samples come piece by piece.
+    /// Starts the embedding of a track whose samples come block by block.
     #[must_use]
     pub fn stream(&self) -> EmbeddingStream<'_> {
         EmbeddingStream {
             network: &self.network,
-            desk: self.network.desk(),
+            encoder_state: self.network.encoder_state(),
             pending: Vec::with_capacity(self.network.window),
             tokens: Vec::new(),
-            audible: Vec::new(),
+            nonsilent_ratio: Vec::new(),
         }
     }
 }
 
-/// A song that is being heard. Memory: a window of samples, and one token a window.
+/// A track that is being embedded. It holds up to one window of samples, and the tokens so far.
 #[derive(Debug)]
 pub struct EmbeddingStream<'m> {
     network: &'m Network,
-    desk: Desk,
+    encoder_state: EncoderState,
     /// Samples not yet encoded, fewer than a window.
     pending: Vec<f32>,
-    /// (windows, dim), row by row.
+    /// (windows, dim), row-major.
     tokens: Vec<f32>,
-    audible: Vec<f32>,
+    /// (windows).
+    nonsilent_ratio: Vec<f32>,
 }
 
 impl EmbeddingStream<'_> {
-    /// Hears the next samples: one channel at [`SAMPLE_RATE`](crate::SAMPLE_RATE).
+    /// Adds the next samples: mono, at [`SAMPLE_RATE`](crate::SAMPLE_RATE).
     ///
     /// # Errors
     ///
-    /// Fails if a sample is not finite.
+    /// Fails if a sample is not finite or too large for the model.
     pub fn push(&mut self, mut samples: &[f32]) -> Result<()> {
         if !are_finite(samples) {
             return Err(Error::audio("a sample is not a finite number"));
@@ -219,90 +211,94 @@ impl EmbeddingStream<'_> {
         Ok(())
     }
 
-    /// Ends the song.
+    /// Ends the track. The last window is padded with zeros.
     ///
     /// # Errors
     ///
-    /// Fails if no sample was heard.
-    pub fn finish(mut self) -> Result<Heard> {
+    /// Fails if there was no sample, or if the samples are too large for the model.
+    pub fn finish(mut self) -> Result<Analysis> {
         if !self.pending.is_empty() {
             self.pending.resize(self.network.window, 0.0);
             self.encode()?;
         }
-        if self.audible.is_empty() {
+        if self.nonsilent_ratio.is_empty() {
             return Err(Error::audio("no samples"));
         }
-        let (embedding, attention) = self.network.pool(&self.tokens, &self.audible)?;
+        let (embedding, attention) = self.network.pool(&self.tokens, &self.nonsilent_ratio)?;
         if !embedding.iter().all(|value| value.is_finite()) {
             return Err(Error::audio("the samples are too large for the model"));
         }
-        Ok(Heard {
+        Ok(Analysis {
             embedding: Embedding(embedding),
             tokens: self.tokens,
-            audible: self.audible,
+            nonsilent_ratio: self.nonsilent_ratio,
             attention,
         })
     }
 
     /// Encodes the pending window.
     fn encode(&mut self) -> Result<()> {
-        let (token, audible) = self.network.encode(&self.pending, &mut self.desk)?;
+        let (token, nonsilent_ratio) =
+            self.network.encode(&self.pending, &mut self.encoder_state)?;
         self.pending.clear();
         self.tokens.extend(token);
-        self.audible.push(audible);
+        self.nonsilent_ratio.push(nonsilent_ratio);
         Ok(())
     }
 }
 
-/// Whether every sample is a finite number, without a branch for each.
+/// Whether every sample is finite. Without a branch per sample, so that it vectorises.
 fn are_finite(samples: &[f32]) -> bool {
-    const LEAST_EXPONENT: u32 = 1 << 23;
-    // An exponent of ones, that of NaN and of infinity, is carried into the place of the sign.
-    let carry = |sample: &f32| (sample.to_bits() & i32::MAX as u32) + LEAST_EXPONENT;
+    const EXPONENT_LSB: u32 = 1 << 23;
+    // NaN and infinity have an exponent of all ones: adding 1 to it carries into the sign bit.
+    let carry = |sample: &f32| (sample.to_bits() & i32::MAX as u32) + EXPONENT_LSB;
     samples.iter().fold(0, |all, sample| all | carry(sample)) >> 31 == 0
 }
 
-/// A song that was heard to its end: its embedding, and what it was made from.
+/// The embedding of a track, with the tokens and the attention that it was pooled from.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct Analysis {
     embedding: Embedding,
+    /// (windows, dim), row-major.
     tokens: Vec<f32>,
-    audible: Vec<f32>,
+    /// (windows).
+    nonsilent_ratio: Vec<f32>,
+    /// (queries, windows), row-major.
     attention: Vec<f32>,
 }
 
-impl Heard {
-    /// The song's embedding.
+impl Analysis {
+    /// The embedding of the track.
     #[must_use]
     pub fn embedding(&self) -> Embedding {
         self.embedding
     }
 
-    /// The number of windows in the song.
+    /// The number of windows in the track.
     #[must_use]
     pub fn windows(&self) -> usize {
-        self.audible.len()
+        self.nonsilent_ratio.len()
     }
 
-    /// Whether no window held any sound. The embedding is then the same for every such song.
+    /// Whether every frame is silent. All silent tracks have the same embedding.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.audible.iter().all(|&audible| audible == 0.0)
+        self.nonsilent_ratio.iter().all(|&ratio| ratio == 0.0)
     }
 
-    /// The token of a window: what the model keeps of it.
+    /// The token of a window (dim).
     ///
     /// # Panics
     ///
-    /// Panics if there is no such window.
+    /// Panics if `window` is out of bounds.
     #[must_use]
     pub fn token(&self, window: usize) -> &[f32] {
         let dim = self.tokens.len() / self.windows();
         &self.tokens[window * dim..(window + 1) * dim]
     }
 
-    /// The share of each window in the embedding: the attention's mean over its queries. The
-    /// shares sum to one.
+    /// The attention weight of each window (windows): the mean over the queries. The weights sum
+    /// to 1.
     #[must_use]
     pub fn attention(&self) -> Vec<f32> {
         let windows = self.windows();
@@ -318,22 +314,22 @@ mod tests {
     use super::{AudioEmbeddingModel, EmbeddingStream, are_finite};
 
     #[test]
-    fn a_model_serves_all_threads_and_a_song_goes_to_any_one() {
-        fn shared<T: Send + Sync>() {}
-        fn sent<T: Send>() {}
-        shared::<AudioEmbeddingModel>();
-        sent::<EmbeddingStream<'_>>();
+    fn a_model_is_send_and_sync_and_a_stream_is_send() {
+        fn assert_send_sync<T: Send + Sync>() {}
+        fn assert_send<T: Send>() {}
+        assert_send_sync::<AudioEmbeddingModel>();
+        assert_send::<EmbeddingStream<'_>>();
     }
 
     #[test]
-    fn one_sample_that_is_no_finite_number_is_seen() {
+    fn one_sample_that_is_not_finite_is_found() {
         let finite = [0.0, -0.0, 1.0, f32::MAX, f32::MIN, f32::MIN_POSITIVE, f32::from_bits(1)];
         assert!(are_finite(&[]) && are_finite(&finite));
-        for strange in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in 0..=finite.len() {
                 let mut samples = finite.to_vec();
-                samples.insert(at, strange);
-                assert!(!are_finite(&samples), "{strange} at {at}");
+                samples.insert(at, bad);
+                assert!(!are_finite(&samples), "{bad} at {at}");
             }
         }
     }

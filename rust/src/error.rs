@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why something could not be done: what was given, what was expected, and for which file.
+/// An error: what was given, what was expected, and for which file.
 ///
-/// The message is one line, and names the file when there is one.
+/// The message is one line. It names the file if there is one.
 #[derive(Debug)]
 pub struct Error {
     path: Option<PathBuf>,
@@ -18,9 +18,10 @@ enum Inner {
     Io(io::Error),
     Audio(String),
     Model(String),
+    Argument(String),
 }
 
-/// The result of everything here that can fail.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -30,7 +31,7 @@ impl Error {
         self.path.as_deref()
     }
 
-    /// The underlying input or output error, if that is what it was.
+    /// The underlying I/O error, if there is one.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
         match &self.inner {
@@ -39,16 +40,23 @@ impl Error {
         }
     }
 
-    /// Whether the audio is at fault: not decodable, empty, too long, or not finite.
+    /// Whether the audio is at fault: it cannot be decoded, is empty or too long, or has samples that
+    /// are too large or not finite.
     #[must_use]
     pub fn is_audio(&self) -> bool {
         matches!(self.inner, Inner::Audio(_))
     }
 
-    /// Whether the model is at fault: not readable as ONNX, or not of the expected contract.
+    /// Whether the model is at fault: it is not an ONNX file, or not a feelprint model.
     #[must_use]
     pub fn is_model(&self) -> bool {
         matches!(self.inner, Inner::Model(_))
+    }
+
+    /// Whether an argument is out of its range.
+    #[must_use]
+    pub fn is_argument(&self) -> bool {
+        matches!(self.inner, Inner::Argument(_))
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, error: io::Error) -> Self {
@@ -63,7 +71,11 @@ impl Error {
         Self { path: None, inner: Inner::Model(message.into()) }
     }
 
-    /// The same error, about this file (unless it already names one).
+    pub(crate) fn argument(message: impl Into<String>) -> Self {
+        Self { path: None, inner: Inner::Argument(message.into()) }
+    }
+
+    /// Adds the file's path, unless the error already has one.
     #[must_use]
     pub(crate) fn at(mut self, path: &Path) -> Self {
         if self.path.is_none() && !path.as_os_str().is_empty() {
@@ -72,12 +84,14 @@ impl Error {
         self
     }
 
-    /// The message without the file's name.
+    /// The message without the file's path.
     #[must_use]
     pub fn reason(&self) -> String {
         match &self.inner {
             Inner::Io(error) => error.to_string(),
-            Inner::Audio(message) | Inner::Model(message) => message.clone(),
+            Inner::Audio(message) | Inner::Model(message) | Inner::Argument(message) => {
+                message.clone()
+            }
         }
     }
 }
@@ -91,5 +105,5 @@ impl fmt::Display for Error {
     }
 }
 
-// The message says all that an underlying error says, which is therefore no source of its own.
+// `source` is none: the message already contains the underlying error's.
 impl std::error::Error for Error {}

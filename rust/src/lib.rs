@@ -1,69 +1,79 @@
-//! How a song feels, as 32 numbers: near songs are those that a person would play next.
+//! Music similarity from audio: a track of any length becomes an embedding of 32 numbers, and
+//! near embeddings belong to tracks that go well together in a playlist.
 //!
 //! ```
+//! use feelprint::neighbours::Neighbours;
 //! use feelprint::{AudioEmbeddingModel, ResampledAudio, SAMPLE_RATE};
 //!
 //! # fn main() -> feelprint::Result<()> {
 //! # if cfg!(not(feature = "bundled-model")) { return Ok(()); }
 //! let model = AudioEmbeddingModel::load_default()?;
+//! // Three tones of five seconds; `model.embed_file("track.mp3")` takes a file instead.
 //! let tone = |hz: f32| ResampledAudio {
 //!     path: "tone".into(),
 //!     samples: (0..5 * SAMPLE_RATE)
 //!         .map(|i| (std::f32::consts::TAU * hz * i as f32 / SAMPLE_RATE as f32).sin())
 //!         .collect(),
 //! };
-//! let (a, b) = (model.embed(&tone(440.0))?, model.embed(&tone(445.0))?);
-//! assert_eq!(a.len(), 32);
-//! assert!(a.distance(&b) < 2.0);
+//! let query = model.embed(&tone(440.0))?;
+//! let library: Neighbours =
+//!     model.embed_batch(&[tone(3_000.0), tone(445.0)])?.into_iter().collect();
+//! let nearest = library.nearest(&query, 1);
+//! assert_eq!(nearest[0].index, 1);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Songs in files are decoded here too:
+//! # The model
 //!
-//! ```no_run
-//! # fn main() -> feelprint::Result<()> {
-//! # let model = feelprint::AudioEmbeddingModel::load_default()?;
-//! let song = model.embed_file("song.mp3")?;
-//! println!("{:?} of {:?}", song.heard().embedding(), song.duration());
-//! # Ok(())
-//! # }
-//! ```
+//! The audio is cut into windows of about 1 s. The log-mel spectrogram of each window goes through
+//! a CNN over time. Its filters start as those of the music tagger MSD_musicnn, resized to a coarser
+//! resolution in time and frequency, and are trained by per-channel feature distillation: each
+//! channel predicts the feature map of its counterpart in the tagger. A window gives one token.
+//! Attention pooling over the tokens of a track gives a unit vector, and a linear metric, fitted on
+//! albums, turns it into the embedding. Embeddings are compared by their Euclidean distance.
 //!
-//! A song is cut into windows of about a second. Each window becomes a token; attention weighs
-//! the tokens and makes the embedding. The audio streams through, so that an hour takes no more
-//! memory than a minute. Zeros at the end of a song change nothing, and silence has an embedding
-//! like any song.
+//! The audio streams through the CNN, so that memory hardly grows with its length. Zeros at the
+//! end of a track hardly change its embedding, and silence has an embedding too.
 //!
-//! [`AudioEmbeddingModel`] and what belongs to it have the names and calls of
-//! `mecomp_analysis::embeddings`. Embeddings of two models cannot be compared:
-//! [`AudioEmbeddingModel::version`] tells which one an embedding is of.
+//! # Modules
+//!
+//! - [`embeddings`]: samples to an embedding. The names and signatures are those of
+//!   `mecomp_analysis::embeddings`.
+//! - [`decode`]: an audio file to samples, and [`track`]: an audio file to an embedding.
+//! - [`neighbours`], [`playlist`], [`duplicates`]: what to do with many embeddings.
+//!
+//! Embeddings of two models cannot be compared: store [`AudioEmbeddingModel::version`] with them.
 //!
 //! # Features
 //!
 //! Both are on by default.
 //!
-//! - `bundled-model`: the released model is inside the library.
+//! - `bundled-model`: the released model is part of the library.
 //! - `cli`: the command `feelprint`, and the crates that only it needs.
 #![deny(missing_docs)]
 
 pub mod decode;
+pub mod duplicates;
 pub mod embeddings;
 mod error;
 mod frontend;
 pub mod neighbours;
 mod network;
 mod opus;
+pub mod playlist;
 mod resample;
 #[cfg(test)]
 #[path = "../tests/common/signals.rs"]
 mod signals;
+pub mod track;
 
 pub use embeddings::{
-    AudioEmbeddingModel, DIM_EMBEDDING, Embedding, EmbeddingStream, Heard, ModelConfig,
+    Analysis, AudioEmbeddingModel, DIM_EMBEDDING, Embedding, EmbeddingStream, ModelConfig,
     ResampledAudio,
 };
 pub use error::{Error, Result};
+pub use track::Track;
 
-/// The sample rate that models hear, in Hz.
+/// The sample rate that the models expect, in Hz.
 pub const SAMPLE_RATE: u32 = 22_050;

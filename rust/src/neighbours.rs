@@ -1,38 +1,47 @@
-//! The nearest of many embeddings, exactly: every one is looked at.
+//! Exact nearest-neighbour search by brute force.
+//!
+//! ```
+//! use feelprint::Embedding;
+//! use feelprint::neighbours::Neighbours;
+//!
+//! let library: Neighbours = [Embedding([0.1; 32]), Embedding([0.3; 32])].into_iter().collect();
+//! let nearest = library.nearest(&Embedding([0.25; 32]), 1);
+//! assert_eq!(nearest[0].index, 1);
+//! ```
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::embeddings::{DIM_EMBEDDING, Embedding};
 
-/// Embeddings that are looked at between two changes of the list of the nearest.
+/// Rows whose distances are computed before the heap is updated.
 const BLOCK: usize = 4096;
 
-/// Partial sums of a distance: as many as the widest registers hold.
+/// Partial sums of a distance: as many as the widest SIMD registers hold.
 const LANES: usize = 16;
 
 /// A list of embeddings to search. They must all be of one version of the model.
 #[derive(Debug, Clone, Default)]
 pub struct Neighbours {
-    /// (songs, `DIM_EMBEDDING`), row by row.
+    /// (tracks, `DIM_EMBEDDING`), row-major.
     rows: Vec<[f32; DIM_EMBEDDING]>,
 }
 
-/// A song that was found: its place in the list, and its Euclidean distance.
+/// A search result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbour {
-    /// The place of the song in the list, from 0.
-    pub place: usize,
-    /// The Euclidean distance, from 0 to 2.
+    /// The index of the embedding in the list, from 0.
+    pub index: usize,
+    /// The Euclidean distance to the query: 0 for equal embeddings, without an upper bound.
     pub distance: f32,
 }
 
 impl Eq for Neighbour {}
 
-/// By distance, then by place, so that the order is always the same.
+/// By distance, then by index, so that the order is deterministic.
 impl Ord for Neighbour {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.distance.total_cmp(&other.distance).then(self.place.cmp(&other.place))
+        self.distance.total_cmp(&other.distance).then(self.index.cmp(&other.index))
     }
 }
 
@@ -49,7 +58,7 @@ impl FromIterator<Embedding> for Neighbours {
 }
 
 impl Neighbours {
-    /// Adds an embedding at the end of the list.
+    /// Appends an embedding to the list.
     pub fn push(&mut self, embedding: Embedding) {
         self.rows.push(embedding.0);
     }
@@ -60,31 +69,31 @@ impl Neighbours {
         self.rows.len()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The embedding at a place, if there is such a place.
+    /// The embedding at an index, or `None` if the index is out of bounds.
     #[must_use]
-    pub fn get(&self, place: usize) -> Option<Embedding> {
-        self.rows.get(place).copied().map(Embedding)
+    pub fn get(&self, index: usize) -> Option<Embedding> {
+        self.rows.get(index).copied().map(Embedding)
     }
 
-    /// The `n` nearest, the nearest first; of two at the same distance, the one listed first.
+    /// The `n` nearest embeddings to `query`, nearest first. Ties are in the order of the list.
     #[must_use]
-    pub fn nearest(&self, to: &Embedding, n: usize) -> Vec<Neighbour> {
-        self.nearest_where(to, n, |_| true)
+    pub fn nearest(&self, query: &Embedding, n: usize) -> Vec<Neighbour> {
+        self.nearest_where(query, n, |_| true)
     }
 
-    /// The `n` nearest of those whose place is `wanted`.
+    /// The `n` nearest embeddings to `query` among those whose index satisfies `predicate`.
     #[must_use]
     pub fn nearest_where(
         &self,
-        to: &Embedding,
+        query: &Embedding,
         n: usize,
-        wanted: impl Fn(usize) -> bool,
+        predicate: impl Fn(usize) -> bool,
     ) -> Vec<Neighbour> {
         if n == 0 {
             return Vec::new();
@@ -93,42 +102,42 @@ impl Neighbours {
         let mut squares = [0.0; BLOCK];
         for (block, rows) in self.rows.chunks(BLOCK).enumerate() {
             for (square, row) in squares.iter_mut().zip(rows) {
-                *square = square_distance(row, &to.0);
+                *square = squared_distance(row, &query.0);
             }
             for (row, &square) in squares[..rows.len()].iter().enumerate() {
-                let place = block * BLOCK + row;
-                let found = Neighbour { place, distance: square };
+                let index = block * BLOCK + row;
+                let candidate = Neighbour { index, distance: square };
                 let full = heap.len() == n;
-                if full && heap.peek().is_some_and(|farthest| *farthest <= found) {
+                if full && heap.peek().is_some_and(|farthest| *farthest <= candidate) {
                     continue;
                 }
-                if wanted(place) {
+                if predicate(index) {
                     if full {
                         heap.pop();
                     }
-                    heap.push(found);
+                    heap.push(candidate);
                 }
             }
         }
         let mut nearest = heap.into_sorted_vec();
-        for found in &mut nearest {
-            found.distance = found.distance.sqrt();
+        for neighbour in &mut nearest {
+            neighbour.distance = neighbour.distance.sqrt();
         }
         nearest
     }
 
-    /// The places whose distance is at most `distance`, in their order.
+    /// All embeddings whose distance to `query` is at most `distance`, in the order of the list.
     #[must_use]
-    pub fn within(&self, to: &Embedding, distance: f32) -> Vec<Neighbour> {
+    pub fn within(&self, query: &Embedding, distance: f32) -> Vec<Neighbour> {
         let limit = distance * distance;
-        let squares = self.rows.iter().map(|row| square_distance(row, &to.0));
+        let squares = self.rows.iter().map(|row| squared_distance(row, &query.0));
         let near = squares.enumerate().filter(|&(_, square)| square <= limit);
-        near.map(|(place, square)| Neighbour { place, distance: square.sqrt() }).collect()
+        near.map(|(index, square)| Neighbour { index, distance: square.sqrt() }).collect()
     }
 }
 
 #[inline]
-fn square_distance(a: &[f32; DIM_EMBEDDING], b: &[f32; DIM_EMBEDDING]) -> f32 {
+pub(crate) fn squared_distance(a: &[f32; DIM_EMBEDDING], b: &[f32; DIM_EMBEDDING]) -> f32 {
     let mut sums = [0.0; LANES];
     for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
         for lane in 0..LANES {
@@ -136,7 +145,7 @@ fn square_distance(a: &[f32; DIM_EMBEDDING], b: &[f32; DIM_EMBEDDING]) -> f32 {
             sums[lane] += difference * difference;
         }
     }
-    // Halves are added to halves, which is a few wide additions.
+    // Pairwise sum of the lanes, which vectorises.
     let mut width = LANES;
     while width > 1 {
         width /= 2;

@@ -1,32 +1,37 @@
-//! The ONNX file, cut into a front end, an encoder of windows and a head that pools them.
+//! The network: the graph of the ONNX file, split into encoder and head, run by tract.
 //!
-//! One file holds all three. The cuts let audio of any length stream through the encoder, window
-//! by window; of each window only its token is kept, and the head reads all tokens at the end.
-//! Windows do not see each other before the head, so that this is the whole graph's result. The
-//! file's front end is not run: [`LogMel`] computes the same, faster.
+//! The graph is front end (`audio` to `log_mel`), encoder (`log_mel` to `tokens`) and head (`tokens`
+//! and `nonsilent_ratio` to `embedding` and `attention`). Only the head combines windows, so the
+//! encoder can run on one window at a time, which keeps memory small, with the result of the whole
+//! graph. The graph's front end is not run: [`LogMel`] computes the same log-mel faster.
 
 use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 
 use crate::SAMPLE_RATE;
-use crate::embeddings::DIM_EMBEDDING;
 use crate::error::{Error, Result};
 use crate::frontend::{LogMel, Scratch, Settings};
 
-/// What [`Network::encode`] works in, window after window: of one song alone.
+/// The number of values in an [`Embedding`](crate::Embedding).
+pub const DIM_EMBEDDING: usize = 32;
+
+/// The tensor (windows) of each window's share of non-silent frames. Models up to 0.10 call it
+/// `audible`.
+const NONSILENT_RATIO_NAMES: [&str; 2] = ["nonsilent_ratio", "audible"];
+
+/// The buffers of [`Network::encode`], reused for all windows of a track.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct EncoderState {
     scratch: Scratch,
-    /// The encoder as the window before left it; the first makes it.
+    /// Made at the first window.
     encoder: Option<TypedSimpleState>,
 }
 
-/// A loaded model. Running it needs no exclusive access.
+/// A loaded model. Running it takes `&self`.
 #[derive(Debug)]
 pub(crate) struct Network {
     log_mel: LogMel,
@@ -34,14 +39,14 @@ pub(crate) struct Network {
     head: Arc<TypedRunnableModel>,
     /// Samples in a window.
     pub(crate) window: usize,
-    /// Values in a window's token.
+    /// Values in a token.
     pub(crate) dim: usize,
     /// `feelprint.version` of the file, and the first 12 hexadecimal digits of its BLAKE3 hash.
     pub(crate) version: String,
 }
 
 impl Network {
-    /// Reads an ONNX file of the feelprint contract.
+    /// Reads a feelprint model from the bytes of an ONNX file.
     pub(crate) fn from_onnx(bytes: &[u8]) -> Result<Self> {
         let proto = tract_onnx::onnx()
             .proto_model_for_read(&mut Cursor::new(bytes))
@@ -51,118 +56,65 @@ impl Network {
     }
 
     fn from_proto(proto: &ModelProto, digest: &str) -> Result<Self> {
-        let onnx = tract_onnx::onnx();
-        let property = |key: &str| {
-            let found = proto.metadata_props.iter().find(|entry| entry.key == key);
-            found.map(|entry| entry.value.clone()).ok_or_else(|| {
-                Error::model(format!(
-                    "the ONNX metadata has no {key}: not a feelprint model, or one of an older \
-                     version (export one with distill/run.py)"
-                ))
-            })
-        };
-        let count = |key: &str| -> Result<usize> {
-            let text = property(key)?;
-            text.parse().ok().filter(|&value| value > 0).ok_or_else(|| {
-                Error::model(format!("the ONNX metadata's {key} is {text:?}, not a count"))
-            })
-        };
-        let number = |key: &str| -> Result<f64> {
-            let text = property(key)?;
-            text.parse().map_err(|_| {
-                Error::model(format!("the ONNX metadata's {key} is {text:?}, not a number"))
-            })
-        };
-        let window = count("feelprint.window")?;
-        let sample_rate = count("feelprint.sample_rate")?;
-        if sample_rate != SAMPLE_RATE as usize {
-            return Err(Error::model(format!(
-                "the model wants audio at {sample_rate} Hz; this crate makes {SAMPLE_RATE} Hz"
-            )));
-        }
-        let settings = Settings {
-            sample_rate,
-            n_fft: count("feelprint.n_fft")?,
-            hop_length: count("feelprint.hop_length")?,
-            window_frames: count("feelprint.window_frames")?,
-            n_mels: count("feelprint.n_mels")?,
-            f_min: number("feelprint.f_min")?,
-            f_max: number("feelprint.f_max")?,
-            floor: number("feelprint.floor")?,
-        };
-        let log_mel = LogMel::new(settings)?;
-        let Settings { n_mels, window_frames, .. } = *log_mel.settings();
+        let metadata = Metadata(proto);
+        let log_mel = LogMel::new(metadata.front_end()?)?;
+        let Settings { hop_length, window_frames, n_mels, .. } = *log_mel.settings();
+        let window = metadata.count("window")?;
         if window != log_mel.settings().window() {
             return Err(Error::model(format!(
-                "feelprint.window is {window}, not {window_frames} frames of {} samples",
-                log_mel.settings().hop_length
+                "feelprint.window is {window}, not {window_frames} frames of {hop_length} samples"
             )));
         }
-        let version = format!("{}-{digest}", property("feelprint.version")?);
-
-        let encoder = part(proto, &["log_mel"], &["tokens"])?;
-        let encoder = runnable(&onnx, &encoder, |_| {
-            // One window a run: tract convolves single images a quarter faster than batches.
-            vec![f32::fact([1, 1, n_mels, window_frames])]
-        })?;
-        let shape = &encoder.model().output_fact(0).map_err(tract_error)?.shape;
-        let dim = match shape.as_concrete() {
-            Some([1, 1, dim]) => *dim,
-            _ => {
-                return Err(Error::model(format!(
-                    "`tokens` of one window is {shape:?}, expected (1, 1, dim)"
-                )));
-            }
-        };
-        let head = part(proto, &["tokens", "audible"], &["embedding", "attention"])?;
-        let head = runnable(&onnx, &head, |symbols| {
-            let windows: TDim = symbols.sym("windows").into();
-            let (one, dim) = (TDim::from(1), TDim::from(dim));
-            vec![f32::fact(&[one.clone(), windows.clone(), dim]), f32::fact(&[one, windows])]
-        })?;
+        let version = format!("{}-{digest}", metadata.text("version")?);
+        let (encoder, dim) = encoder(proto, n_mels, window_frames)?;
+        let head = head(proto, dim)?;
         Ok(Self { log_mel, encoder, head, window, dim, version })
     }
 
-    /// A window's token (dim), and the share of it that is not silent.
+    /// The token of a window (dim), and its share of non-silent frames.
     ///
     /// # Errors
     ///
-    /// Fails if the samples are so large that their power is no finite number.
-    pub(crate) fn encode(&self, window: &[f32], desk: &mut Desk) -> Result<(Vec<f32>, f32)> {
+    /// Fails if the samples are so large that their power is not finite.
+    pub(crate) fn encode(
+        &self,
+        window: &[f32],
+        state: &mut EncoderState,
+    ) -> Result<(Vec<f32>, f32)> {
         let Settings { n_mels, window_frames, .. } = *self.log_mel.settings();
         let mut log_mel = vec![0.0; n_mels * window_frames];
-        let level = self.log_mel.window(window, &mut log_mel, &mut desk.scratch);
-        if !level.power.is_finite() {
+        let level = self.log_mel.window(window, &mut log_mel, &mut state.scratch);
+        if !level.mean_power.is_finite() {
             return Err(Error::audio("the samples are too large for the model"));
         }
         let shape = [1, 1, n_mels, window_frames];
         let log_mel = Tensor::from_shape(&shape, &log_mel).map_err(tract_error)?;
-        let encoder = match &mut desk.encoder {
-            Some(state) => state,
+        let encoder = match &mut state.encoder {
+            Some(encoder) => encoder,
             none => none.insert(self.encoder.spawn().map_err(tract_error)?),
         };
         let outputs = encoder.run(tvec![log_mel.into()]).map_err(tract_error)?;
-        Ok((floats(&outputs[0])?, level.audible))
+        Ok((floats(&outputs[0])?, level.nonsilent_ratio))
     }
 
-    /// What [`Network::encode`] works in: one a stream, since streams may run at once.
-    pub(crate) fn desk(&self) -> Desk {
-        Desk { scratch: self.log_mel.scratch(), encoder: None }
+    /// A new state for [`Network::encode`]. Tracks that are embedded at once need one each.
+    pub(crate) fn encoder_state(&self) -> EncoderState {
+        EncoderState { scratch: self.log_mel.scratch(), encoder: None }
     }
 
-    /// The embedding of a song's windows, and the attention that weighed them.
+    /// The embedding of a track from its tokens (windows, dim) and the share of non-silent frames
+    /// of each window (windows), both row-major.
     ///
-    /// `tokens`: (windows, dim); `audible`: (windows). The attention is (queries, windows), row
-    /// by row; each row sums to one.
+    /// Also returns the attention weights (queries, windows), row-major; each row sums to 1.
     pub(crate) fn pool(
         &self,
         tokens: &[f32],
-        audible: &[f32],
+        nonsilent_ratio: &[f32],
     ) -> Result<([f32; DIM_EMBEDDING], Vec<f32>)> {
-        let windows = audible.len();
+        let windows = nonsilent_ratio.len();
         let tokens = Tensor::from_shape(&[1, windows, self.dim], tokens).map_err(tract_error)?;
-        let audible = Tensor::from_shape(&[1, windows], audible).map_err(tract_error)?;
-        let outputs = self.head.run(tvec![tokens.into(), audible.into()]).map_err(tract_error)?;
+        let ratio = Tensor::from_shape(&[1, windows], nonsilent_ratio).map_err(tract_error)?;
+        let outputs = self.head.run(tvec![tokens.into(), ratio.into()]).map_err(tract_error)?;
         let embedding = floats(&outputs[0])?;
         let embedding = embedding.as_slice().try_into().map_err(|_| {
             Error::model(format!(
@@ -174,32 +126,122 @@ impl Network {
     }
 }
 
-/// The part of a graph that computes `outputs` from `inputs`, as a graph of its own.
-fn part(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<ModelProto> {
+/// The `feelprint.*` entries of the file's metadata.
+struct Metadata<'m>(&'m ModelProto);
+
+impl Metadata<'_> {
+    fn text(&self, key: &str) -> Result<&str> {
+        let key = format!("feelprint.{key}");
+        let entry = self.0.metadata_props.iter().find(|entry| entry.key == key);
+        entry.map(|entry| entry.value.as_str()).ok_or_else(|| {
+            Error::model(format!(
+                "the ONNX metadata has no {key}: not a feelprint model, or one of an older \
+                 version (export one with distill/run.py)"
+            ))
+        })
+    }
+
+    fn count(&self, key: &str) -> Result<usize> {
+        let text = self.text(key)?;
+        text.parse().ok().filter(|&value| value > 0).ok_or_else(|| {
+            Error::model(format!("the ONNX metadata's feelprint.{key} is {text:?}, not a count"))
+        })
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        let text = self.text(key)?;
+        text.parse().map_err(|_| {
+            Error::model(format!("the ONNX metadata's feelprint.{key} is {text:?}, not a number"))
+        })
+    }
+
+    fn front_end(&self) -> Result<Settings> {
+        let sample_rate = self.count("sample_rate")?;
+        if sample_rate != SAMPLE_RATE as usize {
+            return Err(Error::model(format!(
+                "the model expects audio at {sample_rate} Hz; this crate resamples to \
+                 {SAMPLE_RATE} Hz"
+            )));
+        }
+        Ok(Settings {
+            sample_rate,
+            n_fft: self.count("n_fft")?,
+            hop_length: self.count("hop_length")?,
+            window_frames: self.count("window_frames")?,
+            n_mels: self.count("n_mels")?,
+            f_min: self.number("f_min")?,
+            f_max: self.number("f_max")?,
+            floor: self.number("floor")?,
+        })
+    }
+}
+
+/// The encoder, for one window a run, and the number of values in a token.
+fn encoder(
+    proto: &ModelProto,
+    n_mels: usize,
+    window_frames: usize,
+) -> Result<(Arc<TypedRunnableModel>, usize)> {
+    let encoder = subgraph(proto, &["log_mel"], &["tokens"])?;
+    // In tract a batch costs a quarter more per window than single windows do.
+    let encoder = runnable(&encoder, |_| vec![f32::fact([1, 1, n_mels, window_frames])])?;
+    let shape = &encoder.model().output_fact(0).map_err(tract_error)?.shape;
+    match shape.as_concrete() {
+        Some([1, 1, dim]) => {
+            let dim = *dim;
+            Ok((encoder, dim))
+        }
+        _ => Err(Error::model(format!(
+            "`tokens` of one window has the shape {shape:?}, expected (1, 1, dim)"
+        ))),
+    }
+}
+
+/// The head, for any number of windows.
+fn head(proto: &ModelProto, dim: usize) -> Result<Arc<TypedRunnableModel>> {
+    let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+    let tensors: HashSet<&str> = nodes.flat_map(|node| &node.output).map(String::as_str).collect();
+    let nonsilent_ratio = NONSILENT_RATIO_NAMES
+        .into_iter()
+        .find(|&name| tensors.contains(name))
+        .ok_or_else(|| {
+            let [name, old_name] = NONSILENT_RATIO_NAMES;
+            Error::model(format!("the graph has no tensor `{name}` (`{old_name}` up to 0.10)"))
+        })?;
+    let head = subgraph(proto, &["tokens", nonsilent_ratio], &["embedding", "attention"])?;
+    runnable(&head, |symbols| {
+        let windows: TDim = symbols.sym("windows").into();
+        let (one, dim) = (TDim::from(1), TDim::from(dim));
+        vec![f32::fact(&[one.clone(), windows.clone(), dim]), f32::fact(&[one, windows])]
+    })
+}
+
+/// The nodes that compute `outputs` from `inputs`, as a graph of its own.
+fn subgraph(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<ModelProto> {
     let graph = model.graph.as_ref().ok_or_else(|| Error::model("the ONNX file has no graph"))?;
-    // Walk from the outputs back to the inputs. Nodes stand in topological order.
-    let mut wanted: HashSet<&str> = outputs.iter().copied().collect();
+    // From the outputs back to the inputs: ONNX lists nodes in topological order.
+    let mut needed: HashSet<&str> = outputs.iter().copied().collect();
     let mut nodes = Vec::new();
     for node in graph.node.iter().rev() {
-        if node.output.iter().any(|name| wanted.contains(name.as_str())) {
+        if node.output.iter().any(|name| needed.contains(name.as_str())) {
             for name in &node.output {
-                wanted.remove(name.as_str());
+                needed.remove(name.as_str());
             }
             let read = node.input.iter().map(String::as_str);
-            wanted.extend(read.filter(|name| !name.is_empty() && !inputs.contains(name)));
+            needed.extend(read.filter(|name| !name.is_empty() && !inputs.contains(name)));
             nodes.push(node.clone());
         }
     }
     nodes.reverse();
     let initializer: Vec<_> =
-        graph.initializer.iter().filter(|t| wanted.remove(t.name.as_str())).cloned().collect();
-    wanted.retain(|name| !inputs.contains(name));
-    if !wanted.is_empty() {
-        let mut missing: Vec<_> = wanted.into_iter().collect();
+        graph.initializer.iter().filter(|t| needed.remove(t.name.as_str())).cloned().collect();
+    needed.retain(|name| !inputs.contains(name));
+    if !needed.is_empty() {
+        let mut missing: Vec<_> = needed.into_iter().collect();
         missing.sort_unstable();
         return Err(Error::model(format!(
-            "the graph cannot be cut into {inputs:?} -> {outputs:?}: {missing:?} {} not made there",
-            if missing.len() == 1 { "is" } else { "are" }
+            "{outputs:?} of the graph cannot be computed from {inputs:?} alone: they also need \
+             {missing:?}"
         )));
     }
     let float = graph
@@ -212,7 +254,7 @@ fn part(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<ModelPr
         r#type: Some(float.clone()),
         ..ValueInfoProto::default()
     };
-    let part = GraphProto {
+    let subgraph = GraphProto {
         name: graph.name.clone(),
         node: nodes,
         initializer,
@@ -223,19 +265,18 @@ fn part(model: &ModelProto, inputs: &[&str], outputs: &[&str]) -> Result<ModelPr
     Ok(ModelProto {
         ir_version: model.ir_version,
         opset_import: model.opset_import.clone(),
-        graph: Some(part),
+        graph: Some(subgraph),
         ..ModelProto::default()
     })
 }
 
-/// Compiles a graph for inputs of these facts.
+/// Compiles a graph for inputs of the types and shapes that `facts` gives.
 fn runnable(
-    onnx: &Onnx,
     proto: &ModelProto,
     facts: impl Fn(&SymbolScope) -> Vec<TypedFact>,
 ) -> Result<Arc<TypedRunnableModel>> {
     let compile = || -> TractResult<Arc<TypedRunnableModel>> {
-        let mut model = onnx.model_for_proto_model(proto)?;
+        let mut model = tract_onnx::onnx().model_for_proto_model(proto)?;
         for (input, fact) in facts(&model.symbols).into_iter().enumerate() {
             model.set_input_fact(input, fact.into())?;
         }
@@ -267,13 +308,13 @@ mod tests {
         tract_onnx::onnx().proto_model_for_read(&mut Cursor::new(bundled())).unwrap()
     }
 
-    /// Both front ends against PyTorch's: the graph's, cut at `log_mel`, and the one that is run.
+    /// The front ends of the graph and of the crate against PyTorch's.
     #[test]
-    fn the_log_mel_is_pythons() {
+    fn the_log_mel_equals_pytorchs() {
         let network = Network::from_onnx(&bundled()).unwrap();
-        let front_end = part(&proto(), &["audio"], &["log_mel"]).unwrap();
+        let front_end = subgraph(&proto(), &["audio"], &["log_mel"]).unwrap();
         let fact = f32::fact([1, network.window]);
-        let front_end = runnable(&tract_onnx::onnx(), &front_end, |_| vec![fact.clone()]).unwrap();
+        let front_end = runnable(&front_end, |_| vec![fact.clone()]).unwrap();
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../tests/reference/vectors.json")).unwrap();
         let mut compared = 0;
@@ -287,12 +328,12 @@ mod tests {
             let graphs = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
             let mut native = vec![0.0; want.len()];
             network.log_mel.window(&window, &mut native, &mut network.log_mel.scratch());
-            for (whose, got) in [("the graph", graphs), ("native", native)] {
-                assert_eq!(got.len(), want.len(), "{name}, {whose}");
+            for (front_end, got) in [("graph", graphs), ("crate", native)] {
+                assert_eq!(got.len(), want.len(), "{name}, {front_end}");
                 for (got, want) in got.iter().zip(want) {
-                    let apart = (f64::from(*got) - want.as_f64().unwrap()).abs();
-                    // The vectors are rounded to four digits.
-                    assert!(apart < 2e-3, "{name}, {whose}: {apart} apart");
+                    let error = (f64::from(*got) - want.as_f64().unwrap()).abs();
+                    // The reference is rounded to four digits.
+                    assert!(error < 2e-3, "{name}, {front_end}: {error}");
                 }
             }
             compared += 1;
@@ -301,19 +342,64 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_that_cannot_be_cut_is_refused() {
-        let error = part(&proto(), &["tokens"], &["embedding"]).unwrap_err();
+    fn a_graph_that_cannot_be_split_is_an_error() {
+        let error = subgraph(&proto(), &["tokens"], &["embedding"]).unwrap_err();
         assert!(error.is_model() && error.to_string().contains("audio"), "{error}");
     }
+
+    /// The bundled model with its tensor of non-silent shares renamed.
+    fn proto_with_nonsilent_ratio(name: &str) -> ModelProto {
+        let mut proto = proto();
+        let mut renamed = 0;
+        for node in &mut proto.graph.as_mut().unwrap().node {
+            for tensor in node.input.iter_mut().chain(&mut node.output) {
+                if NONSILENT_RATIO_NAMES.contains(&tensor.as_str()) {
+                    *tensor = name.to_string();
+                    renamed += 1;
+                }
+            }
+        }
+        assert!(renamed >= 2);
+        proto
+    }
+
     #[test]
-    fn a_file_without_a_setting_is_refused_by_its_name() {
+    fn the_nonsilent_ratio_is_found_under_both_names() {
+        let tokens_and_embedding = |network: &Network| {
+            let mut state = network.encoder_state();
+            let mut tokens = Vec::new();
+            let mut ratios = Vec::new();
+            for window in [signals::noise(network.window), vec![0.0; network.window]] {
+                let (token, ratio) = network.encode(&window, &mut state).unwrap();
+                tokens.extend(token);
+                ratios.push(ratio);
+            }
+            let (embedding, attention) = network.pool(&tokens, &ratios).unwrap();
+            (tokens, embedding, attention)
+        };
+        let want = tokens_and_embedding(&Network::from_onnx(&bundled()).unwrap());
+        for name in ["nonsilent_ratio", "audible"] {
+            let network = Network::from_proto(&proto_with_nonsilent_ratio(name), "").unwrap();
+            assert_eq!(tokens_and_embedding(&network), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_graph_without_the_nonsilent_ratio_is_an_error() {
+        let error = Network::from_proto(&proto_with_nonsilent_ratio("loud"), "").unwrap_err();
+        assert!(error.is_model(), "{error}");
+        assert!(error.to_string().contains("no tensor `nonsilent_ratio` (`audible`"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_setting_is_an_error_that_names_it() {
         for at in 0..proto().metadata_props.len() {
             let mut proto = proto();
             let key = proto.metadata_props.remove(at).key;
-            let unread =
+            let optional =
                 ["config_hash", "teacher", "licence"].map(|key| format!("feelprint.{key}"));
             let loaded = Network::from_proto(&proto, "");
-            if unread.contains(&key) {
+            if optional.contains(&key) {
                 loaded.unwrap();
                 continue;
             }
@@ -326,8 +412,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_an_impossible_setting_is_refused() {
-        for (key, value, said) in [
+    fn an_invalid_setting_is_an_error_that_names_it() {
+        for (key, value, expected) in [
             ("sample_rate", "44100", "44100 Hz"),
             ("n_fft", "many", "n_fft is \"many\", not a count"),
             ("n_fft", "0", "not a count"),
@@ -347,7 +433,10 @@ mod tests {
             let entry = proto.metadata_props.iter_mut().find(|entry| entry.key == key).unwrap();
             entry.value = value.to_string();
             let error = Network::from_proto(&proto, "").unwrap_err();
-            assert!(error.is_model() && error.to_string().contains(said), "{key}={value}: {error}");
+            assert!(
+                error.is_model() && error.to_string().contains(expected),
+                "{key}={value}: {error}"
+            );
         }
     }
 }

@@ -1,42 +1,42 @@
-//! Opus packets to mono samples; symphonia demuxes Ogg Opus but has no decoder for it.
+//! Opus packets to mono samples, by opus-pure: symphonia demuxes Ogg Opus but does not decode it.
 
 use opus_pure::{OpusDecoder, OpusMSDecoder};
 
 use crate::error::{Error, Result};
 
-/// Opus decodes to half its full rate at half the cost, and 12 kHz of bandwidth is still more
-/// than the model hears.
+/// The rate to decode to, in Hz. It halves the cost of the full rate, and its bandwidth of 12 kHz
+/// exceeds that of the model.
 pub(crate) const OPUS_RATE: u32 = 24_000;
 
-/// The unit of an Opus stream's times, whatever it is decoded to.
+/// The clock of Opus timestamps, in Hz, at any decoding rate.
 const FULL_RATE: usize = 48_000;
 
-/// Frames of the longest packet, 120 ms.
+/// Frames in the longest packet, 120 ms.
 const MAX_FRAMES: usize = OPUS_RATE as usize * 120 / 1000;
 
 enum Streams {
-    /// One or two channels in one stream, decoded to one channel.
+    /// One or two channels in one stream, decoded to mono.
     Single(Box<OpusDecoder>),
-    /// More channels, in several streams.
+    /// Up to eight channels in several streams.
     Multi(Box<OpusMSDecoder>),
 }
 
 /// The decoder of one Ogg Opus stream.
 pub(crate) struct OpusPackets {
     streams: Streams,
-    /// Frames at `OPUS_RATE` that are still to be dropped from the start.
+    /// Frames at `OPUS_RATE` of the pre-skip that are still to be dropped.
     skip: usize,
     gain: f32,
-    /// Interleaved samples of a packet.
+    /// The interleaved samples of a packet.
     pcm: Vec<f32>,
 }
 
 impl OpusPackets {
-    /// Reads the identification header of RFC 7845, section 5.1.
+    /// Reads the identification header (RFC 7845, section 5.1).
     pub(crate) fn new(head: &[u8]) -> Result<Self> {
         let bad = |what: &str| Error::audio(format!("Opus header: {what}"));
         if head.len() < 19 || !head.starts_with(b"OpusHead") {
-            return Err(bad("cut short"));
+            return Err(bad("missing or too short"));
         }
         let channels = usize::from(head[9]);
         let skip = usize::from(u16::from_le_bytes([head[10], head[11]]));
@@ -52,7 +52,7 @@ impl OpusPackets {
                 let expected =
                     counts.map(|count| count as u8).into_iter().chain(layout.mapping.clone());
                 if !expected.eq(head[19..].iter().copied()) {
-                    return Err(bad("an unusual order of channels"));
+                    return Err(bad("an unsupported channel mapping"));
                 }
                 Streams::Multi(Box::new(decoder))
             }
@@ -68,7 +68,7 @@ impl OpusPackets {
         })
     }
 
-    /// Decodes a packet into `mono`, less the pre-skip, and less `trim_end` frames of 48 kHz.
+    /// Decodes a packet into `mono`, without the pre-skip and the last `trim_end` frames at 48 kHz.
     pub(crate) fn decode(
         &mut self,
         packet: &[u8],

@@ -1,4 +1,4 @@
-//! Mono samples at any rate to mono samples at the model's rate.
+//! Resampling of mono audio to the model's rate, by rubato.
 
 use audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
@@ -6,22 +6,22 @@ use rubato::{Fft, FixedSync, Resampler as _};
 use crate::SAMPLE_RATE;
 use crate::error::{Error, Result};
 
-/// Output frames that are transformed at a time, about: 46 ms. More is sharper at 11 kHz, and
-/// rings longer; the cost hardly depends on it.
+/// The approximate number of output samples per transform: 46 ms. A larger one has a steeper
+/// transition band at 11 kHz and rings longer, at about the same cost.
 const CHUNK: usize = 1024;
 
-/// Sample rates that are taken for real.
+/// Supported sample rates, in Hz.
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 
-/// One stretch of audio of one sample rate.
+/// A resampler for audio of one rate.
 ///
-/// The output has the input's length times the ratio of the rates, rounded up, and no delay.
+/// The output is the input's length times the ratio of the rates, rounded up, without delay.
 pub(crate) struct Resampler {
     rate: u32,
     fft: Option<Fft<f32>>,
     input: Vec<f32>,
     output: Vec<f32>,
-    /// Frames of delay still to be dropped.
+    /// Samples of delay that are still to be dropped.
     delay: usize,
     frames_in: u64,
     frames_out: u64,
@@ -40,8 +40,8 @@ impl Resampler {
             None
         } else {
             let (from, to) = (rate as usize, SAMPLE_RATE as usize);
-            // Blocks hold a whole number of frames of both rates; an even one of the output's,
-            // so that the delay, half of it, is whole too.
+            // A chunk is a whole number of samples at both rates, and an even one at the output's,
+            // so that the delay, half a chunk, is whole too.
             let divisor = gcd(from, to);
             let (block_from, block_to) = (from / divisor, to / divisor);
             let blocks = CHUNK.div_ceil(block_to).next_multiple_of(1 + block_to % 2);
@@ -63,7 +63,7 @@ impl Resampler {
         self.rate
     }
 
-    /// Resamples `mono`, and appends what is ready to `out`.
+    /// Resamples `mono` and appends the samples that are complete to `out`.
     pub(crate) fn push(&mut self, mut mono: &[f32], out: &mut Vec<f32>) -> Result<()> {
         self.frames_in += mono.len() as u64;
         let Some(chunk) = self.fft.as_ref().map(Fft::input_frames_next) else {
@@ -81,22 +81,22 @@ impl Resampler {
         Ok(())
     }
 
-    /// Appends the rest to `out`.
+    /// Appends the remaining samples to `out`.
     pub(crate) fn finish(mut self, out: &mut Vec<f32>) -> Result<()> {
         let Some(chunk) = self.fft.as_ref().map(Fft::input_frames_next) else { return Ok(()) };
         let (from, to) = (u64::from(self.rate), u64::from(SAMPLE_RATE));
-        let all = (self.frames_in * to).div_ceil(from);
-        while self.frames_out < all {
+        let total = (self.frames_in * to).div_ceil(from);
+        while self.frames_out < total {
             self.input.resize(chunk, 0.0);
             self.process(out)?;
         }
-        out.truncate(out.len() - (self.frames_out - all) as usize);
+        out.truncate(out.len() - (self.frames_out - total) as usize);
         Ok(())
     }
 
-    /// Resamples the one full chunk in `input`.
+    /// Resamples the full chunk in `input`.
     fn process(&mut self, out: &mut Vec<f32>) -> Result<()> {
-        let fft = self.fft.as_mut().expect("called only with a transform");
+        let fft = self.fft.as_mut().expect("only called if the rates differ");
         let (frames_in, frames_out) = (self.input.len(), self.output.len());
         let input = SequentialSlice::new(&self.input, 1, frames_in).map_err(resample_error)?;
         let mut output =
@@ -140,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tone_stays_that_tone_and_is_not_delayed() {
+    fn a_tone_keeps_its_pitch_and_is_not_delayed() {
         for rate in [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000] {
             let got = resampled(&tone(1_000.0, rate, 2 * rate as usize), rate, 1_152);
             assert_eq!(got.len(), 2 * SAMPLE_RATE as usize, "{rate}");
             let want = tone(1_000.0, SAMPLE_RATE, got.len());
-            // The ends of the tone are steps, which ring.
+            // The ends of the tone are steps, where the filter rings.
             for i in 2_000..got.len() - 2_000 {
                 assert!((got[i] - want[i]).abs() < 1e-3, "{rate} Hz at {i}");
             }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_without_a_common_divisor_are_taken_too() {
+    fn rates_with_a_small_common_divisor_are_supported() {
         let got = resampled(&tone(1_000.0, 44_101, 88_202), 44_101, 1_152);
         assert_eq!(got.len(), 2 * SAMPLE_RATE as usize);
         let loudness = got.iter().map(|x| x * x).sum::<f32>() / got.len() as f32;
@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_lower_rate_cannot_hold_is_gone() {
+    fn tones_above_nyquist_are_removed() {
         let got = resampled(&tone(15_000.0, 44_100, 44_100), 44_100, 500);
         let loudest = got[2_000..20_000].iter().fold(0.0_f32, |max, x| max.max(x.abs()));
         assert!(loudest < 1e-3, "{loudest}");
     }
 
     #[test]
-    fn the_size_of_the_blocks_changes_nothing_and_short_audio_keeps_its_length() {
+    fn the_block_size_does_not_matter_and_short_audio_keeps_its_length() {
         let audio = tone(440.0, 44_100, 5_001);
         let whole = resampled(&audio, 44_100, usize::MAX);
         assert_eq!(whole.len(), 2_501);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_rate_is_refused() {
+    fn an_unsupported_rate_is_an_error() {
         for rate in [0, 10, u32::MAX] {
             assert!(Resampler::new(rate).err().unwrap().is_audio());
         }

@@ -1,4 +1,4 @@
-//! The command: its help, its answers and its refusals.
+//! The command: its help, its results and its errors.
 
 mod common;
 
@@ -7,16 +7,16 @@ use std::process::Output;
 
 use common::{Folder, feelprint, json_lines, piece, write_wav};
 
-/// A folder of songs: two albums of three, and a copy of one song.
+/// A folder of tracks: two albums of three, and a copy of one track.
 fn library() -> (Folder, PathBuf, PathBuf) {
     let folder = Folder::new();
     let music = folder.path().join("music");
     for album in 0..2 {
         let path = music.join(format!("album {album}"));
         std::fs::create_dir_all(&path).unwrap();
-        for song in 0..3 {
-            let piece = piece(album * 3 + song, 22_050, 3.0 + song as f32);
-            write_wav(&path.join(format!("{song}.wav")), 22_050, &[piece]);
+        for track in 0..3 {
+            let piece = piece(album * 3 + track, 22_050, 3.0 + track as f32);
+            write_wav(&path.join(format!("{track}.wav")), 22_050, &[piece]);
         }
     }
     std::fs::copy(music.join("album 0/1.wav"), music.join("album 1/copy.wav")).unwrap();
@@ -24,22 +24,22 @@ fn library() -> (Folder, PathBuf, PathBuf) {
     (folder, music, index)
 }
 
-fn song(music: &Path, name: &str) -> String {
+fn track(music: &Path, name: &str) -> String {
     music.join(name).to_str().unwrap().to_string()
 }
 
 fn indexed() -> (Folder, PathBuf, PathBuf) {
     let (folder, music, index) = library();
-    succeeded(&feelprint(&index, &["index", music.to_str().unwrap()]));
+    assert_success(&feelprint(&index, &["index", music.to_str().unwrap()]));
     (folder, music, index)
 }
 
-fn succeeded(output: &Output) {
+fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Asserts that a command failed with one line that holds `expected`.
-fn refused(output: &Output, expected: &str) {
+fn assert_failure(output: &Output, expected: &str) {
     let problem = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(problem.contains(expected), "{problem}");
@@ -47,7 +47,7 @@ fn refused(output: &Output, expected: &str) {
 }
 
 fn paths(output: &Output) -> Vec<String> {
-    succeeded(output);
+    assert_success(output);
     let lines = json_lines(output);
     lines.iter().map(|line| line["path"].as_str().unwrap().to_string()).collect()
 }
@@ -60,7 +60,7 @@ fn every_command_has_help() {
     for command in ["embed", "similar", "index", "playlist", "duplicates", "explain", "bench"] {
         assert!(text.contains(command), "{text}");
         let help = feelprint(index, &[command, "--help"]);
-        succeeded(&help);
+        assert_success(&help);
         let text = String::from_utf8(help.stdout).unwrap();
         for option in ["--json", "--model", "--index", "Usage: feelprint"] {
             assert!(text.contains(option), "{command}: {text}");
@@ -70,12 +70,12 @@ fn every_command_has_help() {
 }
 
 #[test]
-fn embed_prints_a_line_a_file_and_goes_on_after_a_bad_one() {
+fn embed_prints_a_line_per_file_and_goes_on_after_a_bad_file() {
     let (folder, music, index) = library();
     let bad = folder.path().join("bad.mp3");
     std::fs::write(&bad, "no music").unwrap();
-    let good = song(&music, "album 0/0.wav");
-    let other = song(&music, "album 1/0.wav");
+    let good = track(&music, "album 0/0.wav");
+    let other = track(&music, "album 1/0.wav");
     let output = feelprint(&index, &["embed", &good, bad.to_str().unwrap(), &other]);
     assert_eq!(output.status.code(), Some(1));
     let problem = String::from_utf8_lossy(&output.stderr);
@@ -90,14 +90,14 @@ fn embed_prints_a_line_a_file_and_goes_on_after_a_bad_one() {
 }
 
 #[test]
-fn similar_in_a_folder_needs_no_index_and_leaves_the_song_out() {
+fn similar_in_a_folder_needs_no_index_and_skips_the_query() {
     let (_folder, music, index) = library();
-    let itself = song(&music, "album 0/1.wav");
+    let itself = track(&music, "album 0/1.wav");
     let folder = music.to_str().unwrap();
     let output = feelprint(&index, &["similar", &itself, "--in", folder, "-n", "3", "--json"]);
     let found = paths(&output);
     assert_eq!(found.len(), 3);
-    assert_eq!(found[0], song(&music, "album 1/copy.wav"));
+    assert_eq!(found[0], track(&music, "album 1/copy.wav"));
     assert!(!found.contains(&itself));
     assert!(!index.exists());
     let distances: Vec<_> =
@@ -109,9 +109,9 @@ fn similar_in_a_folder_needs_no_index_and_leaves_the_song_out() {
 }
 
 #[test]
-fn similar_from_the_index_gives_what_the_folder_gives() {
+fn similar_gives_the_same_from_the_index_and_from_the_folder() {
     let (_folder, music, index) = indexed();
-    let itself = song(&music, "album 0/1.wav");
+    let itself = track(&music, "album 0/1.wav");
     let from_index = feelprint(&index, &["similar", &itself, "--json"]);
     let folder = music.to_str().unwrap();
     let from_folder = feelprint(&index, &["similar", &itself, "--in", folder, "--json"]);
@@ -120,37 +120,37 @@ fn similar_from_the_index_gives_what_the_folder_gives() {
 }
 
 #[test]
-fn a_playlist_repeats_nothing_and_keeps_to_albums() {
+fn a_playlist_repeats_nothing_and_limits_albums() {
     let (_folder, music, index) = indexed();
-    let itself = song(&music, "album 0/1.wav");
+    let itself = track(&music, "album 0/1.wav");
     let list = paths(&feelprint(&index, &["playlist", &itself, "--json"]));
-    // Neither the song nor its copy, and each other song once.
+    // Neither the seed nor its copy, and each other track once.
     assert_eq!(list.len(), 5);
-    assert!(!list.contains(&itself) && !list.contains(&song(&music, "album 1/copy.wav")));
+    assert!(!list.contains(&itself) && !list.contains(&track(&music, "album 1/copy.wav")));
     assert_eq!(list.iter().collect::<std::collections::HashSet<_>>().len(), 5);
 
     let arguments = ["playlist", &itself, "--json", "--max-per-album", "2"];
     let list = paths(&feelprint(&index, &arguments));
     let of_album = |album: &str| list.iter().filter(|path| path.contains(album)).count();
-    // The song itself counts for its album.
+    // The seed counts as a track of its album.
     assert_eq!((of_album("album 0"), of_album("album 1")), (1, 2));
     assert_eq!(paths(&feelprint(&index, &["playlist", &itself, "--json", "-n", "2"])).len(), 2);
 }
 
 #[test]
-fn a_playlist_holds_a_recording_once_whatever_its_format() {
+fn a_playlist_has_each_recording_once_whatever_its_format() {
     let (_folder, music, index) = library();
-    let (itself, other) = (song(&music, "album 0/1.wav"), song(&music, "album 0/2.wav"));
+    let (itself, other) = (track(&music, "album 0/1.wav"), track(&music, "album 0/2.wav"));
     for (wav, name) in [(&itself, "itself.flac"), (&other, "other.flac")] {
         common::ffmpeg(&["-i", wav], &music.join(name));
     }
-    succeeded(&feelprint(&index, &["index", music.to_str().unwrap()]));
+    assert_success(&feelprint(&index, &["index", music.to_str().unwrap()]));
     let list = paths(&feelprint(&index, &["playlist", &itself, "--json"]));
     assert_eq!(list.len(), 5);
-    assert!(!list.contains(&song(&music, "itself.flac")));
-    assert!(list.contains(&other) != list.contains(&song(&music, "other.flac")));
+    assert!(!list.contains(&track(&music, "itself.flac")));
+    assert!(list.contains(&other) != list.contains(&track(&music, "other.flac")));
 
-    // A song that the index does not hold is told from its other files too.
+    // The recording of a seed that is not in the index is left out too.
     let outside = common::ffmpeg(&["-i", &itself], &index.with_file_name("outside.flac"));
     let outside = feelprint(&index, &["playlist", outside.to_str().unwrap(), "--json"]);
     assert!(!paths(&outside).contains(&itself) && paths(&outside).len() == 5);
@@ -159,78 +159,81 @@ fn a_playlist_holds_a_recording_once_whatever_its_format() {
 #[test]
 fn duplicates_are_found_across_formats() {
     let (_folder, music, index) = library();
-    let wav = song(&music, "album 0/2.wav");
+    let wav = track(&music, "album 0/2.wav");
     common::ffmpeg(&["-i", &wav, "-b:a", "192k"], &music.join("other.mp3"));
-    succeeded(&feelprint(&index, &["index", music.to_str().unwrap()]));
+    assert_success(&feelprint(&index, &["index", music.to_str().unwrap()]));
     let output = feelprint(&index, &["duplicates", "--json"]);
-    succeeded(&output);
+    assert_success(&output);
     let groups = json_lines(&output);
     let identical: Vec<_> = groups.iter().filter(|group| group["identical"] == true).collect();
     assert_eq!(identical.len(), 1);
     let paths =
-        serde_json::json!([song(&music, "album 0/1.wav"), song(&music, "album 1/copy.wav")]);
+        serde_json::json!([track(&music, "album 0/1.wav"), track(&music, "album 1/copy.wav")]);
     assert_eq!(identical[0]["paths"], paths);
     let same = groups.iter().find(|group| group["identical"] == false).unwrap();
-    assert!(same["paths"].as_array().unwrap().contains(&song(&music, "other.mp3").into()));
+    assert!(same["paths"].as_array().unwrap().contains(&track(&music, "other.mp3").into()));
     assert!(same["paths"].as_array().unwrap().contains(&wav.into()));
 }
 
 #[test]
-fn explain_tells_seconds_and_windows() {
+fn explain_prints_top_attention_and_similar_windows() {
     let (_folder, music, index) = library();
-    let (a, b) = (song(&music, "album 0/2.wav"), song(&music, "album 1/2.wav"));
+    let (a, b) = (track(&music, "album 0/2.wav"), track(&music, "album 1/2.wav"));
     let output = feelprint(&index, &["explain", &a, &b, "--json"]);
-    succeeded(&output);
-    let told = &json_lines(&output)[0];
-    let songs = told["songs"].as_array().unwrap();
+    assert_success(&output);
+    let explanation = &json_lines(&output)[0];
+    let songs = explanation["songs"].as_array().unwrap();
     assert_eq!(songs[0]["path"], a.as_str());
     for song in songs {
-        let windows = song["weighed_most"].as_array().unwrap();
+        let windows = song["top_attention"].as_array().unwrap();
         let shares: Vec<_> = windows.iter().map(|w| w["share"].as_f64().unwrap()).collect();
         assert!(shares.is_sorted_by(|a, b| a >= b));
-        // Five windows are all that five seconds have.
+        // Five seconds have five windows, which are all printed.
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-3);
         assert!(windows.iter().all(|w| w["end_s"].as_f64().unwrap() <= 5.0));
     }
-    assert!(told["alike"][0]["cosine"].as_f64().unwrap() <= 1.0 + 1e-6);
-    // A song is nearest to itself, window by window.
+    assert!(explanation["alike"][0]["cosine"].as_f64().unwrap() <= 1.0 + 1e-6);
+    // A track is at distance 0 from itself, and its windows are too.
     let output = feelprint(&index, &["explain", &a, &a, "--json"]);
-    let told = &json_lines(&output)[0];
-    assert_eq!(told["distance"], 0.0);
-    assert!((told["alike"][0]["cosine"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    let explanation = &json_lines(&output)[0];
+    assert_eq!(explanation["distance"], 0.0);
+    assert!((explanation["alike"][0]["cosine"].as_f64().unwrap() - 1.0).abs() < 1e-5);
     let text = feelprint(&index, &["explain", &a, &b]).stdout;
-    assert!(String::from_utf8(text).unwrap().contains("what weighed most"));
+    assert!(String::from_utf8(text).unwrap().contains("highest attention"));
 }
 
 #[test]
-fn refusals_are_one_clear_line() {
+fn errors_are_one_line() {
     let (folder, music, index) = library();
-    let itself = song(&music, "album 0/1.wav");
-    refused(&feelprint(&index, &["similar", &itself]), "feelprint index");
-    refused(&feelprint(&index, &["duplicates"]), "no index there");
+    let itself = track(&music, "album 0/1.wav");
+    assert_failure(&feelprint(&index, &["similar", &itself]), "feelprint index");
+    assert_failure(&feelprint(&index, &["duplicates"]), "no index there");
     let empty = folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    refused(&feelprint(&index, &["index", empty.to_str().unwrap()]), "no audio file");
-    refused(&feelprint(&index, &["index", "missing"]), "missing");
-    refused(&feelprint(&index, &["similar", "missing.mp3", "--in", "."]), "missing.mp3");
+    assert_failure(&feelprint(&index, &["index", empty.to_str().unwrap()]), "no audio file");
+    assert_failure(&feelprint(&index, &["index", "missing"]), "missing");
+    assert_failure(&feelprint(&index, &["similar", "missing.mp3", "--in", "."]), "missing.mp3");
     let model = folder.path().join("other.onnx");
     let model = ["embed", &itself, "--model", model.to_str().unwrap()];
     let output = feelprint(&index, &model);
-    refused(&output, "other.onnx");
+    assert_failure(&output, "other.onnx");
     assert_eq!(String::from_utf8_lossy(&output.stderr).matches("No such file").count(), 1);
     std::fs::write(&index, "not a database, but long enough to look at it").unwrap();
-    refused(&feelprint(&index, &["duplicates"]), "index.sqlite");
+    assert_failure(&feelprint(&index, &["duplicates"]), "index.sqlite");
     let other = folder.path().join("other.sqlite");
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-    refused(&feelprint(&other, &["duplicates"]), "not an index of feelprint");
-    refused(&feelprint(&other, &["index", music.to_str().unwrap()]), "not an index of feelprint");
+    assert_failure(&feelprint(&other, &["duplicates"]), "not an index of feelprint");
+    assert_failure(
+        &feelprint(&other, &["index", music.to_str().unwrap()]),
+        "not an index of feelprint",
+    );
 }
 
 #[test]
-fn a_reader_that_stops_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     use std::io::Read;
     let (_folder, music, index) = indexed();
-    let itself = song(&music, "album 0/1.wav");
+    let itself = track(&music, "album 0/1.wav");
     let mut command = common::command(&index, &["similar", &itself]);
     let mut child = command
         .stdout(std::process::Stdio::piped())
@@ -245,12 +248,38 @@ fn a_reader_that_stops_is_no_error() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_index_is_in_the_users_data_folder_by_default() {
+    let (folder, music, _) = library();
+    let run = |data_home: Option<&Path>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_feelprint"));
+        command.arg("index").arg(&music).env("HOME", folder.path().join("home"));
+        command.env_remove("FEELPRINT_INDEX").env_remove("XDG_DATA_HOME");
+        if let Some(data_home) = data_home {
+            command.env("XDG_DATA_HOME", data_home);
+        }
+        assert_success(&command.output().unwrap());
+    };
+    let data = folder.path().join("data");
+    run(Some(&data));
+    assert!(data.join("feelprint/index.sqlite").exists());
+    let in_home = folder.path().join("home/.local/share/feelprint/index.sqlite");
+    assert!(!in_home.exists());
+    run(None);
+    assert!(in_home.exists());
+    // The XDG specification ignores relative paths.
+    std::fs::remove_file(&in_home).unwrap();
+    run(Some(Path::new("relative")));
+    assert!(in_home.exists());
+}
+
+#[test]
 fn bench_measures_files() {
     let (_folder, music, index) = library();
-    let file = song(&music, "album 0/1.wav");
+    let file = track(&music, "album 0/1.wav");
     let arguments = ["bench", "--json", "--repeat", "1", "--seconds", "1,2", &file];
     let output = feelprint(&index, &arguments);
-    succeeded(&output);
+    assert_success(&output);
     let lines = json_lines(&output);
     let of =
         |what: &str| lines.iter().find(|line| line["what"].as_str().unwrap().starts_with(what));

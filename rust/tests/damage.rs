@@ -1,6 +1,6 @@
-//! Damaged files: a result or an error, never a panic, never a hang.
+//! Damaged files: samples or an error, never a panic or a hang.
 //!
-//! `PROPTEST_CASES=20000 cargo test --release --test damage` looks longer; `fuzz/` looks deeper.
+//! `PROPTEST_CASES=20000 cargo test --release --test damage` tries more cases; see also `fuzz/`.
 
 mod common;
 
@@ -11,8 +11,8 @@ use common::{Folder, WAV_FLOAT, ffmpeg, piece, wav_header, write_wav};
 use feelprint::decode::decode_bytes;
 use proptest::prelude::*;
 
-/// How long one small damaged file may take, on a busy machine too.
-const LONG: Duration = Duration::from_secs(20);
+/// The time limit per file, for a busy machine.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// A second of music in each format.
 fn files() -> &'static [(String, Vec<u8>)] {
@@ -41,12 +41,12 @@ fn files() -> &'static [(String, Vec<u8>)] {
     })
 }
 
-/// One thing that happens to a file.
+/// One change of a file.
 #[derive(Debug, Clone)]
 enum Damage {
     Cut(prop::sample::Index),
     Flip(prop::sample::Index, u8),
-    /// In the first bytes, where the headers are.
+    /// In the first bytes, which are the header.
     FlipHeader(u16, u8),
     Fill(prop::sample::Index, u16, u8),
     Remove(prop::sample::Index, u16),
@@ -110,17 +110,17 @@ proptest! {
             Err(error) => {
                 let message = error.to_string();
                 prop_assert!(!message.is_empty() && !message.contains('\n'), "{}", message);
-                // A decoder that panics is contained, and still worth knowing of.
+                // A panic of a decoder becomes an error, and is worth a report upstream.
                 if message.contains("panicked") {
                     eprintln!("{name}: {message}");
                 }
             }
         }
-        prop_assert!(start.elapsed() < LONG, "{} took {:?}", name, start.elapsed());
+        prop_assert!(start.elapsed() < TIME_LIMIT, "{} took {:?}", name, start.elapsed());
     }
 
     #[test]
-    fn random_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+    fn random_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
         prop_assert!(decode_bytes(bytes).is_err());
     }
 }
@@ -132,9 +132,9 @@ fn float_wav(rate: u32, samples: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// Found by fuzzing: their sum is infinite, and the resampler panicked.
+/// Found by fuzzing: the resampler panicked, since the sum of the samples is infinite.
 #[test]
-fn samples_too_large_to_be_summed_are_refused() {
+fn samples_whose_sum_overflows_are_an_error() {
     for rate in [8_000, 44_100, 767_999] {
         for large in [1e10, 1e30, f32::MAX, -f32::MAX, f32::INFINITY, f32::NAN] {
             let error = decode_bytes(float_wav(rate, &[large; 1_000])).unwrap_err().to_string();
@@ -145,10 +145,10 @@ fn samples_too_large_to_be_summed_are_refused() {
     }
 }
 
-/// Found by fuzzing: symphonia 0.6.1 panics where a fragment of an MP4 file lies before its start.
-/// What comes before that fragment is heard.
+/// Found by fuzzing: symphonia 0.6.1 panics if a fragment of an MP4 file starts before the file.
+/// The fragments before it are decoded.
 #[test]
-fn a_fragment_that_is_nowhere_ends_the_song() {
+fn a_fragment_outside_of_the_file_ends_the_track() {
     let folder = Folder::new();
     let wav = folder.path().join("song.wav");
     write_wav(&wav, 44_100, &[piece(1, 44_100, 1.0)]);
@@ -161,12 +161,12 @@ fn a_fragment_that_is_nowhere_ends_the_song() {
     assert!(runs.len() > 2);
     for (i, run) in runs.iter().enumerate() {
         let mut bytes = whole.clone();
-        // After the name: flags, the number of samples, and where they are.
+        // After the name: flags, the number of samples, and their offset.
         bytes[run + 12..run + 16].copy_from_slice(&i32::MIN.to_be_bytes());
         match decode_bytes(bytes) {
             Ok(audio) => {
-                let heard = audio.samples.len();
-                assert!(i > 0 && heard > 0 && heard < whole_len, "{heard} of {whole_len}");
+                let len = audio.samples.len();
+                assert!(i > 0 && len > 0 && len < whole_len, "{len} of {whole_len}");
             }
             Err(error) => assert!(i == 0 && error.to_string().contains("no audio"), "{i}: {error}"),
         }

@@ -1,4 +1,4 @@
-//! Every format, from files that the tests make.
+//! Every format, with files made by ffmpeg.
 
 mod common;
 
@@ -10,16 +10,16 @@ use feelprint::{AudioEmbeddingModel, SAMPLE_RATE};
 
 const SECONDS: f32 = 4.0;
 
-/// A stereo WAV file of a piece, and the folder that it is in.
-fn song() -> (Folder, PathBuf) {
+/// A stereo WAV file, and its folder.
+fn track_file() -> (Folder, PathBuf) {
     let folder = Folder::new();
     let wav = folder.path().join("song.wav");
     write_wav(&wav, 44_100, &[piece(1, 44_100, SECONDS), piece(2, 44_100, SECONDS)]);
     (folder, wav)
 }
 
-/// How alike two pieces of audio are at their best shift within `shifts` samples, from -1 to 1.
-fn likeness(a: &[f32], b: &[f32], shifts: usize) -> f64 {
+/// The largest cosine similarity of two signals over shifts of up to `max_shift` samples.
+fn similarity(a: &[f32], b: &[f32], max_shift: usize) -> f64 {
     let cosine = |a: &[f32], b: &[f32]| {
         let dot =
             |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };
@@ -27,7 +27,7 @@ fn likeness(a: &[f32], b: &[f32], shifts: usize) -> f64 {
         let (a, b) = (&a[..n], &b[..n]);
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     };
-    let both = (0..=shifts).flat_map(|s| [cosine(&a[s..], b), cosine(a, &b[s..])]);
+    let both = (0..=max_shift).flat_map(|s| [cosine(&a[s..], b), cosine(a, &b[s..])]);
     both.fold(-1.0, f64::max)
 }
 
@@ -36,11 +36,11 @@ fn seconds(samples: &[f32]) -> f64 {
 }
 
 #[test]
-fn every_format_gives_the_same_song() {
-    let (folder, wav) = song();
+fn every_format_gives_the_same_audio() {
+    let (folder, wav) = track_file();
     let model = AudioEmbeddingModel::load_default().unwrap();
     let original = decode(&wav).unwrap().samples;
-    let embedding = model.embed_file(&wav).unwrap().heard().embedding();
+    let embedding = model.embed_file(&wav).unwrap().analysis().embedding();
     let input = wav.to_str().unwrap();
     let lossless: [(&str, &[&str]); 8] = [
         ("flac.flac", &[]),
@@ -52,7 +52,7 @@ fn every_format_gives_the_same_song() {
         ("pcm_float.aifc", &["-f", "aiff", "-c:a", "pcm_f32be"]),
         ("alac.m4a", &["-c:a", "alac"]),
     ];
-    // Of lossy formats: how alike the samples must be, and how far the length may be off.
+    // With the largest error of the duration, in seconds.
     let lossy: [(&str, &[&str], f64); 7] = [
         ("mp3_vbr.mp3", &["-q:a", "2"], 0.01),
         ("mp3_cbr.mp3", &["-b:a", "128k"], 0.01),
@@ -66,21 +66,21 @@ fn every_format_gives_the_same_song() {
         let file = ffmpeg(&[&["-i", input], codec].concat(), &folder.path().join(name));
         let samples = decode(&file).unwrap().samples;
         assert_eq!(samples.len(), original.len(), "{name}");
-        let apart = samples.iter().zip(&original).map(|(a, b)| (a - b).abs());
-        assert!(apart.fold(0.0, f32::max) < 1e-4, "{name}");
+        let differences = samples.iter().zip(&original).map(|(a, b)| (a - b).abs());
+        assert!(differences.fold(0.0, f32::max) < 1e-4, "{name}");
         let got = model.embed_file(&file).unwrap();
         assert_eq!(got.damage(), None, "{name}");
-        assert!(got.heard().embedding().distance(&embedding) < 1e-3, "{name}");
+        assert!(got.analysis().embedding().distance(&embedding) < 1e-3, "{name}");
     }
-    for (name, codec, off_s) in lossy {
+    for (name, codec, max_error_s) in lossy {
         let file = ffmpeg(&[&["-i", input], codec].concat(), &folder.path().join(name));
         let samples = decode(&file).unwrap().samples;
-        let off = (seconds(&samples) - f64::from(SECONDS)).abs();
-        assert!(off < off_s, "{name}: {off} s off");
-        let alike = likeness(&samples, &original, 1_200);
-        // At 24 kbit/s Opus makes up what it cannot send.
+        let error_s = (seconds(&samples) - f64::from(SECONDS)).abs();
+        assert!(error_s < max_error_s, "{name}: the duration is off by {error_s} s");
+        let similarity = similarity(&samples, &original, 1_200);
+        // At 24 kbit/s Opus synthesises the high frequencies.
         let least = if name.contains("low") { 0.8 } else { 0.98 };
-        assert!(alike > least, "{name}: likeness {alike}");
+        assert!(similarity > least, "{name}: similarity {similarity}");
         assert_eq!(model.embed_file(&file).unwrap().damage(), None, "{name}");
     }
 }
@@ -89,14 +89,14 @@ fn every_format_gives_the_same_song() {
 fn opus_is_decoded_from_its_first_sample_to_its_last() {
     let folder = Folder::new();
     let wav = folder.path().join("tone.wav");
-    // A length that is no whole number of packets.
+    // Not a whole number of packets.
     write_wav(&wav, 48_000, &[tone(440.0, 48_000, 1.2345)]);
     let file = ffmpeg(&["-i", wav.to_str().unwrap()], &folder.path().join("tone.opus"));
     let samples = decode(&file).unwrap().samples;
     assert!((seconds(&samples) - 1.2345).abs() < 0.001, "{}", seconds(&samples));
-    // The pre-skip is gone: the tone begins where it began, within a tenth of a millisecond.
+    // Without the pre-skip the tone starts within a tenth of a millisecond of the original.
     let original = decode(&wav).unwrap().samples;
-    assert!(likeness(&samples, &original, 2) > 0.99);
+    assert!(similarity(&samples, &original, 2) > 0.99);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn one_to_eight_channels_are_averaged() {
     let folder = Folder::new();
     for channels in 1..=8 {
         let wav = folder.path().join(format!("{channels}.wav"));
-        // Each channel has a tone of its own: their mean holds all of them.
+        // Each channel has its own tone.
         let tones: Vec<_> = (0..channels)
             .map(|channel| tone(300.0 + 200.0 * channel as f32, 48_000, 1.0))
             .collect();
@@ -116,10 +116,10 @@ fn one_to_eight_channels_are_averaged() {
         write_wav(&mono, 48_000, &[mean]);
         let want = decode(&mono).unwrap().samples;
         let got = decode(&wav).unwrap().samples;
-        let apart = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(apart < 1e-3, "{channels} channels: {apart}");
+        let error = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error < 1e-3, "{channels} channels: {error}");
 
-        // ffmpeg decodes what it encoded; layouts and the filters of codecs are the same then.
+        // Compared with ffmpeg's decoding of the same file.
         for (format, codec) in [("flac", "flac"), ("opus", "libopus"), ("ogg", "libvorbis")] {
             let file = folder.path().join(format!("{channels}.{format}"));
             let layouts = ["mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1"];
@@ -130,15 +130,15 @@ fn one_to_eight_channels_are_averaged() {
             }
             ffmpeg(&arguments, &file);
             if codec == "libvorbis" && channels > 2 {
-                refused(&file, "Vorbis with");
+                assert_error(&file, "Vorbis with");
                 continue;
             }
             let back = folder.path().join("back.wav");
             ffmpeg(&["-i", file.to_str().unwrap(), "-c:a", "pcm_s16le"], &back);
             let (got, want) = (decode(&file).unwrap().samples, decode(&back).unwrap().samples);
-            // ffmpeg leaves the first 128 samples of some Vorbis files out.
-            let alike = likeness(&got, &want, 130);
-            assert!(alike > 0.99, "{format}, {channels} channels: likeness {alike}");
+            // ffmpeg drops the first 128 samples of some Vorbis files.
+            let similarity = similarity(&got, &want, 130);
+            assert!(similarity > 0.99, "{format}, {channels} channels: similarity {similarity}");
             let (got, want) = (loudness(&got), loudness(&want));
             assert!((got / want - 1.0).abs() < 0.02, "{format}, {channels}: {got}, {want}");
         }
@@ -158,12 +158,12 @@ fn every_sample_rate_gives_the_same_tone() {
         write_wav(&wav, rate, &[tone(440.0, rate, 1.0)]);
         let got = decode(&wav).unwrap().samples;
         assert_eq!(got.len(), want.len(), "{rate}");
-        assert!(likeness(&got, &want, 0) > 0.999, "{rate}");
+        assert!(similarity(&got, &want, 0) > 0.999, "{rate}");
     }
 }
 
 #[test]
-fn a_sample_rate_that_changes_is_followed() {
+fn a_change_of_the_sample_rate_is_followed() {
     let folder = Folder::new();
     let part = |rate: u32, name: &str, codec: &[&str]| {
         let wav = folder.path().join(format!("{rate}.wav"));
@@ -177,13 +177,13 @@ fn a_sample_rate_that_changes_is_followed() {
         std::fs::write(&path, bytes).unwrap();
         path
     };
-    // Frames of two rates one after the other, without the headers that hold a length.
+    // Frames of three rates, without the headers that state a length.
     let mp3 = ["-write_xing", "0", "-id3v2_version", "0"];
     let parts = [44_100, 32_000, 48_000].map(|rate| part(rate, "mp3", &mp3));
     let samples = decode(joined("mp3", &parts)).unwrap().samples;
     assert!((seconds(&samples) - 6.0).abs() < 0.4, "mp3: {} s", seconds(&samples));
 
-    // A chain of Ogg streams.
+    // A chained Ogg file.
     let parts = [44_100, 48_000].map(|rate| part(rate, "ogg", &["-c:a", "libvorbis"]));
     let samples = decode(joined("ogg", &parts)).unwrap().samples;
     assert!((seconds(&samples) - 4.0).abs() < 0.1, "ogg: {} s", seconds(&samples));
@@ -192,13 +192,13 @@ fn a_sample_rate_that_changes_is_followed() {
         let from = (from * SAMPLE_RATE as f32) as usize;
         &samples[from..from + SAMPLE_RATE as usize]
     };
-    assert!(likeness(middle(0.5), &want, 60) > 0.99);
-    assert!(likeness(middle(2.5), &want, 60) > 0.99);
+    assert!(similarity(middle(0.5), &want, 60) > 0.99);
+    assert!(similarity(middle(2.5), &want, 60) > 0.99);
 }
 
 #[test]
 fn the_name_of_a_file_does_not_matter() {
-    let (folder, wav) = song();
+    let (folder, wav) = track_file();
     let mp3 = ffmpeg(&["-i", wav.to_str().unwrap()], &folder.path().join("song.mp3"));
     let want = decode(&mp3).unwrap().samples;
     for name in ["song.flac", "song.m4a", "song", "song.txt"] {
@@ -209,8 +209,8 @@ fn the_name_of_a_file_does_not_matter() {
 }
 
 #[test]
-fn an_album_is_read_from_the_tags() {
-    let (folder, wav) = song();
+fn the_album_is_read_from_the_tags() {
+    let (folder, wav) = track_file();
     let model = AudioEmbeddingModel::load_default().unwrap();
     for name in ["a.mp3", "a.flac", "a.ogg", "a.opus", "a.m4a"] {
         let arguments = ["-i", wav.to_str().unwrap(), "-metadata", "album=Ålbum"];
@@ -221,19 +221,19 @@ fn an_album_is_read_from_the_tags() {
 }
 
 #[test]
-fn a_file_gives_what_its_samples_give() {
-    let (_folder, wav) = song();
+fn a_file_has_the_embedding_of_its_samples() {
+    let (_folder, wav) = track_file();
     let model = AudioEmbeddingModel::load_default().unwrap();
-    let song = model.embed_file(&wav).unwrap();
-    assert_eq!(song.heard().embedding(), model.embed(&decode(&wav).unwrap()).unwrap());
-    assert!((song.duration().as_secs_f32() - SECONDS).abs() < 1e-3);
-    assert!(!song.heard().is_silent());
+    let track = model.embed_file(&wav).unwrap();
+    assert_eq!(track.analysis().embedding(), model.embed(&decode(&wav).unwrap()).unwrap());
+    assert!((track.duration().as_secs_f32() - SECONDS).abs() < 1e-3);
+    assert!(!track.analysis().is_silent());
     let bytes = std::fs::read(&wav).unwrap();
     let from_memory = feelprint::decode::decode_bytes(bytes).unwrap();
     assert_eq!(from_memory.samples, decode(&wav).unwrap().samples);
 }
 
-fn refused(path: &Path, expected: &str) {
+fn assert_error(path: &Path, expected: &str) {
     let model = AudioEmbeddingModel::load_default().unwrap();
     let error = model.embed_file(path).unwrap_err();
     let message = error.to_string();
@@ -245,28 +245,31 @@ fn refused(path: &Path, expected: &str) {
 }
 
 #[test]
-fn what_is_no_song_gets_one_clear_line() {
+fn files_without_audio_are_one_line_errors() {
     let folder = Folder::new();
     let file = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         path
     };
-    refused(&file("empty.mp3", b""), "empty");
-    refused(&file("text.mp3", "A text, and no music. ".repeat(500).as_bytes()), "not an audio");
-    refused(&file("zeros.flac", &[0; 100_000]), "not an audio");
-    refused(&file("short.ogg", b"OggS"), "not an audio");
-    refused(folder.path(), "not a file");
-    refused(&folder.path().join("missing.mp3"), "No such file");
+    assert_error(&file("empty.mp3", b""), "empty");
+    assert_error(
+        &file("text.mp3", "A text, and no music. ".repeat(500).as_bytes()),
+        "not an audio",
+    );
+    assert_error(&file("zeros.flac", &[0; 100_000]), "not an audio");
+    assert_error(&file("short.ogg", b"OggS"), "not an audio");
+    assert_error(folder.path(), "not a file");
+    assert_error(&folder.path().join("missing.mp3"), "No such file");
     let no_samples = folder.path().join("no_samples.wav");
     write_wav(&no_samples, 44_100, &[vec![]]);
-    refused(&no_samples, "no ");
+    assert_error(&no_samples, "no ");
     let wav = folder.path().join("tone.wav");
     write_wav(&wav, 44_100, &[tone(440.0, 44_100, 1.0)]);
     let video = ["-f", "lavfi", "-i", "testsrc=d=1:s=64x64", "-c:v", "mpeg4"];
-    refused(&ffmpeg(&video, &folder.path().join("no_sound.mp4")), "no audio");
+    assert_error(&ffmpeg(&video, &folder.path().join("no_sound.mp4")), "no audio");
     let not_a_number = ["-f", "lavfi", "-i", "aevalsrc=0/0:d=1", "-c:a", "pcm_f32le"];
-    refused(&ffmpeg(&not_a_number, &folder.path().join("nan.wav")), "finite");
+    assert_error(&ffmpeg(&not_a_number, &folder.path().join("nan.wav")), "finite");
 }
 
 #[test]
@@ -277,18 +280,18 @@ fn silence_and_the_shortest_audio_have_an_embedding() {
     let mut silences = Vec::new();
     for samples in [1, 44_100, 441_000] {
         write_wav(&wav, 44_100, &[vec![0.0; samples]]);
-        let song = model.embed_file(&wav).unwrap();
-        assert!(song.heard().is_silent());
-        silences.push(song.heard().embedding());
+        let track = model.embed_file(&wav).unwrap();
+        assert!(track.analysis().is_silent());
+        silences.push(track.analysis().embedding());
     }
     assert!(silences.iter().all(|silence| silence.distance(&silences[0]) < 1e-4));
     write_wav(&wav, 44_100, &[vec![0.5]]);
-    assert!(!model.embed_file(&wav).unwrap().heard().is_silent());
+    assert!(!model.embed_file(&wav).unwrap().analysis().is_silent());
 }
 
 #[test]
-fn what_is_left_of_a_damaged_file_is_heard_and_the_damage_told() {
-    let (folder, wav) = song();
+fn a_damaged_file_is_decoded_in_part_and_reported() {
+    let (folder, wav) = track_file();
     let model = AudioEmbeddingModel::load_default().unwrap();
     for name in ["a.mp3", "a.flac", "a.ogg", "a.opus", "a.wav"] {
         let whole = ffmpeg(&["-i", wav.to_str().unwrap()], &folder.path().join(name));
@@ -297,26 +300,26 @@ fn what_is_left_of_a_damaged_file_is_heard_and_the_damage_told() {
 
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let half = model.embed_file(&path).unwrap();
-        let heard = half.duration().as_secs_f32();
-        assert!((0.2..SECONDS * 0.8).contains(&heard), "{name}: {heard} s of half a file");
+        let decoded_s = half.duration().as_secs_f32();
+        assert!((0.2..SECONDS * 0.8).contains(&decoded_s), "{name}: {decoded_s} s of half a file");
 
         let garbage: Vec<u8> =
             (0..50_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         std::fs::write(&path, [&bytes[..], &garbage[..]].concat()).unwrap();
-        let song = model.embed_file(&path).unwrap();
-        let longer = song.duration().as_secs_f32() - SECONDS;
-        assert!(longer.abs() < 0.3, "{name}: {longer} s more with garbage at the end");
+        let track = model.embed_file(&path).unwrap();
+        let excess_s = track.duration().as_secs_f32() - SECONDS;
+        assert!(excess_s.abs() < 0.3, "{name}: {excess_s} s more with garbage at the end");
     }
-    // A hole in the middle of a FLAC file: its frames are checked, so that the damage is seen.
+    // FLAC frames have checksums, so that a gap in the middle is noticed.
     let flac = std::fs::read(folder.path().join("a.flac")).unwrap();
-    let mut hole = flac.clone();
+    let mut gap = flac.clone();
     let middle = flac.len() / 2;
-    hole[middle..middle + 2_000].fill(0x55);
-    let path = folder.path().join("hole.flac");
-    std::fs::write(&path, hole).unwrap();
-    let song = model.embed_file(&path).unwrap();
-    assert!(song.damage().unwrap().contains("of 4.0 s"), "{:?}", song.damage());
-    assert!(song.duration().as_secs_f32() > SECONDS / 2.0);
+    gap[middle..middle + 2_000].fill(0x55);
+    let path = folder.path().join("gap.flac");
+    std::fs::write(&path, gap).unwrap();
+    let track = model.embed_file(&path).unwrap();
+    assert!(track.damage().unwrap().contains("of 4.0 s"), "{:?}", track.damage());
+    assert!(track.duration().as_secs_f32() > SECONDS / 2.0);
 }
 
 #[test]
@@ -333,7 +336,7 @@ fn an_hour_takes_no_more_memory_than_a_minute() {
         let peak = lines.iter().find(|line| line["what"] == "peak memory");
         peak.map(|line| line["mib"].as_u64().unwrap())
     };
-    // Only Linux tells.
+    // Only Linux reports the peak memory.
     if let (Some(minute), Some(hour)) = (peak_mib("60"), peak_mib("3600")) {
         assert!(hour < minute + 16, "{hour} MiB for an hour, {minute} MiB for a minute");
         assert!(hour < 100, "{hour} MiB");

@@ -1,4 +1,4 @@
-//! The index follows its folder, survives kills, and keeps versions apart.
+//! The index: updates, killed runs, and versions of the model.
 
 mod common;
 
@@ -10,13 +10,13 @@ use std::time::Duration;
 use common::{Folder, command, feelprint, json_lines, piece, write_wav};
 use serde_json::Value;
 
-fn music(songs: u32) -> (Folder, PathBuf, PathBuf) {
+fn music(tracks: u32) -> (Folder, PathBuf, PathBuf) {
     let folder = Folder::new();
     let music = folder.path().join("music");
     std::fs::create_dir(&music).unwrap();
-    for song in 0..songs {
-        let piece = piece(song, 22_050, 2.0 + song as f32 / 100.0);
-        write_wav(&music.join(format!("{song:03}.wav")), 22_050, &[piece]);
+    for track in 0..tracks {
+        let piece = piece(track, 22_050, 2.0 + track as f32 / 100.0);
+        write_wav(&music.join(format!("{track:03}.wav")), 22_050, &[piece]);
     }
     let index = folder.path().join("index.sqlite");
     (folder, music, index)
@@ -63,7 +63,8 @@ fn the_index_follows_the_folder() {
     let before = rows(&path);
     assert_eq!(before.len(), 5);
 
-    // Renamed: recognised by the content. Removed: gone. New and bad files: heard.
+    // A renamed file is recognised by its content, the row of a removed one is removed, and new and
+    // bad files are analysed.
     std::fs::create_dir(music.join("sub")).unwrap();
     std::fs::rename(music.join("000.wav"), music.join("sub/renamed.wav")).unwrap();
     std::fs::remove_file(music.join("001.wav")).unwrap();
@@ -74,10 +75,10 @@ fn the_index_follows_the_folder() {
     let expected =
         [("unchanged", 3), ("analysed", 2), ("recognised", 1), ("removed", 2), ("failed", 1)];
     assert_counts(&counts, &expected);
-    // The bad file is remembered, and not tried again.
+    // The bad file has a row, and is not tried again.
     assert_counts(&index(&path, &music), &[("unchanged", 6)]);
 
-    // Changed: the content is heard anew, and the old row overwritten.
+    // A changed file is analysed again, and its row overwritten.
     write_wav(&music.join("002.wav"), 22_050, &[piece(41, 22_050, 2.5)]);
     assert_counts(&index(&path, &music), &[("unchanged", 5), ("analysed", 1)]);
     let after = rows(&path);
@@ -87,7 +88,7 @@ fn the_index_follows_the_folder() {
     assert_eq!(after[&name("bad.mp3")].1, None);
     assert!(!after.contains_key(&name("001.wav")));
 
-    // Touched, but the same: the content says so.
+    // A file with another modification time and the same content is recognised.
     let touched = std::fs::File::options().append(true).open(music.join("003.wav")).unwrap();
     touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     assert_counts(&index(&path, &music), &[("unchanged", 5), ("recognised", 1)]);
@@ -95,7 +96,7 @@ fn the_index_follows_the_folder() {
 }
 
 #[test]
-fn a_swap_of_names_is_followed() {
+fn two_files_that_swap_names_are_recognised() {
     let (_folder, music, path) = music(2);
     index(&path, &music);
     let before = rows(&path);
@@ -123,7 +124,7 @@ fn two_folders_share_an_index_and_one_is_updated_alone() {
 }
 
 #[test]
-fn a_kill_at_any_moment_loses_and_doubles_nothing() {
+fn a_killed_run_loses_and_duplicates_no_row() {
     let (_folder, music, path) = music(60);
     let (_other_folder, _, whole) = self::music(0);
     index(&whole, &music);
@@ -135,7 +136,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
         let arguments = ["index", music.to_str().unwrap()];
         let mut child =
             command(&path, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // From before the file is made to somewhere in the middle.
+        // From before the index exists to the middle of the run.
         std::thread::sleep(Duration::from_millis(round * round * 5 % 400));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -158,7 +159,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn two_versions_in_one_index_refuse_to_mix() {
+fn embeddings_of_two_versions_are_not_compared() {
     let (folder, music, path) = music(3);
     index(&path, &music);
     // Another model: the same network under another version.
@@ -182,7 +183,7 @@ fn two_versions_in_one_index_refuse_to_mix() {
         assert_eq!(problem.lines().count(), 1);
     }
 
-    // A new song under the other model: then no model can compare all.
+    // A new track embedded by the other model: then neither model can compare all.
     write_wav(&music.join("new.wav"), 22_050, &[piece(9, 22_050, 2.0)]);
     let sub = music.join("sub");
     std::fs::create_dir(&sub).unwrap();
@@ -192,7 +193,7 @@ fn two_versions_in_one_index_refuse_to_mix() {
     assert!(!feelprint(&path, &["similar", song]).status.success());
     assert!(!feelprint(&path, &["similar", song, "--model", model]).status.success());
 
-    // Indexing all of it with one model mends it, without hearing what is of that model.
+    // Indexing all of it with one model resolves it; what is of that model is not analysed again.
     let output = feelprint(&path, &["index", music.to_str().unwrap(), "--model", model, "--json"]);
     assert_counts(&json_lines(&output)[0], &[("unchanged", 1), ("analysed", 3)]);
     assert!(feelprint(&path, &["similar", song, "--model", model]).status.success());

@@ -4,10 +4,10 @@ Run it again whenever rust/models/feelprint.onnx has changed:
 
     .venv/bin/python rust/tests/make_reference.py
 
-The windows and the log-mel are PyTorch's, by the ``student`` in rust/models (and by front ends of
-other settings); the tokens, the attention and the embedding are onnxruntime's, of the ONNX file
-there. Signals are made of integers over powers of two, so that Rust makes the very same samples
-(rust/tests/common/signals.rs).
+PyTorch computes the windows and the log-mel, with the student in rust/models and with front ends of
+other settings; onnxruntime computes the tokens, the attention and the embedding, with the ONNX file
+there. Samples are integers over powers of two, so that rust/tests/common/signals.rs makes exactly
+the same ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RUST = Path(__file__).resolve().parent.parent
 MODEL = RUST / "models" / "feelprint.onnx"
 VECTORS = RUST / "tests" / "reference" / "vectors.json"
 
-# other settings than the released model's, for the crate's own front end
+# settings that differ from the released model's
 FRONT_ENDS = (
     {"n_fft": 512, "hop_length": 256, "n_mels": 48, "f_min": 0.0, "f_max": 4_000.0, "floor": 1e-4},
     {"n_fft": 2_048, "hop_length": 1_024, "n_mels": 16, "f_min": 90.0, "f_max": 11_025.0},
@@ -71,21 +71,21 @@ def signals(window: int) -> dict[str, np.ndarray]:
 
 
 def position_sums(windows: np.ndarray) -> list[float]:
-    """For each window the sum of its samples times their places, from 1: exact in float64."""
+    """For each window the sum of its samples times their positions, from 1: exact in float64."""
     return [float(w.astype(np.float64) @ np.arange(1, len(w) + 1)) for w in windows]
 
 
 def front_ends() -> list[dict]:
-    """What front ends of other settings make of one window of noise."""
+    """The log-mel of one window of noise with each of ``FRONT_ENDS``."""
     made = []
     for settings in FRONT_ENDS:
-        some = ((1, 1, 1, 1),)  # the filters do not count here, but must fit into the mels
-        config = FeelprintConfig(window_frames=16, filters=some, **settings)
+        filters = ((1, 1, 1, 1),)  # unused here, but they must fit into the mels
+        config = FeelprintConfig(window_frames=16, filters=filters, **settings)
         log_mel = LogMel(config)
         window = torch.from_numpy(noise(config.window_length)[None])
         case = {name: getattr(config, name) for name in FRONT_END}
         case["mean_power"] = float(log_mel.mel_power(window).mean())
-        # (n_mels, window_frames), row by row
+        # (n_mels, window_frames), row-major
         case["log_mel"] = rounded(log_mel(window)[0].numpy().reshape(-1), 4)
         made.append(case)
     return made
@@ -94,13 +94,16 @@ def front_ends() -> list[dict]:
 def main() -> None:
     """Write the vectors."""
     proto = onnx.load(MODEL)
-    for name in ("tokens", "nonsilent_ratio", "attention"):
+    tensors = {name for node in proto.graph.node for name in node.output}
+    # models up to 0.10 call it `audible`
+    ratio_name = "nonsilent_ratio" if "nonsilent_ratio" in tensors else "audible"
+    for name in ("tokens", ratio_name, "attention"):
         proto.graph.output.append(onnx.ValueInfoProto(name=name))
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     student = Feelprint.from_pretrained(str(MODEL.parent)).eval()
     cases = []
     for name, audio in signals(student.config.window_length).items():
-        names = ["tokens", "nonsilent_ratio", "attention", "embedding"]
+        names = ["tokens", ratio_name, "attention", "embedding"]
         values = session.run(names, {"audio": audio[None]})
         tokens, nonsilent_ratio, attention, embedding = (value[0] for value in values)
         with torch.inference_mode():
@@ -114,7 +117,7 @@ def main() -> None:
             "embedding": rounded(embedding),
             "attention": rounded(attention),
             "last_token": rounded(tokens[-1]),
-            # of the last window: (n_mels, window_frames), row by row
+            # of the last window: (n_mels, window_frames), row-major
             "last_log_mel": rounded(log_mel[-1].reshape(-1), 4) if len(log_mel) < 4 else None,
         }
         cases.append(case)
@@ -127,12 +130,12 @@ def main() -> None:
 
 
 def lines(cases: list[dict]) -> str:
-    """The cases as JSON, one a line."""
+    """The cases as JSON, one per line."""
     return ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
 
 
 def fnv1a(content: bytes) -> str:
-    """The 64-bit FNV-1a hash, in hexadecimal: short enough to be made in Rust's tests too."""
+    """The 64-bit FNV-1a hash, in hexadecimal; simple enough to repeat in the Rust tests."""
     value = 0xCBF29CE484222325
     for byte in content:
         value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
@@ -140,7 +143,7 @@ def fnv1a(content: bytes) -> str:
 
 
 def rounded(values: np.ndarray, digits: int = 7) -> list:
-    """The values as nested lists, rounded: a tenth of the tolerance and less."""
+    """The values as nested lists, rounded to at most a tenth of the tests' tolerance."""
     return np.round(values.astype(np.float64), digits).tolist()
 
 

@@ -1,11 +1,11 @@
-//! The search finds what looking at everything by the definition finds.
+//! The search against the definition.
 
 use feelprint::neighbours::Neighbours;
 use feelprint::{DIM_EMBEDDING, Embedding};
 use proptest::prelude::*;
 
 fn embedding() -> impl Strategy<Value = Embedding> {
-    // Few values, so that there are ties.
+    // Few distinct values, so that there are ties.
     prop::collection::vec((-2_i8..=2).prop_map(f32::from), DIM_EMBEDDING)
         .prop_map(|values| Embedding(values.try_into().unwrap()))
 }
@@ -15,48 +15,48 @@ proptest! {
 
     #[test]
     fn nearest_is_exact(
-        songs in prop::collection::vec(embedding(), 0..300),
+        tracks in prop::collection::vec(embedding(), 0..300),
         to in embedding(),
         n in 0_usize..320,
     ) {
-        let neighbours: Neighbours = songs.iter().copied().collect();
+        let neighbours: Neighbours = tracks.iter().copied().collect();
         let mut want: Vec<(f32, usize)> =
-            songs.iter().enumerate().map(|(place, song)| (song.distance(&to), place)).collect();
+            tracks.iter().enumerate().map(|(index, track)| (track.distance(&to), index)).collect();
         want.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let got = neighbours.nearest(&to, n);
-        prop_assert_eq!(got.len(), n.min(songs.len()));
-        for (got, (distance, place)) in got.iter().zip(&want) {
-            prop_assert_eq!(got.place, *place);
+        prop_assert_eq!(got.len(), n.min(tracks.len()));
+        for (got, (distance, index)) in got.iter().zip(&want) {
+            prop_assert_eq!(got.index, *index);
             prop_assert!((got.distance - distance).abs() < 1e-5);
         }
     }
 
     #[test]
-    fn within_and_where_keep_to_their_word(
-        songs in prop::collection::vec(embedding(), 0..200),
+    fn within_and_nearest_where_are_exact(
+        tracks in prop::collection::vec(embedding(), 0..200),
         to in embedding(),
     ) {
-        let neighbours: Neighbours = songs.iter().copied().collect();
-        let near: Vec<_> = neighbours.within(&to, 9.5).iter().map(|found| found.place).collect();
+        let neighbours: Neighbours = tracks.iter().copied().collect();
+        let near: Vec<_> = neighbours.within(&to, 9.5).iter().map(|found| found.index).collect();
         let want: Vec<_> =
-            (0..songs.len()).filter(|&place| songs[place].distance(&to) <= 9.5).collect();
+            (0..tracks.len()).filter(|&index| tracks[index].distance(&to) <= 9.5).collect();
         prop_assert_eq!(near, want);
-        let even = neighbours.nearest_where(&to, 10, |place| place % 2 == 0);
-        prop_assert_eq!(even.len(), songs.len().div_ceil(2).min(10));
-        prop_assert!(even.iter().all(|found| found.place % 2 == 0));
+        let even = neighbours.nearest_where(&to, 10, |index| index % 2 == 0);
+        prop_assert_eq!(even.len(), tracks.len().div_ceil(2).min(10));
+        prop_assert!(even.iter().all(|found| found.index % 2 == 0));
     }
 }
 
 #[test]
-fn more_songs_than_a_block_are_searched() {
+fn more_rows_than_a_block_are_searched() {
     let far = Embedding([1.0; DIM_EMBEDDING]);
     let mut neighbours: Neighbours = std::iter::repeat_n(far, 10_000).collect();
     let near = Embedding([0.5; DIM_EMBEDDING]);
     neighbours.push(near);
     assert_eq!(neighbours.len(), 10_001);
     let found = neighbours.nearest(&near, 2);
-    assert_eq!((found[0].place, found[0].distance), (10_000, 0.0));
-    assert_eq!(found[1].place, 0);
+    assert_eq!((found[0].index, found[0].distance), (10_000, 0.0));
+    assert_eq!(found[1].index, 0);
     assert_eq!(neighbours.get(10_000), Some(near));
     assert_eq!(neighbours.get(10_001), None);
 }

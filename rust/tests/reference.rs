@@ -1,4 +1,4 @@
-//! The crate against the vectors that Python wrote, and against itself.
+//! The crate against the reference vectors of `make_reference.py`, and its invariances.
 
 mod common;
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tract_onnx::prelude::*;
 
-/// How far runtimes may lie apart.
+/// The largest difference between two runtimes.
 const TOLERANCE: f32 = 1e-4;
 
 fn vectors() -> Value {
@@ -31,8 +31,8 @@ fn audio(samples: Vec<f32>) -> ResampledAudio {
 
 fn assert_near(got: &[f32], want: &[f32], tolerance: f32, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
-    let apart = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(apart <= tolerance, "{what}: {apart:e} apart, at most {tolerance:e} allowed");
+    let error = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(error <= tolerance, "{what}: a difference of {error:e}, more than {tolerance:e}");
 }
 
 fn model() -> AudioEmbeddingModel {
@@ -53,14 +53,14 @@ fn the_vectors_are_of_the_bundled_model() {
 }
 
 #[test]
-fn windows_hold_the_samples_that_pythons_hold() {
+fn windows_have_the_same_samples_as_in_python() {
     let model = model();
     for case in vectors()["cases"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         let samples = signal(name, model.window());
         assert_eq!(samples.len() as u64, case["samples"].as_u64().unwrap(), "{name}");
-        // Sums in which every sample counts by its place in its window. They are exact in f64;
-        // only their way through JSON is not.
+        // Sums of the samples times their positions in the window: exact in f64, except for the
+        // conversion to JSON.
         let sums: Vec<f64> = samples
             .chunks(model.window())
             .map(|window| {
@@ -76,12 +76,12 @@ fn windows_hold_the_samples_that_pythons_hold() {
         assert_eq!(sums.len(), want.len(), "{name}");
         let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
         assert!(sums.iter().zip(&want).all(|(&a, &b)| near(a, b)), "{name}: {sums:?} {want:?}");
-        let heard = heard(&model, &samples, samples.len());
-        assert_eq!(heard.windows(), want.len(), "{name}");
+        let analysis = analyse(&model, &samples, samples.len());
+        assert_eq!(analysis.windows(), want.len(), "{name}");
     }
 }
 
-fn heard(model: &AudioEmbeddingModel, samples: &[f32], block: usize) -> feelprint::Heard {
+fn analyse(model: &AudioEmbeddingModel, samples: &[f32], block: usize) -> feelprint::Analysis {
     let mut stream = model.stream();
     for block in samples.chunks(block) {
         stream.push(block).unwrap();
@@ -90,45 +90,45 @@ fn heard(model: &AudioEmbeddingModel, samples: &[f32], block: usize) -> feelprin
 }
 
 #[test]
-fn tokens_attention_and_embedding_are_those_of_onnxruntime() {
+fn tokens_attention_and_embedding_equal_onnxruntimes() {
     let model = model();
     for case in vectors()["cases"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
-        let heard = heard(&model, &signal(name, model.window()), usize::MAX);
-        let token = heard.token(heard.windows() - 1);
-        // Tokens have no unit length: what counts is how far they are off beside their size.
+        let analysis = analyse(&model, &signal(name, model.window()), usize::MAX);
+        let token = analysis.token(analysis.windows() - 1);
+        // The tolerance is relative to the largest value of the token.
         let want = floats(&case["last_token"]);
-        let size = want.iter().fold(1.0_f32, |size, value| size.max(value.abs()));
-        assert_near(token, &want, TOLERANCE * size, &format!("{name}: last token"));
+        let scale = want.iter().fold(1.0_f32, |scale, value| scale.max(value.abs()));
+        assert_near(token, &want, TOLERANCE * scale, &format!("{name}: last token"));
         let rows: Vec<_> = case["attention"].as_array().unwrap().iter().map(floats).collect();
-        let mean: Vec<f32> = (0..heard.windows())
+        let mean: Vec<f32> = (0..analysis.windows())
             .map(|w| rows.iter().map(|row| row[w]).sum::<f32>() / rows.len() as f32)
             .collect();
-        assert_near(&heard.attention(), &mean, TOLERANCE, &format!("{name}: attention"));
+        assert_near(&analysis.attention(), &mean, TOLERANCE, &format!("{name}: attention"));
         assert_near(
-            heard.embedding().as_slice(),
+            analysis.embedding().as_slice(),
             &floats(&case["embedding"]),
             TOLERANCE,
             &format!("{name}: embedding"),
         );
-        let silent = floats(&case["audible"]).iter().all(|&audible| audible == 0.0);
-        assert_eq!(heard.is_silent(), silent, "{name}");
+        let silent = floats(&case["nonsilent_ratio"]).iter().all(|&ratio| ratio == 0.0);
+        assert_eq!(analysis.is_silent(), silent, "{name}");
     }
 }
 
 #[test]
-fn embeddings_have_a_length_of_about_one() {
+fn embeddings_have_a_norm_of_about_one() {
     let model = model();
     for samples in [vec![0.0; 100_000], noise(1), chirp_saw(50_000)] {
         let embedding = model.embed(&audio(samples)).unwrap();
-        let norm = embedding.0.iter().map(|value| value * value).sum::<f32>();
-        assert!((0.1..4.0).contains(&norm), "{norm}");
+        let square = embedding.0.iter().map(|value| value * value).sum::<f32>();
+        assert!((0.1..4.0).contains(&square), "{square}");
     }
 }
 
-/// The front end of the graph, as convolutions, and the one in Rust lead to one embedding.
+/// The front end of the graph and the one of the crate give the same embedding.
 #[test]
-fn a_stream_gives_what_the_whole_graph_gives() {
+fn a_stream_equals_the_whole_graph() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
     let graph = tract_onnx::onnx().model_for_path(path).unwrap();
     let model = model();
@@ -147,7 +147,7 @@ fn a_stream_gives_what_the_whole_graph_gives() {
         let whole = graph.run(tvec![input.into()]).unwrap();
         let whole = whole[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
         for block in [777, model.window(), 100_000, usize::MAX] {
-            let embedding = heard(&model, &samples, block).embedding();
+            let embedding = analyse(&model, &samples, block).embedding();
             let what = format!("{name} in blocks of {block}");
             assert_near(embedding.as_slice(), &whole, TOLERANCE, &what);
         }
@@ -155,12 +155,12 @@ fn a_stream_gives_what_the_whole_graph_gives() {
 }
 
 #[test]
-fn the_size_of_the_blocks_changes_nothing() {
+fn the_block_size_does_not_matter() {
     let model = model();
     let samples = signal("three_and_a_half_windows", model.window());
-    let whole = heard(&model, &samples, usize::MAX);
+    let whole = analyse(&model, &samples, usize::MAX);
     for block in [1, 999, model.window(), model.window() + 1] {
-        assert_eq!(heard(&model, &samples, block).embedding(), whole.embedding(), "{block}");
+        assert_eq!(analyse(&model, &samples, block).embedding(), whole.embedding(), "{block}");
     }
 }
 
@@ -168,7 +168,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn blocks_of_any_sizes_change_nothing(sizes in prop::collection::vec(0_usize..40_000, 1..6)) {
+    fn block_sizes_do_not_matter(sizes in prop::collection::vec(0_usize..40_000, 1..6)) {
         let model = model();
         let samples = chirp_saw(1 + sizes.iter().sum::<usize>());
         let mut stream = model.stream();
@@ -180,56 +180,57 @@ proptest! {
         }
         stream.push(rest).unwrap();
         let embedding = stream.finish().unwrap().embedding();
-        prop_assert_eq!(embedding, heard(&model, &samples, usize::MAX).embedding());
+        prop_assert_eq!(embedding, analyse(&model, &samples, usize::MAX).embedding());
     }
 }
 
 #[test]
-fn zeros_at_the_end_change_nothing() {
+fn zeros_at_the_end_do_not_matter() {
     let model = model();
-    let song = signal("three_and_a_half_windows", model.window());
-    let alone = model.embed(&audio(song.clone())).unwrap();
+    let track = signal("three_and_a_half_windows", model.window());
+    let alone = model.embed(&audio(track.clone())).unwrap();
     for zeros in [1, 1_000, model.window(), 30 * model.window()] {
-        let mut padded = song.clone();
-        padded.resize(song.len() + zeros, 0.0);
+        let mut padded = track.clone();
+        padded.resize(track.len() + zeros, 0.0);
         let embedding = model.embed(&audio(padded)).unwrap();
         assert_near(embedding.as_slice(), alone.as_slice(), 1e-5, &format!("{zeros} zeros"));
     }
-    // The test can fail: sound at the end does change it.
-    let longer = [song.clone(), noise(2 * model.window())].concat();
+    // Sound at the end does matter.
+    let longer = [track.clone(), noise(2 * model.window())].concat();
     assert!(model.embed(&audio(longer)).unwrap().distance(&alone) > 1e-3);
 }
 
 #[test]
-fn a_batch_gives_what_single_songs_give() {
+fn a_batch_equals_single_tracks() {
     let model = model();
-    let songs = [audio(noise(60_000)), audio(chirp_saw(10)), audio(vec![0.0; 30_000])];
-    let batch = model.embed_batch(&songs).unwrap();
-    let single: Vec<_> = songs.iter().map(|song| model.embed(song).unwrap()).collect();
+    let tracks = [audio(noise(60_000)), audio(chirp_saw(10)), audio(vec![0.0; 30_000])];
+    let batch = model.embed_batch(&tracks).unwrap();
+    let single: Vec<_> = tracks.iter().map(|track| model.embed(track).unwrap()).collect();
     assert_eq!(batch, single);
     assert!(model.embed_batch(&[]).unwrap().is_empty());
 }
 
 #[test]
-fn one_model_serves_many_threads() {
+fn threads_share_one_model() {
     let model = model();
-    let song = audio(noise(50_000));
-    let alone = model.embed(&song).unwrap();
+    let track = audio(noise(50_000));
+    let want = model.embed(&track).unwrap();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| model.embed(&song).unwrap())).collect();
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| model.embed(&track).unwrap())).collect();
         for thread in threads {
-            assert_eq!(thread.join().unwrap(), alone);
+            assert_eq!(thread.join().unwrap(), want);
         }
     });
 }
 
 #[test]
-fn what_is_no_audio_is_refused_with_the_files_name() {
+fn invalid_audio_is_an_error_with_the_files_path() {
     let model = model();
-    let refused = |samples| model.embed(&audio(samples)).unwrap_err();
+    let embed = |samples| model.embed(&audio(samples)).unwrap_err();
     let too_large = vec![f32::MAX; 30_000];
     for samples in [vec![], vec![0.0, f32::NAN], vec![f32::INFINITY], too_large] {
-        let error = refused(samples);
+        let error = embed(samples);
         assert!(error.is_audio() && !error.is_model(), "{error}");
         assert_eq!(error.path(), Some(Path::new("made.wav")));
         assert!(error.to_string().starts_with("made.wav: "), "{error}");
@@ -237,7 +238,7 @@ fn what_is_no_audio_is_refused_with_the_files_name() {
 }
 
 #[test]
-fn a_wrong_model_is_an_error_and_never_another_model() {
+fn a_path_that_is_not_a_model_is_an_error() {
     let folder = Folder::new();
     let load = |path: &Path| {
         let config = feelprint::ModelConfig { path: Some(path.to_path_buf()) };
@@ -247,14 +248,14 @@ fn a_wrong_model_is_an_error_and_never_another_model() {
     assert_eq!(missing.io_error().unwrap().kind(), std::io::ErrorKind::NotFound);
     assert!(missing.to_string().contains("missing.onnx"), "{missing}");
 
-    // A folder without a model names the file that was looked for.
+    // The error for a folder without a model names the missing file.
     assert!(load(folder.path()).to_string().contains("feelprint.onnx"));
 
     let text = folder.path().join("text.onnx");
-    std::fs::write(&text, "this is no model").unwrap();
+    std::fs::write(&text, "this is not a model").unwrap();
     assert!(load(&text).is_model());
 
-    // An ONNX file of another kind: the metadata tells.
+    // An ONNX file without the metadata.
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
     let mut bytes = std::fs::read(bundled).unwrap();
     let key = b"feelprint.window";
@@ -267,7 +268,7 @@ fn a_wrong_model_is_an_error_and_never_another_model() {
 }
 
 #[test]
-fn a_folder_that_holds_the_model_is_the_model() {
+fn a_folder_with_the_model_is_loaded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let model = AudioEmbeddingModel::load_from_onnx(&folder).unwrap();
     assert_eq!(model.version(), self::model().version());

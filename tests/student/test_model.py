@@ -1,12 +1,14 @@
 """The student's promises: any length, no say for padding, silence or loudness."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from distill.export import run_onnxruntime, run_tract
 from student import ConfigError, Feelprint, FeelprintConfig
@@ -248,3 +250,28 @@ def test_another_shape_works_as_well() -> None:
     )
     small = Feelprint(config).eval()
     assert small(torch.zeros(2, 10_000)).shape == (2, 32)
+
+
+def test_the_names_of_models_up_to_0_10_are_read(model: Feelprint, tmp_path: Path) -> None:
+    fused = model.fold_for_inference()
+    fused.save(str(tmp_path))
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {k.replace("metric_transform", "stretch"): v for k, v in weights.items()},
+        tmp_path / "model.safetensors",
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["folded"] = config.pop("fused")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    old = Feelprint.from_pretrained(str(tmp_path))
+    assert old.config == fused.config
+    assert torch.equal(old.head.metric_transform, fused.head.metric_transform)
+
+
+def test_a_missing_weight_is_an_error(model: Feelprint, tmp_path: Path) -> None:
+    model.fold_for_inference().save(str(tmp_path))
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["head.metric_transform"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match="metric_transform"):
+        Feelprint.from_pretrained(str(tmp_path))

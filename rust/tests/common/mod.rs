@@ -1,5 +1,5 @@
-//! What several tests share.
-#![allow(dead_code, reason = "each test uses a part of it")]
+//! Helpers for the tests.
+#![allow(dead_code, reason = "each test uses some of them")]
 
 pub mod signals;
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A new folder, removed at the end of the test.
+/// A temporary folder, removed at the end of the test.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -26,12 +26,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left is in the build folder, where it harms nothing.
+        // A folder that cannot be removed stays in the build folder.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Runs ffmpeg. It must be installed: a test of formats that runs without files tests nothing.
+/// Runs ffmpeg, which must be installed.
 pub fn ffmpeg(arguments: &[&str], to: &Path) -> PathBuf {
     let done = Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-y", "-threads", "1"])
@@ -47,7 +47,7 @@ pub fn ffmpeg(arguments: &[&str], to: &Path) -> PathBuf {
 pub const WAV_PCM: u16 = 1;
 pub const WAV_FLOAT: u16 = 3;
 
-/// What stands before the samples of a WAV file; `format` is one of the two above.
+/// The header of a WAV file; `format` is one of the two above, `width` is in bytes.
 pub fn wav_header(format: u16, channels: u16, rate: u32, width: u16, frames: usize) -> Vec<u8> {
     let block = channels * width; // bytes of a frame
     let data_bytes = frames as u32 * u32::from(block);
@@ -85,7 +85,7 @@ pub fn tone(hz: f32, rate: u32, seconds: f32) -> Vec<f32> {
     (0..samples).map(|i| ((i as f64 * step).sin() * 0.5) as f32).collect()
 }
 
-/// A short piece of "music": chords with a beat, different for each `seed`.
+/// A short piece of music: a chord with a beat, different for each `seed`.
 pub fn piece(seed: u32, rate: u32, seconds: f32) -> Vec<f32> {
     let root = 110.0 * 1.19_f32.powi((seed * 7 % 11) as i32);
     let notes: Vec<_> =
@@ -99,19 +99,19 @@ pub fn piece(seed: u32, rate: u32, seconds: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Runs the command `feelprint` with an index of its own.
+/// Runs the command `feelprint` with this index.
 pub fn feelprint(index: &Path, arguments: &[&str]) -> Output {
     command(index, arguments).output().unwrap()
 }
 
-/// The command `feelprint` with an index of its own, not yet started.
+/// The command `feelprint` with this index, not yet started.
 pub fn command(index: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_feelprint"));
     command.args(arguments).arg("--index").arg(index);
     command
 }
 
-/// What a command printed, line by line, as JSON.
+/// The lines that a command printed, as JSON.
 pub fn json_lines(output: &Output) -> Vec<serde_json::Value> {
     let problem = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8(output.stdout.clone()).unwrap();

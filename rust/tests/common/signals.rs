@@ -1,4 +1,4 @@
-//! The signals of `make_reference.py`, sample by sample the same.
+//! The signals of `make_reference.py`, equal in every sample.
 
 /// Noise from -1/4 to 1/4, by Marsaglia's xorshift64.
 pub fn noise(samples: usize) -> Vec<f32> {
@@ -34,6 +34,6 @@ pub fn signal(name: &str, window: usize) -> Vec<f32> {
         "silence_then_sound" => [silence(window), noise(2 * window)].concat(),
         "silence" => silence(2 * window),
         "twenty_windows" => chirp_saw(20 * window),
-        other => panic!("{other} is no signal of make_reference.py"),
+        other => panic!("make_reference.py has no signal {other}"),
     }
 }

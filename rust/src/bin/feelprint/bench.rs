@@ -1,19 +1,20 @@
-//! `bench`: what the model, the files and the search cost on this machine, on one thread.
+//! `bench`: the time that the model, files and the search take on this machine, on one thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use feelprint::neighbours::Neighbours;
+use feelprint::track::StageTimes;
 use feelprint::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, ModelConfig, SAMPLE_RATE};
 use serde_json::{Value, json};
 
 use crate::output::Output;
 
-/// Songs that the search is timed on.
-const SONGS: usize = 1_000_000;
+/// The number of embeddings that the search is timed on.
+const SEARCH_SIZE: usize = 1_000_000;
 
-/// Measures, and prints the median and the least of `repeat` runs of each.
+/// Prints the median and the least time of `repeat` runs of each.
 pub fn bench(
     config: &ModelConfig,
     files: &[PathBuf],
@@ -34,37 +35,48 @@ pub fn bench(
         line(&format!("model, {length_s} s"), f64::from(length_s), &run, output)?;
     }
     for path in files {
-        let mut stages = [(); 4].map(|()| Vec::new());
-        let mut duration_s = 0.0;
-        for _ in 0..repeat {
-            let song = model.embed_file(path)?;
-            duration_s = song.duration().as_secs_f64();
-            let times = song.times();
-            for (stage, time) in stages.iter_mut().zip(times) {
-                stage.push(time);
-            }
-            stages[3].push(times.iter().sum());
-        }
-        let name = path.display();
-        for (stage, times) in ["decode", "resample", "embed", "all"].iter().zip(&stages) {
-            line(&format!("{stage}, {name}"), duration_s, times, output)?;
-        }
+        bench_file(&model, path, repeat, output)?;
     }
     if files.is_empty() {
-        let neighbours: Neighbours = noise(SONGS * DIM_EMBEDDING)
+        let neighbours: Neighbours = noise(SEARCH_SIZE * DIM_EMBEDDING)
             .chunks_exact(DIM_EMBEDDING)
-            .map(|values| Embedding(values.try_into().expect("the chunks' length")))
+            .map(|values| Embedding(values.try_into().expect("a chunk has DIM_EMBEDDING values")))
             .collect();
-        let to = neighbours.get(0).expect("the list is not empty");
+        let query = neighbours.get(0).expect("SEARCH_SIZE is not 0");
         let search = times(repeat, || {
-            std::hint::black_box(neighbours.nearest(&to, 10));
+            std::hint::black_box(neighbours.nearest(&query, 10));
             Ok(())
         })?;
-        line(&format!("nearest of {SONGS}"), 0.0, &search, output)?;
+        line(&format!("nearest of {SEARCH_SIZE}"), 0.0, &search, output)?;
     }
     if let Some(kib) = peak_memory_kib() {
         let value = json!({ "what": "peak memory", "mib": kib / 1024 });
         output.print(&value, &format!("{:<40} {:>9} MiB", "peak memory", kib / 1024))?;
+    }
+    Ok(())
+}
+
+/// Times the stages from a file to its embedding.
+fn bench_file(
+    model: &AudioEmbeddingModel,
+    path: &Path,
+    repeat: usize,
+    output: &mut Output,
+) -> Result<()> {
+    let mut stages = [(); 4].map(|()| Vec::new());
+    let mut duration_s = 0.0;
+    for _ in 0..repeat {
+        let track = model.embed_file(path)?;
+        duration_s = track.duration().as_secs_f64();
+        let StageTimes { decode, resample, embed } = track.times();
+        let times = [decode, resample, embed, decode + resample + embed];
+        for (stage, time) in stages.iter_mut().zip(times) {
+            stage.push(time);
+        }
+    }
+    let name = path.display();
+    for (stage, times) in ["decode", "resample", "embed", "all"].iter().zip(&stages) {
+        line(&format!("{stage}, {name}"), duration_s, times, output)?;
     }
     Ok(())
 }
@@ -96,7 +108,7 @@ fn line(what: &str, duration_s: f64, times: &[Duration], output: &mut Output) ->
     output.print(&value, &text)
 }
 
-/// Noise from -1 to 1, always the same: the generator of G. Marsaglia, "Xorshift RNGs", 2003.
+/// Deterministic noise from -1 to 1 (G. Marsaglia, "Xorshift RNGs", 2003).
 fn noise(samples: usize) -> Vec<f32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -108,7 +120,7 @@ fn noise(samples: usize) -> Vec<f32> {
     (0..samples).map(|_| next()).collect()
 }
 
-/// The most memory that the process had at any time, where the system tells.
+/// The peak resident memory of the process; only Linux reports it.
 fn peak_memory_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! The audio files of a folder.
+//! Audio files: which a folder has, how they are named in the index, and their album.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use walkdir::WalkDir;
 
 use crate::output::warn;
 
-/// Names of files that are taken for audio. What is in them is found out when they are read.
+/// Extensions of audio files. The decoder detects the format from the content.
 const EXTENSIONS: [&str; 15] = [
     "aac", "aif", "aifc", "aiff", "alac", "flac", "m4a", "m4b", "mp3", "mp4", "oga", "ogg", "opus",
     "wav", "wave",
 ];
 
-/// The audio files under `folder`, sorted. What cannot be read is reported and left out.
+/// The audio files under `folder`, sorted. Subfolders that cannot be read are reported and skipped.
 ///
-/// Fails if `folder` is no folder, or holds no audio file.
+/// Fails if `folder` is not a folder, or has no audio file.
 pub fn audio_files(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         bail!("{}: not a folder", folder.display());
@@ -41,7 +41,13 @@ fn is_audio_name(path: &Path) -> bool {
     extension.is_some_and(|extension| EXTENSIONS.iter().any(|e| extension.eq_ignore_ascii_case(e)))
 }
 
-/// The path without links and detours: how a file is named in the index.
+/// The canonical path, which names a file in the index.
 pub fn full_path(path: &Path) -> Result<PathBuf> {
     path.canonicalize().with_context(|| path.display().to_string())
+}
+
+/// The album in the tags, or else the folder of the file.
+pub fn album_or_folder(album: Option<String>, path: &str) -> String {
+    let folder = Path::new(path).parent().unwrap_or(Path::new(""));
+    album.unwrap_or_else(|| folder.to_string_lossy().into_owned())
 }

@@ -1,288 +1,264 @@
-//! The index: one SQLite file, one row a song.
-//!
-//! A row holds a file's path, size, time of change and content hash, the version of the model
-//! that heard it, and its embedding, or the reason why there is none. Embeddings of two versions
-//! are never handed out together.
+//! `index`: updates the index for a folder.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
-use feelprint::{DIM_EMBEDDING, Embedding};
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use anyhow::{Context, Result};
+use feelprint::AudioEmbeddingModel;
+use feelprint::duplicates::content_hash;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use serde_json::json;
 
-/// "felp": tells the file from other SQLite files.
-const APPLICATION_ID: i32 = 0x6665_6c70;
+use crate::database::{AnalysisResult, FileStat, Index};
+use crate::files::{audio_files, full_path};
+use crate::output::{Output, warn};
 
-/// The layout of the tables below.
-const LAYOUT: i32 = 1;
+/// The time between commits, which is how much work a killed run can lose.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
-const TABLES: &str = "
-CREATE TABLE songs (
-    path       TEXT PRIMARY KEY NOT NULL,
-    size       INTEGER NOT NULL,           -- bytes
-    changed_ns INTEGER NOT NULL,           -- nanoseconds since 1970
-    hash       BLOB NOT NULL,              -- BLAKE3 of the content, 32 bytes
-    version    TEXT NOT NULL,              -- of the model
-    embedding  BLOB,                       -- 32 little-endian f32; NULL if it failed
-    duration_s REAL,
-    silent     INTEGER NOT NULL DEFAULT 0,
-    album      TEXT,                       -- from the file's tags
-    damage     TEXT,                       -- what was wrong with a file that was heard
-    error      TEXT,                       -- why it failed; NULL if it did not
-    CHECK ((embedding IS NULL) = (error IS NOT NULL))
-);
-CREATE INDEX songs_by_hash ON songs (hash);
-";
-
-/// What tells, without reading a file, that it is the one that was indexed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    pub size: i64,
-    pub changed_ns: i64,
+/// A file whose row is missing or outdated.
+struct Task {
+    path: String,
+    stat: FileStat,
+    /// The content hash in the row, if the file has not changed since.
+    hash: Option<[u8; 32]>,
 }
 
-/// What was found out about the content of a file.
-#[derive(Debug, Clone)]
-pub struct Finding {
-    pub version: String,
-    /// The embedding, or the reason why there is none.
-    pub embedding: std::result::Result<Embedding, String>,
-    pub duration_s: Option<f64>,
-    pub silent: bool,
-    pub album: Option<String>,
-    pub damage: Option<String>,
+/// A task that is done, or the reason why the file could not be read.
+type TaskResult = std::result::Result<Done, String>;
+
+/// A file to write the row of.
+struct Done {
+    task: Task,
+    hash: [u8; 32],
+    /// `None` if another row has the result for the same content.
+    result: Option<AnalysisResult>,
 }
 
-/// A song that was heard, as the commands that compare songs see it.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    pub path: String,
-    pub embedding: Embedding,
-    pub hash: [u8; 32],
-    pub duration_s: f64,
-    pub silent: bool,
-    pub album: Option<String>,
+#[derive(Default)]
+struct Counts {
+    unchanged: usize,
+    analysed: usize,
+    recognised: usize,
+    removed: usize,
+    unreadable: usize,
+    failed: usize,
+    damaged: usize,
 }
 
-/// An open index.
-pub struct Index {
-    db: Connection,
-    path: PathBuf,
+/// Analyses the new and changed files under `folder`, and removes the rows of missing ones.
+pub fn index(
+    model: &AudioEmbeddingModel,
+    path: &Path,
+    folder: &Path,
+    output: &mut Output,
+) -> Result<()> {
+    let start = Instant::now();
+    let folder = full_path(folder)?;
+    let files = audio_files(&folder)?;
+    let mut index = Index::create(path)?;
+    let mut counts = Counts::default();
+    let (present, tasks) = outdated(model, &index, files, &mut counts)?;
+    analyse_files(model, &mut index, tasks, &mut counts)?;
+    // Rows are removed last: until then a moved file is recognised by its content hash.
+    let folder_name = folder.to_string_lossy();
+    let mut missing = index.paths_under(&folder_name)?;
+    missing.retain(|path| !present.contains(path));
+    counts.removed = missing.len();
+    index.transaction(|index| missing.iter().try_for_each(|path| index.remove(path)))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let Counts { unchanged, analysed, recognised, removed, unreadable, failed, damaged } = counts;
+    output.print(
+        &json!({
+            "folder": folder_name, "index": path.to_string_lossy(), "version": model.version(),
+            "unchanged": unchanged, "analysed": analysed, "recognised": recognised,
+            "removed": removed, "unreadable": unreadable, "failed": failed, "damaged": damaged,
+            "seconds": seconds,
+        }),
+        &format!(
+            "{analysed} analysed ({damaged} damaged), {recognised} recognised by their content, \
+             {unchanged} unchanged, {removed} removed, {failed} failed, {unreadable} unreadable; \
+             {seconds:.1} s; {}",
+            path.display()
+        ),
+    )
 }
 
-impl Index {
-    /// Opens an index, and makes an empty one if there is none.
-    pub fn create(path: &Path) -> Result<Self> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        }
-        let index = Self::connect(path)?;
-        let layout: i32 = index.pragma("user_version")?;
-        if layout == 0 && index.one::<i64>("SELECT count(*) FROM sqlite_schema", [])? == 0 {
-            index
-                .db
-                .execute_batch(&format!(
-                    "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID};
-                     PRAGMA user_version = {LAYOUT}; COMMIT;"
-                ))
-                .with_context(|| index.name())?;
-        }
-        index.checked()
-    }
-
-    /// Opens an index that is there.
-    pub fn open(path: &Path) -> Result<Self> {
-        if !path.is_file() {
-            bail!("{}: no index there; make one with `feelprint index DIR`", path.display());
-        }
-        Self::connect(path)?.checked()
-    }
-
-    fn connect(path: &Path) -> Result<Self> {
-        let db = Connection::open(path).with_context(|| path.display().to_string())?;
-        // Another process may be writing: wait for it.
-        db.busy_timeout(std::time::Duration::from_secs(60))?;
-        Ok(Self { db, path: path.to_path_buf() })
-    }
-
-    fn checked(self) -> Result<Self> {
-        let id: i32 = self.pragma("application_id")?;
-        let layout: i32 = self.pragma("user_version")?;
-        if id != APPLICATION_ID {
-            bail!("{}: not an index of feelprint", self.name());
-        }
-        if layout != LAYOUT {
-            bail!(
-                "{}: an index of layout {layout}, this feelprint reads {LAYOUT}; remove the file \
-                 and run `feelprint index DIR`",
-                self.name()
-            );
-        }
-        Ok(self)
-    }
-
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    fn pragma(&self, name: &str) -> Result<i32> {
-        self.one(&format!("PRAGMA {name}"), [])
-    }
-
-    fn one<T: rusqlite::types::FromSql>(&self, sql: &str, params: impl Params) -> Result<T> {
-        self.db.query_row(sql, params, |row| row.get(0)).with_context(|| self.name())
-    }
-
-    /// The stamp, content hash and version of a path's row, if it has one.
-    pub fn row(&self, path: &str) -> Result<Option<(Stamp, [u8; 32], String)>> {
-        let mut statement = self
-            .db
-            .prepare_cached("SELECT size, changed_ns, hash, version FROM songs WHERE path = ?1")?;
-        let row = statement.query_row([path], |row| {
-            let stamp = Stamp { size: row.get(0)?, changed_ns: row.get(1)? };
-            Ok((stamp, row.get(2)?, row.get(3)?))
-        });
-        row.optional().with_context(|| self.name())
-    }
-
-    /// What is known of a content, of this version of the model.
-    pub fn finding(&self, hash: &[u8; 32], version: &str) -> Result<Option<Finding>> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT version, embedding, duration_s, silent, album, damage, error FROM songs
-             WHERE hash = ?1 AND version = ?2 LIMIT 1",
-        )?;
-        let finding = statement.query_row(params![hash, version], |row| {
-            let embedding: Option<Vec<u8>> = row.get(1)?;
-            Ok(Finding {
-                version: row.get(0)?,
-                embedding: match embedding {
-                    Some(bytes) => Ok(from_bytes(&bytes)?),
-                    None => Err(row.get(6)?),
-                },
-                duration_s: row.get(2)?,
-                silent: row.get(3)?,
-                album: row.get(4)?,
-                damage: row.get(5)?,
-            })
-        });
-        finding.optional().with_context(|| self.name())
-    }
-
-    /// The hashes of the contents that this version of the model heard.
-    pub fn hashes(&self, version: &str) -> Result<HashSet<[u8; 32]>> {
-        let mut statement = self.db.prepare("SELECT hash FROM songs WHERE version = ?1")?;
-        let rows = statement.query_map([version], |row| row.get(0))?;
-        rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
-    }
-
-    /// Runs `work` as one transaction: all of it is kept, or none.
-    pub fn transaction<T>(&mut self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
-        self.db.execute_batch("BEGIN IMMEDIATE").with_context(|| self.name())?;
-        let done = work(self);
-        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        self.db.execute_batch(end).with_context(|| self.name())?;
-        done
-    }
-
-    /// Writes a path's row.
-    pub fn put(&self, path: &str, stamp: Stamp, hash: &[u8; 32], found: &Finding) -> Result<()> {
-        let embedding = found.embedding.as_ref().ok().map(to_bytes);
-        let error = found.embedding.as_ref().err();
-        let mut statement = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO songs (path, size, changed_ns, hash, version, embedding,
-             duration_s, silent, album, damage, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        )?;
-        let row = params![
-            path,
-            stamp.size,
-            stamp.changed_ns,
-            hash,
-            found.version,
-            embedding,
-            found.duration_s,
-            found.silent,
-            found.album,
-            found.damage,
-            error
-        ];
-        statement.execute(row).with_context(|| self.name())?;
-        Ok(())
-    }
-
-    /// The paths under a folder.
-    pub fn paths_under(&self, folder: &str) -> Result<Vec<String>> {
-        // '0' follows '/': the range holds what begins with the folder's name and a slash.
-        let (from, to) = match std::path::MAIN_SEPARATOR {
-            '/' => (format!("{}/", folder.trim_end_matches('/')), '0'),
-            other => (format!("{}{other}", folder.trim_end_matches(other)), ']'),
+/// The names of all `files`, and tasks for those whose row is missing or outdated.
+fn outdated(
+    model: &AudioEmbeddingModel,
+    index: &Index,
+    files: Vec<PathBuf>,
+    counts: &mut Counts,
+) -> Result<(HashSet<String>, Vec<Task>)> {
+    let mut tasks = Vec::new();
+    let mut present = HashSet::new();
+    for path in files {
+        let Some(name) = path.to_str() else {
+            warn(&format!("{}: the name is not UTF-8; skipped", path.display()));
+            counts.unreadable += 1;
+            continue;
         };
-        let end = format!("{}{to}", &from[..from.len() - 1]);
-        let mut statement =
-            self.db.prepare("SELECT path FROM songs WHERE path >= ?1 AND path < ?2")?;
-        let rows = statement.query_map([from, end], |row| row.get(0))?;
-        rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
-    }
-
-    pub fn remove(&self, path: &str) -> Result<()> {
-        self.db.prepare_cached("DELETE FROM songs WHERE path = ?1")?.execute([path])?;
-        Ok(())
-    }
-
-    /// All songs that were heard, in the order of their paths.
-    ///
-    /// Fails if they are not all of this version of the model.
-    pub fn entries(&self, version: &str) -> Result<Vec<Entry>> {
-        let mut statement =
-            self.db.prepare("SELECT version, count(*) FROM songs GROUP BY version")?;
-        let versions: Vec<(String, i64)> = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()
-            .with_context(|| self.name())?;
-        if let Some((other, count)) = versions.iter().find(|(other, _)| other != version) {
-            bail!(
-                "{}: {count} songs are of model {other}, the model in use is {version}; \
-                 embeddings of two versions cannot be compared: run `feelprint index DIR` again \
-                 for the folders in it, with the model in use",
-                self.name()
-            );
+        present.insert(name.to_string());
+        let stat = match file_stat(&path) {
+            Ok(stat) => stat,
+            Err(error) => {
+                warn(&format!("{error:#}"));
+                counts.unreadable += 1;
+                continue;
+            }
+        };
+        match index.row(name)? {
+            Some((known, _, version)) if known == stat && version == model.version() => {
+                counts.unchanged += 1;
+            }
+            row => {
+                let hash = row.filter(|(known, ..)| *known == stat).map(|(_, hash, _)| hash);
+                tasks.push(Task { path: name.to_string(), stat, hash });
+            }
         }
-        let mut statement = self.db.prepare(
-            "SELECT path, embedding, hash, duration_s, silent, album FROM songs
-             WHERE embedding IS NOT NULL ORDER BY path",
-        )?;
-        let rows = statement.query_map([], entry)?;
-        rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
     }
+    Ok((present, tasks))
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry {
-        path: row.get(0)?,
-        embedding: from_bytes(row.get_ref(1)?.as_blob()?)?,
-        hash: row.get(2)?,
-        duration_s: row.get(3)?,
-        silent: row.get(4)?,
-        album: row.get(5)?,
-    })
+fn file_stat(path: &Path) -> Result<FileStat> {
+    let metadata = path.metadata().with_context(|| path.display().to_string())?;
+    let modified = metadata.modified().with_context(|| path.display().to_string())?;
+    // Times before 1970 are negative.
+    let modified_ns = match modified.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
+    };
+    Ok(FileStat { size: i64::try_from(metadata.len()).unwrap_or(i64::MAX), modified_ns })
 }
 
-fn to_bytes(embedding: &Embedding) -> Vec<u8> {
-    embedding.0.iter().flat_map(|value| value.to_le_bytes()).collect()
+/// Analyses the files of `tasks` on all cores, and writes the rows on this thread.
+fn analyse_files(
+    model: &AudioEmbeddingModel,
+    index: &mut Index,
+    tasks: Vec<Task>,
+    counts: &mut Counts,
+) -> Result<()> {
+    let total = tasks.len();
+    let bytes = tasks.iter().map(|task| task.stat.size.unsigned_abs()).sum();
+    let bar = ProgressBar::new(bytes);
+    bar.set_style(ProgressStyle::with_template(
+        "{wide_bar} {msg} songs, {binary_bytes}/{binary_total_bytes}, {eta} left",
+    )?);
+    bar.set_message(format!("0/{total}"));
+    let known = index.hashes(model.version())?;
+    let (sender, receiver) = sync_channel(1024);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Sending fails only if the writer has failed, which reports the error.
+            let sender: SyncSender<TaskResult> = sender;
+            let _ = tasks.into_par_iter().try_for_each_with(sender, |sender, task| {
+                let done = analyse_file(model, task, &known);
+                sender.send(done).map_err(|_| ())
+            });
+        });
+        write_rows(model, index, &receiver, &bar, total, counts)
+    })?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
-fn from_bytes(bytes: &[u8]) -> rusqlite::Result<Embedding> {
-    if bytes.len() != 4 * DIM_EMBEDDING {
-        return Err(rusqlite::types::FromSqlError::InvalidBlobSize {
-            expected_size: 4 * DIM_EMBEDDING,
-            blob_size: bytes.len(),
-        }
-        .into());
+/// Analyses a file, unless its content hash is `known`.
+fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32]>) -> TaskResult {
+    let hash = match task.hash {
+        Some(hash) => hash,
+        None => content_hash(&task.path).map_err(|error| error.to_string())?,
+    };
+    if known.contains(&hash) {
+        return Ok(Done { task, hash, result: None });
     }
-    let mut embedding = Embedding::default();
-    for (value, bytes) in embedding.0.iter_mut().zip(bytes.chunks_exact(4)) {
-        *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let version = model.version().to_string();
+    let result = match model.embed_file(&task.path) {
+        Ok(track) => AnalysisResult {
+            version,
+            embedding: Ok(track.analysis().embedding()),
+            duration_s: Some(track.duration().as_secs_f64()),
+            silent: track.analysis().is_silent(),
+            album: track.album().map(str::to_string),
+            damage: track.damage().map(str::to_string),
+        },
+        // An I/O error says nothing about the content: the next run tries again.
+        Err(error) if error.io_error().is_some() => return Err(error.to_string()),
+        Err(error) => AnalysisResult {
+            version,
+            embedding: Err(error.reason()),
+            duration_s: None,
+            silent: false,
+            album: None,
+            damage: None,
+        },
+    };
+    Ok(Done { task, hash, result: Some(result) })
+}
+
+/// Writes rows as their results arrive, with a commit at least every `COMMIT_EVERY`.
+fn write_rows(
+    model: &AudioEmbeddingModel,
+    index: &mut Index,
+    results: &Receiver<TaskResult>,
+    bar: &ProgressBar,
+    total: usize,
+    counts: &mut Counts,
+) -> Result<()> {
+    let mut finished = 0;
+    // Waits for the first result of a batch before the transaction begins, so that another process
+    // can write meanwhile.
+    while let Ok(first) = results.recv() {
+        let until = Instant::now() + COMMIT_EVERY;
+        index.transaction(|index| {
+            let mut next = Some(first);
+            while let Some(done) = next {
+                finished += 1;
+                match done.and_then(|done| with_result(model, index, done, counts)) {
+                    Ok((task, hash, result)) => {
+                        bar.inc(task.stat.size.unsigned_abs());
+                        if let Err(reason) = &result.embedding {
+                            counts.failed += 1;
+                            bar.suspend(|| warn(&format!("{}: {reason}", task.path)));
+                        }
+                        counts.damaged += usize::from(result.damage.is_some());
+                        index.put(&task.path, task.stat, &hash, &result)?;
+                    }
+                    Err(problem) => {
+                        counts.unreadable += 1;
+                        bar.suspend(|| warn(&problem));
+                    }
+                }
+                bar.set_message(format!("{finished}/{total}"));
+                next = results.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+            }
+            Ok(())
+        })?;
     }
-    Ok(embedding)
+    Ok(())
+}
+
+/// The result for a file: its own, or that of a row with the same content hash.
+fn with_result(
+    model: &AudioEmbeddingModel,
+    index: &Index,
+    done: Done,
+    counts: &mut Counts,
+) -> std::result::Result<(Task, [u8; 32], AnalysisResult), String> {
+    let Done { task, hash, result } = done;
+    if let Some(result) = result {
+        counts.analysed += 1;
+        return Ok((task, hash, result));
+    }
+    let known = index.result(&hash, model.version()).map_err(|error| format!("{error:#}"))?;
+    if let Some(known) = known {
+        counts.recognised += 1;
+        return Ok((task, hash, known));
+    }
+    // The row with that content has been overwritten since.
+    let task = Task { hash: Some(hash), ..task };
+    with_result(model, index, analyse_file(model, task, &HashSet::new())?, counts)
 }

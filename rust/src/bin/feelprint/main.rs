@@ -1,12 +1,15 @@
-//! The command `feelprint`: what is given on the command line, and which part answers it.
+//! The command `feelprint`: parses the command line and runs the command.
 
-mod analyse;
 mod bench;
+mod database;
+mod duplicates;
+mod embed;
 mod explain;
 mod files;
 mod index;
 mod library;
 mod output;
+mod playlist;
 mod similar;
 
 use std::path::PathBuf;
@@ -14,10 +17,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use feelprint::duplicates::MAX_DISTANCE;
+use feelprint::playlist::PlaylistOptions;
 use feelprint::{AudioEmbeddingModel, ModelConfig};
 use output::Output;
 
-/// How songs feel: what to play next.
+/// Find similar songs, by the embeddings of a small neural network
 #[derive(Parser)]
 #[command(name = "feelprint", version)]
 struct Cli {
@@ -27,7 +32,7 @@ struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Args)]
 struct Common {
     /// Print JSON, one object a line
@@ -53,20 +58,20 @@ enum Command {
     Similar {
         /// An audio file, in the index or not
         song: PathBuf,
-        /// Compare with the audio files of this folder, heard now, instead of with the index
+        /// Compare with the audio files of this folder instead of with the index
         #[arg(long = "in", value_name = "DIR")]
         folder: Option<PathBuf>,
         /// How many songs to print
         #[arg(short, value_name = "COUNT", default_value_t = 10)]
         n: usize,
     },
-    /// Bring the index up to date with a folder; a run that was stopped is continued
+    /// Update the index for a folder; a run that was stopped is continued
     Index {
         /// A folder of audio files
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Print a path from a song through the songs near it
+    /// Print a playlist of the songs nearest to a song, in an order with short steps
     Playlist {
         /// An audio file, in the index or not
         song: PathBuf,
@@ -77,20 +82,20 @@ enum Command {
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         max_per_album: Option<u32>,
     },
-    /// Print the groups of songs in the index that are the same recording
+    /// Print the groups of files in the index that are the same recording
     Duplicates {
-        /// How far apart the embeddings of the same recording may lie
-        #[arg(long, value_name = "DISTANCE", default_value_t = library::SAME_DISTANCE)]
+        /// The largest distance between the embeddings of the same recording
+        #[arg(long, value_name = "DISTANCE", default_value_t = MAX_DISTANCE)]
         within: f32,
     },
-    /// Tell why two songs are near: the seconds that weighed most, and what is alike
+    /// Explain the distance of two songs: the seconds with the most attention, and similar windows
     Explain {
         /// An audio file
         a: PathBuf,
         /// Another audio file
         b: PathBuf,
     },
-    /// Measure what the model, the search and files cost here, on one thread
+    /// Measure the time that the model, the search and files take on one thread
     Bench {
         /// Audio files; without any, the search is measured
         #[arg(value_name = "FILE")]
@@ -98,7 +103,7 @@ enum Command {
         /// Lengths of audio to time the model alone with
         #[arg(long, value_delimiter = ',', default_value = "60,240")]
         seconds: Vec<u32>,
-        /// How often to measure
+        /// How many times to measure
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         repeat: u32,
     },
@@ -110,7 +115,7 @@ fn main() -> ExitCode {
     let mut output = Output::new(cli.common.json);
     match run(&cli, &mut output) {
         Ok(()) => output.exit_code(),
-        // A reader such as `head` has enough.
+        // The reader, such as `head`, has stopped reading.
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::warn(&format!("{error:#}"));
@@ -124,20 +129,21 @@ fn run(cli: &Cli, output: &mut Output) -> Result<()> {
     let model = || AudioEmbeddingModel::load(&config);
     let index = || cli.common.index.clone().map_or_else(default_index, Ok);
     match &cli.command {
-        Command::Embed { files } => similar::embed(&model()?, files, output),
+        Command::Embed { files } => embed::embed(&model()?, files, output),
         Command::Similar { song, folder: Some(folder), n } => {
-            similar::in_folder(&model()?, song, folder, *n, output)
+            similar::similar_in_folder(&model()?, song, folder, *n, output)
         }
         Command::Similar { song, folder: None, n } => {
-            library::similar(&model()?, &index()?, song, *n, output)
+            similar::similar(&model()?, &index()?, song, *n, output)
         }
-        Command::Index { folder } => analyse::index(&model()?, &index()?, folder, output),
+        Command::Index { folder } => index::index(&model()?, &index()?, folder, output),
         Command::Playlist { song, n, max_per_album } => {
-            let max = max_per_album.map(|max| max as usize);
-            library::playlist(&model()?, &index()?, song, *n, max, output)
+            let max_per_album = max_per_album.map(|max| max as usize);
+            let options = PlaylistOptions { length: *n, max_per_album };
+            playlist::print_playlist(&model()?, &index()?, song, &options, output)
         }
         Command::Duplicates { within } => {
-            library::duplicates(&model()?, &index()?, *within, output)
+            duplicates::print_duplicates(&model()?, &index()?, *within, output)
         }
         Command::Explain { a, b } => explain::explain(&model()?, a, b, output),
         Command::Bench { files, seconds, repeat } => {
@@ -146,17 +152,10 @@ fn run(cli: &Cli, output: &mut Output) -> Result<()> {
     }
 }
 
-/// Where an index lies that was not named.
+/// The index without `--index` and FEELPRINT_INDEX.
 fn default_index() -> Result<PathBuf> {
-    let folder = if cfg!(windows) {
-        std::env::var_os("LOCALAPPDATA").map(PathBuf::from)
-    } else if cfg!(target_os = "macos") {
-        std::env::home_dir().map(|home| home.join("Library/Application Support"))
-    } else {
-        let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
-        let data = data.filter(|folder| folder.is_absolute());
-        data.or_else(|| std::env::home_dir().map(|home| home.join(".local/share")))
-    };
-    let folder = folder.context("no home folder: name the index with --index FILE")?;
+    let folder = dirs::data_local_dir().context(
+        "the user's data folder is unknown (is HOME set?): name the index with --index FILE",
+    )?;
     Ok(folder.join("feelprint").join("index.sqlite"))
 }

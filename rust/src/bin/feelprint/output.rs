@@ -1,4 +1,4 @@
-//! What goes to the terminal: results on standard output, everything else on standard error.
+//! Results on standard output, everything else on standard error.
 
 use std::io::{self, BufWriter, Stdout, Write};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::Value;
 
-/// Standard output, and whether something could not be done.
+/// Standard output, and whether a part of the command failed.
 pub struct Output {
     pub json: bool,
     out: BufWriter<Stdout>,
@@ -18,7 +18,7 @@ impl Output {
         Self { json, out: BufWriter::new(io::stdout()), failed: false }
     }
 
-    /// Prints `value` with `--json`, and the line without.
+    /// Prints `value` with `--json`, else `line`.
     pub fn print(&mut self, value: &Value, line: &str) -> Result<()> {
         if self.json {
             writeln!(self.out, "{value}")?;
@@ -29,27 +29,27 @@ impl Output {
         Ok(())
     }
 
-    /// Reports what could not be done, in one line; the command goes on.
+    /// Reports a failure in one line; the command goes on.
     pub fn failure(&mut self, problem: &dyn std::fmt::Display) {
         self.failed = true;
         warn(problem);
     }
 
-    /// Success, or 1 if something could not be done.
+    /// 0, or 1 after a failure.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(u8::from(self.failed))
     }
 }
 
-/// Reports something in one line.
+/// Prints a problem in one line.
 pub fn warn(problem: &dyn std::fmt::Display) {
     let line = problem.to_string().replace(['\n', '\r'], " ");
-    // Nobody may be reading: then there is nothing to report to.
+    // If standard error is closed, nothing can be reported.
     let _ = writeln!(io::stderr(), "feelprint: {line}");
 }
 
-/// A panic of a decoder is reported as that file's error, in one line; the default report of
-/// panics would add several.
+/// Turns off the default report of panics, of several lines: a panic of a decoder is reported as the
+/// error of its file.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }

@@ -1,68 +1,65 @@
-//! `embed` and `similar`: songs as embeddings, and the nearest of them.
+//! `similar`: the tracks nearest to a track, from the index or from a folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use feelprint::AudioEmbeddingModel;
-use feelprint::decode::Song;
 use feelprint::neighbours::Neighbours;
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::files::{audio_files, full_path};
+use crate::library::Library;
 use crate::output::Output;
 
-/// Prints the embedding of each file as a line of JSON.
-pub fn embed(model: &AudioEmbeddingModel, files: &[PathBuf], output: &mut Output) -> Result<()> {
-    output.json = true;
-    for path in files {
-        match model.embed_file(path) {
-            Ok(song) => output.print(&as_json(model, path, &song), "")?,
-            Err(error) => output.failure(&error),
-        }
+/// Prints the tracks of the index that are nearest to `query`.
+pub fn similar(
+    model: &AudioEmbeddingModel,
+    index: &Path,
+    query: &Path,
+    n: usize,
+    output: &mut Output,
+) -> Result<()> {
+    let library = Library::open(model, index)?;
+    let (track, itself) = library.track(model, query)?;
+    let neighbours: Neighbours = library.tracks.iter().map(|track| track.embedding).collect();
+    for neighbour in neighbours.nearest_where(&track.embedding, n, |index| Some(index) != itself) {
+        print(&library.paths[neighbour.index], neighbour.distance, output)?;
     }
     Ok(())
 }
 
-fn as_json(model: &AudioEmbeddingModel, path: &Path, song: &Song) -> Value {
-    json!({
-        "path": path.to_string_lossy(),
-        "version": model.version(),
-        "duration_s": song.duration().as_secs_f64(),
-        "silent": song.heard().is_silent(),
-        "damage": song.damage(),
-        "embedding": song.heard().embedding().as_slice(),
-    })
-}
-
-/// Prints the files of `folder` that are nearest to `song`.
-pub fn in_folder(
+/// Prints the files of `folder` that are nearest to `query`.
+pub fn similar_in_folder(
     model: &AudioEmbeddingModel,
-    song: &Path,
+    query: &Path,
     folder: &Path,
     n: usize,
     output: &mut Output,
 ) -> Result<()> {
-    let to = model.embed_file(song)?.heard().embedding();
-    let itself = full_path(song)?;
+    let embedding = model.embed_file(query)?.analysis().embedding();
+    let itself = full_path(query)?;
     let mut files = audio_files(folder)?;
     files.retain(|path| path.canonicalize().is_ok_and(|path| path != itself));
-    let heard: Vec<_> = files.par_iter().map(|path| model.embed_file(path)).collect();
-    let mut songs = Vec::new();
+    let tracks: Vec<_> = files.par_iter().map(|path| model.embed_file(path)).collect();
+    let mut paths = Vec::new();
     let mut neighbours = Neighbours::default();
-    for (path, heard) in files.into_iter().zip(heard) {
-        match heard {
-            Ok(song) => {
-                neighbours.push(song.heard().embedding());
-                songs.push(path);
+    for (path, track) in files.into_iter().zip(tracks) {
+        match track {
+            Ok(track) => {
+                neighbours.push(track.analysis().embedding());
+                paths.push(path);
             }
             Err(error) => output.failure(&error),
         }
     }
-    for found in neighbours.nearest(&to, n) {
-        let path = songs[found.place].to_string_lossy();
-        let value = json!({ "path": path, "distance": found.distance });
-        output.print(&value, &format!("{:.4}  {path}", found.distance))?;
+    for neighbour in neighbours.nearest(&embedding, n) {
+        print(&paths[neighbour.index].to_string_lossy(), neighbour.distance, output)?;
     }
     Ok(())
+}
+
+fn print(path: &str, distance: f32, output: &mut Output) -> Result<()> {
+    let value = json!({ "path": path, "distance": distance });
+    output.print(&value, &format!("{distance:.4}  {path}"))
 }
