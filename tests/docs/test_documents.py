@@ -257,6 +257,21 @@ def test_folder_table_of_the_readme() -> None:
     assert all((ROOT / folder).is_dir() for folder in folders)
 
 
+def test_documents_name_the_package_version() -> None:
+    version = PROJECT["version"]
+    crate = tomllib.loads((ROOT / "rust" / "Cargo.toml").read_text(encoding="utf-8"))["package"]
+    assert crate["version"] == version
+    released = re.findall(
+        r"^## (\S+) \(", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
+    )
+    assert released[0] == version
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^  version = \{(.+)\},$", readme, re.M) == [version]
+    text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    required = set(re.findall(r'feelprint = \{ version = "([^"]+)"', text))
+    assert required == {version.rpartition(".")[0]}
+
+
 def test_make_help_lists_every_target() -> None:
     lines = subprocess.run(
         ["make", "--no-print-directory", "help"],
