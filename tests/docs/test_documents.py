@@ -284,10 +284,11 @@ def test_make_help_lists_every_target() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=named)
 def test_configuration_loads(path: Path) -> None:
+    from datasets_scripts.config import read_config
     from datasets_scripts.corpora.free import FreeConfig
-    from distill.config import load
-    from distill.personal.crowd import load_human
+    from distill.config import RunConfig
+    from distill.personal.crowd import CrowdConfig
 
     keys = yaml.safe_load(path.read_text(encoding="utf-8"))
-    read = FreeConfig.read if "packages" in keys else load_human if "answers" in keys else load
-    assert read(path)
+    kind = FreeConfig if "packages" in keys else CrowdConfig if "answers" in keys else RunConfig
+    assert read_config(kind, path)
