@@ -43,7 +43,7 @@ class FrequencyPooledConv(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Temporal convolution: (windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames).
+    """Convolution over time: (windows, in, 1, frames) -> (windows, out, 1, frames).
 
     While training, each input channel has a learned scale and shift. They are applied after the
     zero padding, so that folding them into the weights (``fused``) leaves the output unchanged.

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import evaluate
 import numpy as np
@@ -42,10 +41,10 @@ from distill.evaluation.metrics import (
     student_embedder,
 )
 from distill.features.cache import MelExtractor
-from distill.run import Run, open_run
+from distill.run import MakeMelExtractor, MakeStudent, Run, open_run
 from student import Feelprint, FeelprintConfig
 from student.frontend import MASK_EPS
-from student.model import AttentionPool, Pool, WindowCNN
+from student.model import Pool, WindowCNN
 
 FOLDER = Path("runs/experiments")
 COLUMNS = ("triplet", "odd_one_out", "track_recall@1", "album_precision@1")
@@ -78,6 +77,18 @@ class GruPool(MeanPool):
     def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the direction and the weights (batch, 1, windows)."""
         return super().unit_embedding(self.gru(tokens)[0], nonsilent_ratio)
+
+
+class MeanStudent(Feelprint):
+    """The student with `MeanPool` as its head."""
+
+    head_class = MeanPool
+
+
+class GruStudent(Feelprint):
+    """The student with `GruPool` as its head."""
+
+    head_class = GruPool
 
 
 # --- front ends ------------------------------------------------------------------------------
@@ -124,6 +135,13 @@ class WaveCNN(nn.Module):
         return self.cnn(self.norm(torch.log(filtered.float().square() + 1e-5)))
 
 
+class WaveStudent(Feelprint):
+    """The student with learned filters instead of the log-mel."""
+
+    front_end_class = Wave
+    cnn_class = WaveCNN
+
+
 # --- other ways to use a trained model -------------------------------------------------------
 
 
@@ -167,9 +185,8 @@ class Row:
     what: str
     changes: Mapping[str, Any] = field(default_factory=dict)  # section -> key -> value
     embed_fn: Callable[[Feelprint], EmbedFn] = student_embedder
-    head: type[nn.Module] = AttentionPool
-    cnn: type[nn.Module] = WindowCNN
-    mel: type[MelExtractor] = MelExtractor
+    make_student: MakeStudent = Feelprint
+    make_mel_extractor: MakeMelExtractor = MelExtractor
 
 
 MUSICNN = TeacherConfig(path="data/teacher")
@@ -194,9 +211,14 @@ ROWS: dict[str, Row] = {
     ),
     "floor-50": Row("a floor of -50 dB of the window's mean", {"student": {"floor": 1e-5}}),
     "frozen": Row("the CNN as the hints left it", {"finetune": {"cnn_learning_rate": 0.0}}),
-    "mean": Row("mean of the tokens", head=MeanPool),
-    "gru": Row("GRU over the tokens", head=GruPool),
-    "wave": Row("raw wave, learned filters", NO_START, cnn=WaveCNN, mel=WaveExtractor),
+    "mean": Row("mean of the tokens", make_student=MeanStudent),
+    "gru": Row("GRU over the tokens", make_student=GruStudent),
+    "wave": Row(
+        "raw wave, learned filters",
+        NO_START,
+        make_student=WaveStudent,
+        make_mel_extractor=WaveExtractor,
+    ),
     "dim-16": Row("16 dimensions", {"student": {"embedding_dim": 16}}),
     "dim-64": Row("64 dimensions", {"student": {"embedding_dim": 64}}),
     "no-teacher": Row("no teacher: two clips of a track against the rest", NO_TEACHER),
@@ -242,15 +264,11 @@ def measure(run: Run, embed_fn: EmbedFn) -> dict[str, Any]:
 
 
 def trained(config: RunConfig, row: Row) -> tuple[Run, Feelprint]:
-    """The run of ``config`` with the row's parts in their places, and its model."""
-    parts: dict[str, Any] = {"AttentionPool": row.head, "WindowCNN": row.cnn}
-    if row.mel is WaveExtractor:
-        parts["LogMel"] = Wave
-    with patch.multiple("student.model", **parts), patch("distill.run.MelExtractor", row.mel):
-        run = open_run(config, FOLDER)
-        for stage in (run.cache, run.distill, run.finetune):
-            stage()
-        return run, run.student("finetune")
+    """The run of ``config`` with the row's student and front end, and its trained model."""
+    run = open_run(config, FOLDER, row.make_student, row.make_mel_extractor)
+    for stage in (run.cache, run.distill, run.finetune):
+        stage()
+    return run, run.student("finetune")
 
 
 def compare(name: str, config: RunConfig) -> dict[str, Any]:
@@ -278,10 +296,10 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
     bliss, length = Bliss(), round(run.config.evaluate.excerpt_s * SAMPLE_RATE)
     corpus = run.corpora[0]
     heard, taught = [], []
-    unaltered = [recording for recording in run.training if recording.augmentation == 0]
+    unaltered = [recording for recording in run.train_recordings if recording.augmentation == 0]
     for recording in tqdm(unaltered, desc="bliss", unit="track"):
         audio = decode(corpus.audio_bytes(recording.track.id), SAMPLE_RATE)
-        segment = run.mel.segment
+        segment = run.mel_extractor.segment
         segments = length // segment
         for start_segment in range(0, recording.segments - segments + 1, 4 * segments):
             at = start_segment * segment

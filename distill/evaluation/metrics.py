@@ -20,8 +20,9 @@ from datasets_scripts.audio import AudioError, decode
 from datasets_scripts.corpora.corpus import Corpus
 from distill.config import EvaluateConfig
 from distill.features.cache import CacheError, Shard, is_valid, write_shard
-from distill.features.dataset import Recording, Targets
+from distill.features.recordings import Recording
 from distill.teachers.base import Teacher
+from distill.training.batches import Targets
 from student import Feelprint
 
 METRIC = Path(__file__).parents[2] / "metrics" / "triplet_accuracy"

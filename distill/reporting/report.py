@@ -50,7 +50,7 @@ from distill.teachers.base import TeacherError
 from distill.teachers.musicnn import MODELS, Musicnn
 from distill.teachers.registry import load_teacher
 from distill.training.teacher_space import TeacherSpace
-from student import ConfigError, Feelprint
+from student import ConfigError, Feelprint, FeelprintConfig
 
 log = logging.getLogger("feelprint")
 
@@ -148,7 +148,7 @@ def embed_teachers(heard: Heard, config: RunConfig) -> tuple[np.ndarray, np.ndar
         asked.append(TeacherConfig(name="musicnn"))
     made, moods = [], np.zeros(0)
     for wanted in asked:
-        teacher = load_teacher(wanted)
+        teacher = load_teacher(wanted, config.student)
         version = json.dumps([teacher.key(), level_db], sort_keys=True)
         if type(teacher) is Musicnn:
             hears = partial(musicnn_embedder, teacher, level_db)
@@ -162,8 +162,8 @@ def embed_teachers(heard: Heard, config: RunConfig) -> tuple[np.ndarray, np.ndar
     return np.concatenate(made[: len(config.teachers)], axis=2), moods
 
 
-def _teacher_facts(wanted: TeacherConfig) -> dict[str, str]:
-    teacher = load_teacher(wanted)
+def _teacher_facts(wanted: TeacherConfig, student: FeelprintConfig) -> dict[str, str]:
+    teacher = load_teacher(wanted, student)
     hub = "" if Path(wanted.path).exists() or wanted.path.count("/") != 1 else wanted.path
     return {
         "name": teacher.name,
@@ -267,7 +267,7 @@ def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
     return {
         "run": config.name,
         "licence": config.export.licence,
-        "teachers": [_teacher_facts(wanted) for wanted in config.teachers],
+        "teachers": [_teacher_facts(wanted, config.student) for wanted in config.teachers],
         "started_as": MODELS[0] if config.distill.init_from else None,
         "audio": training_data_summary(
             [Corpus(Path(path)) for path in config.corpora], config.cache.train_splits

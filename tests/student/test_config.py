@@ -20,7 +20,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("hop_length", 700, "multiple of 16"),
         ("n_fft", 1_000, "multiple of 16 samples and n_fft of 32"),
@@ -41,8 +41,8 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ("filters", [8], r"filters\[0\]: expected a list"),
     ],
 )
-def test_an_impossible_value_is_refused(key: str, value: object, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_impossible_value_is_refused(key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         from_mapping(FeelprintConfig, {key: value}, "student")
 
 
@@ -71,7 +71,7 @@ def test_lists_of_dataclasses_and_mappings_are_built() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (
             {"parts": [{"size": 1}, {"sise": 2}]},
@@ -87,8 +87,10 @@ def test_lists_of_dataclasses_and_mappings_are_built() -> None:
         ({1: 2}, "w: unknown key 1; known keys: names, on, parts"),
     ],
 )
-def test_a_wrong_type_inside_is_named_by_its_place(values: dict[object, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_wrong_type_inside_is_named_by_its_place(
+    values: dict[object, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
         from_mapping(Whole, values, "w")  # type: ignore[arg-type]
 
 

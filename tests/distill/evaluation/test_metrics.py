@@ -25,8 +25,9 @@ from distill.evaluation.metrics import (
     standardised,
     teacher_embedder,
 )
-from distill.features.dataset import Recording, Targets
+from distill.features.recordings import Recording
 from distill.features.shards import CacheError
+from distill.training.batches import Targets
 from distill.training.teacher_space import fit_space
 from tests.tones import melody
 
