@@ -38,7 +38,7 @@ from datasets_scripts.triplets.table import (
     track_of,
 )
 from distill.config import RunConfig, dump, load
-from distill.evaluation.metrics import cosine_to_teacher, evaluate_model
+from distill.evaluation.evaluate import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.features.cache import (
     CacheError,
@@ -255,11 +255,11 @@ class Run:
             return
         config, model = self.config, self.student("finetune")
         figures = evaluate_model(
-            model,
-            [(producer.teacher, config.cache.teacher_level_db) for producer in self.teachers],
+            model.fold_for_inference(),
+            config,
             self.corpora[0],
-            config.evaluate,
-            Path(config.cache.folder),
+            [extractor.teacher for extractor in self.teachers],
+            self.targets.space,
         )
         compared = {"train_splits": self.training}
         if "validation" not in config.cache.train_splits:
@@ -272,8 +272,8 @@ class Run:
         self.write_metrics({"evaluate": figures})
         for name, row in figures["figures"].items():
             shown = [
-                f"{key} {value['accuracy']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-                for key, value in row.items()
+                f"{key} {score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+                for key, score in row.items()
             ]
             log.info("%s: %s", name, "; ".join(shown))
 
