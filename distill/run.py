@@ -38,7 +38,7 @@ from datasets_scripts.triplets.table import (
     track_of,
 )
 from distill.config import CacheConfig, RunConfig, dump, load
-from distill.evaluation.metrics import cosine_to_teacher, evaluate_model
+from distill.evaluation.evaluate import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.features.cache import (
     CacheError,
@@ -165,11 +165,11 @@ class Run:
             return
         config, model = self.config, self.student("finetune")
         figures = evaluate_model(
-            model,
-            [(each.teacher, config.cache.teacher_level_db) for each in self.teacher_extractors],
+            model.fold_for_inference(),
+            config,
             self.corpora[0],
-            config.evaluate,
-            Path(config.cache.folder),
+            [extractor.teacher for extractor in self.teacher_extractors],
+            self.targets.space,
         )
         compared = {"train_splits": self.train_recordings}
         if "validation" not in config.cache.train_splits:

@@ -34,7 +34,7 @@ import tract
 
 RUST = Path(__file__).resolve().parent
 FEELPRINT = RUST / "target" / "release" / "feelprint"
-BLISS = RUST.parent / "data" / "peers" / "bliss" / "release" / "bliss-features"
+BLISS = RUST.parent / "data" / "baselines" / "bliss" / "release" / "bliss-features"
 RATE = 22_050
 REPEAT = 20  # runs of the crate in a process, so that making the samples hardly counts
 SONG_S = 210  # three minutes and a half

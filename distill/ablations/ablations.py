@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,17 +28,15 @@ from tqdm import tqdm
 from datasets_scripts.audio import decode
 from distill.config import CacheConfig, RunConfig, TeacherConfig, load
 from distill.evaluation.baselines import Bliss
-from distill.evaluation.metrics import (
-    METRIC,
+from distill.evaluation.evaluate import cosine_to_teacher
+from distill.evaluation.excerpts import (
     SAMPLE_RATE,
     EmbedFn,
-    album_triplets,
-    cosine_to_teacher,
     embed_all,
     excerpts,
-    score,
     student_embedder,
 )
+from distill.evaluation.metrics import album_triplets, interval, per_item_scores
 from distill.features.cache import MelExtractor
 from distill.run import MakeMelExtractor, MakeStudent, Run, open_run
 from student import Feelprint, FeelprintConfig
@@ -258,8 +255,8 @@ def measure(run: Run, embed_fn: EmbedFn) -> dict[str, Any]:
     found = excerpts(run.corpora[0], settings.split, settings.excerpt_s, cache)
     vectors = embed_all(found, embed_fn, "excerpts")
     triplets = album_triplets(found.albums)
-    metric = evaluate.load(str(METRIC))
-    figures = score(vectors, found.albums, triplets, settings.bootstrap, metric)
+    scores = per_item_scores(vectors, found.albums, triplets)
+    figures = {metric: interval(of, settings.bootstrap) for metric, of in scores.items()}
     return figures | {"tracks": len(found.tracks), "albums": len(found.album_names)}
 
 
@@ -328,7 +325,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     ]
     for row in rows:
         cells = [
-            f"{row[key]['accuracy']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
+            f"{row[key]['value']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
             for key in COLUMNS
         ]
         cosine = "" if row["cosine"] is None else f"{row['cosine']:.3f}"
