@@ -1,4 +1,4 @@
-"""Intervals of accuracies and means: one module for every room that reports one."""
+"""Confidence intervals of shares and means, for every folder that reports one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 LEVEL = 0.95  # of every interval
+PERCENTILES = (2.5, 97.5)  # the same level, two-sided
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
@@ -36,6 +37,31 @@ def bootstrap_interval(
     values: np.ndarray, groups: np.ndarray, resamples: int = 1_000, seed: int = 0
 ) -> tuple[float, float]:
     """The 95 % percentile interval of `group_bootstrap`."""
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(group_bootstrap(values, groups, resamples, seed), [tail, 100 - tail])
+    low, high = np.percentile(group_bootstrap(values, groups, resamples, seed), PERCENTILES)
     return float(low), float(high)
+
+
+def paired_difference(
+    ours: np.ndarray,
+    baseline: np.ndarray,
+    groups: np.ndarray,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean of ``ours - baseline``, and its 95 % interval by bootstrap over groups.
+
+    ``ours`` and ``baseline`` (n,) are scores of the same items in the same order, ``groups`` (n,)
+    the group of each item. Pairing removes the spread between items that both have in common.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if not len(ours) == len(baseline) == len(groups):
+        raise ValueError(
+            f"{len(ours)} and {len(baseline)} scores of {len(groups)} items cannot be paired"
+        )
+    differences = ours - baseline
+    return (
+        float(differences.mean()),
+        *bootstrap_interval(differences, groups, resamples, seed),
+    )

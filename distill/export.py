@@ -1,9 +1,8 @@
-"""The fifth stage: one ONNX file that onnxruntime and tract run, and what it must pass."""
+"""The fifth stage: one ONNX file for onnxruntime and tract, and the checks that it must pass."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import tract
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from datasets_scripts.files import atomic_path
 from student import Feelprint
 
 OPSET = 18
@@ -23,10 +23,9 @@ MAX_BYTES = 5_000_000
 TOLERANCE = 1e-4  # between PyTorch, onnxruntime and tract
 MIN_HALF_SIZE = 1_000  # values; below, a Cast node costs more than it saves
 PADDING_TOLERANCE = 1e-5  # between audio and the same with zeros appended
-# tensors that keep their names, for players that cut the graph there
+# tensors that keep their names, so that a player can split the graph there
 CUTS = ("log_mel", "tokens", "nonsilent_ratio", "attention")
-
-# settings that a player's own front end needs, as they stand in the metadata
+# settings in the metadata, for a player that has a front end of its own
 FRONT_END = ("n_fft", "hop_length", "window_frames", "n_mels", "f_min", "f_max", "floor")
 
 
@@ -36,7 +35,7 @@ class ExportError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What the file says of itself, in its ONNX metadata."""
+    """Where the model comes from, for the ONNX metadata."""
 
     version: str
     config_hash: str
@@ -90,20 +89,20 @@ def _graph(
     assert program is not None
     simplified, same = onnxsim.simplify(program.model_proto)
     if not same:
-        raise ExportError("onnxsim changed what the graph computes; the export is not written")
+        raise ExportError("onnxsim changed what the graph computes; no file is written")
     del simplified.metadata_props[:]
-    del simplified.graph.value_info[:]  # left-over symbols keep tract from unifying shapes
+    del simplified.graph.value_info[:]  # its symbols prevent tract from unifying shapes
     return simplified
 
 
 def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     """Write ``model`` to ``path``: input ``audio`` (B, N), output ``embedding`` (B, 32).
 
-    The front end, the encoder and the head are exported apart and joined, so that ``log_mel``
-    (batch, windows, n_mels, frames), ``tokens`` (batch, windows, dim) and ``nonsilent_ratio`` (batch,
-    windows) are all that passes between them: a player can cut the graph there, stream, and
-    bring a faster front end, whose settings stand in the metadata. Weights that
-    float16 holds exactly (those of a released model) are stored so and cast when the file is
+    The front end, the encoder and the head are exported separately and joined, so that the only
+    tensors between them are ``log_mel`` (batch, windows, n_mels, frames), ``tokens`` (batch,
+    windows, dim) and ``nonsilent_ratio`` (batch, windows). A player can thus split the graph there,
+    stream, and use a faster front end, whose settings are in the metadata. Weights that float16
+    represents exactly (those of a fused model) are stored as float16 and cast when the file is
     loaded: half the size, the same speed. The file is complete or absent.
 
     Raises:
@@ -120,29 +119,29 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
         {"tokens": tokens, "nonsilent_ratio": nonsilent_ratio},
         ("embedding", "attention"),
     )
-    whole = _joined(front_end, "encoder_", encoder, ("log_mel",))
-    whole = _joined(whole, "head_", head, ("tokens", "nonsilent_ratio"))
-    del whole.graph.value_info[:]
-    _finish(whole, model, origin)
-    onnx.checker.check_model(whole)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(whole.SerializeToString())
-    os.replace(part, path)
+    joined = _joined(front_end, "encoder_", encoder, ("log_mel",))
+    joined = _joined(joined, "head_", head, ("tokens", "nonsilent_ratio"))
+    del joined.graph.value_info[:]
+    _finish(joined, model, origin)
+    onnx.checker.check_model(joined)
+    with atomic_path(path) as part:
+        part.write_bytes(joined.SerializeToString())
 
 
 def _joined(
-    first: onnx.ModelProto, prefix: str, then: onnx.ModelProto, passed: tuple[str, ...]
+    first: onnx.ModelProto, prefix: str, second: onnx.ModelProto, tensors: tuple[str, ...]
 ) -> onnx.ModelProto:
-    """One graph of two, the second of which reads the tensors ``passed`` from the first."""
-    then = onnx.compose.add_prefix(then, prefix, rename_inputs=False, rename_outputs=False)
-    then.ir_version = first.ir_version
-    return onnx.compose.merge_models(first, then, io_map=[(name, name) for name in passed])
+    """One graph of two, the second of which reads ``tensors`` from the first."""
+    second = onnx.compose.add_prefix(second, prefix, rename_inputs=False, rename_outputs=False)
+    second.ir_version = first.ir_version
+    return onnx.compose.merge_models(first, second, io_map=[(name, name) for name in tensors])
 
 
 def _finish(model_proto: onnx.ModelProto, model: Feelprint, origin: Origin) -> None:
+    """Name the axes and the tensors of ``CUTS``, store weights as float16, add the metadata."""
     graph = model_proto.graph
     for output in [o for o in graph.output if o.name in CUTS]:
-        graph.output.remove(output)  # the tensor keeps its name; MECOMP wants one output
+        graph.output.remove(output)  # the tensor keeps its name; MECOMP expects one output
     for node in graph.node:
         for name in node.output:
             if name in (*CUTS, "embedding"):
@@ -168,14 +167,14 @@ def _finish(model_proto: onnx.ModelProto, model: Feelprint, origin: Origin) -> N
 
 
 def _store_as_half(graph: onnx.GraphProto) -> None:
-    """Replace each float32 weight that float16 holds exactly by its float16 and a Cast."""
+    """Replace each float32 weight that float16 represents exactly by its float16 and a Cast."""
     casts = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < MIN_HALF_SIZE:
             continue
         if not np.array_equal(values, values.astype(np.float16).astype(np.float32)):
-            continue  # the front end's constants: rounded, they would let loud bins leak
+            continue  # the front end's constants: rounded, the DFT would leak from loud bins
         name = tensor.name
         half = numpy_helper.from_array(values.astype(np.float16), f"{name}_f16")
         tensor.CopyFrom(half)
@@ -186,19 +185,19 @@ def _store_as_half(graph: onnx.GraphProto) -> None:
         graph.node.insert(at, cast)
 
 
-def needed_by(graph: onnx.GraphProto, tensor: str, stop: tuple[str, ...]) -> set[str]:
-    """All tensors that ``tensor`` is computed from, not looking behind those in ``stop``."""
-    made_by = {name: node for node in graph.node for name in node.output}
-    needed: set[str] = set()
-    waiting = [tensor]
-    while waiting:
-        name = waiting.pop()
-        if name in needed or name in stop:
+def ancestors(graph: onnx.GraphProto, tensor: str, stop: tuple[str, ...]) -> set[str]:
+    """All tensors that ``tensor`` is computed from, itself included, up to those in ``stop``."""
+    node_of = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    pending = [tensor]
+    while pending:
+        name = pending.pop()
+        if name in found or name in stop:
             continue
-        needed.add(name)
-        if name in made_by:
-            waiting += made_by[name].input
-    return needed
+        found.add(name)
+        if name in node_of:
+            pending += node_of[name].input
+    return found
 
 
 def run_onnxruntime(path: Path, audio: np.ndarray) -> np.ndarray:
@@ -216,12 +215,15 @@ def run_tract(path: Path, audio: np.ndarray) -> np.ndarray:
 
 
 def check_export(model: Feelprint, path: Path) -> dict[str, float]:
-    """Check the file at ``path`` against the contract and return what was measured.
+    """Check the file at ``path`` against the contract and return the measurements.
+
+    Returns its size in bytes, the largest difference of an embedding between PyTorch and the two
+    runtimes, and the largest change of an embedding by appended zeros.
 
     Raises:
         ExportError: the file is larger than 5 MB; PyTorch, onnxruntime and tract differ by more
-            than 1e-4; appended zeros move the embedding by more than 1e-5; an embedding is not
-            finite; the graph cannot be cut at ``log_mel`` or ``tokens``.
+            than 1e-4; appended zeros change the embedding by more than 1e-5; an embedding is not
+            finite; the graph cannot be split at ``log_mel`` or ``tokens``.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -247,18 +249,22 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
                     f"{audio.shape}; at most {TOLERANCE} is allowed"
                 )
     graph = onnx.load(path).graph
-    for part, made, given in (
+    for part, output, inputs_of_part in (
         ("encoder", "tokens", ("log_mel",)),
         ("head", "embedding", ("tokens", "nonsilent_ratio")),
     ):
-        if "audio" in needed_by(graph, made, stop=given):
+        if "audio" in ancestors(graph, output, stop=inputs_of_part):
             raise ExportError(
-                f"{path}: the {part} needs more than {' and '.join(given)}; no cut is possible"
+                f"{path}: the {part} needs more than {' and '.join(inputs_of_part)}, so that the "
+                "graph cannot be split there"
             )
     padded = np.pad(noise, ((0, 0), (0, 5 * window)))
-    moved = 0.0
+    change = 0.0
     for runtime in (run_onnxruntime, run_tract):
-        moved = max(moved, float(np.abs(runtime(path, padded) - runtime(path, noise)).max()))
-    if moved > PADDING_TOLERANCE:
-        raise ExportError(f"zeros at the end move the embedding by {moved:.1e}")
-    return {"bytes": size, "largest_difference": largest, "moved_by_padding": moved}
+        change = max(change, float(np.abs(runtime(path, padded) - runtime(path, noise)).max()))
+    if change > PADDING_TOLERANCE:
+        raise ExportError(
+            f"zeros at the end change the embedding by {change:.1e}; at most "
+            f"{PADDING_TOLERANCE} is allowed"
+        )
+    return {"bytes": size, "largest_difference": largest, "moved_by_padding": change}

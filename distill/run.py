@@ -10,10 +10,9 @@ import argparse
 import csv
 import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,7 @@ from accelerate.utils import (
 
 from datasets_scripts.audio import AudioError
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
+from datasets_scripts.files import atomic_path, write_text
 from datasets_scripts.triplets.table import (
     Triplet,
     for_training,
@@ -37,39 +37,178 @@ from datasets_scripts.triplets.table import (
     split_with_corpus,
     track_of,
 )
-from distill.config import RunConfig, dump, load
-from distill.evaluation.metrics import cosine_to_teacher, evaluate_model
+from distill.config import CacheConfig, RunConfig, dump, load
+from distill.evaluation.evaluate import cosine_to_teacher, evaluate_model
 from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.features.cache import (
     CacheError,
     MelExtractor,
     TeacherExtractor,
-    fill,
-    left_out,
+    build_cache,
     plan,
     segment_samples,
+    skipped_tracks,
 )
-from distill.features.dataset import ClipBatches, Recording, Targets, recordings
+from distill.features.recordings import Recording, recordings
 from distill.reporting.report import ReportError, report
 from distill.teachers.base import TeacherError
 from distill.teachers.musicnn import MusicnnNetwork, load_network
 from distill.teachers.registry import load_teacher
+from distill.training.batches import ClipBatches, Targets
 from distill.training.teacher_init import fit_channel_targets, init_from_musicnn
 from distill.training.teacher_space import SpaceError, TeacherSpace, eligible_albums
 from distill.training.train import distill, finetune
-from student import ConfigError, Feelprint
+from student import ConfigError, Feelprint, FeelprintConfig
 
 log = logging.getLogger("feelprint")
 
+STAGES = ("cache", "distill", "finetune", "evaluate", "export")
+MakeStudent = Callable[[FeelprintConfig], Feelprint]
+MakeMelExtractor = Callable[[FeelprintConfig, CacheConfig], MelExtractor]
+
 
 class Run:
-    """One run: its configuration, its folder, and the stages over them."""
+    """One run: its configuration, its folder, and the five stages.
 
-    def __init__(self, config: RunConfig, folder: Path, accelerator: Accelerator):
+    ``make_student`` and ``make_mel_extractor`` build the student and its front end for the cache;
+    ablations give others.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        accelerator: Accelerator,
+        make_student: MakeStudent = Feelprint,
+        make_mel_extractor: MakeMelExtractor = MelExtractor,
+    ):
         self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.make_student = make_student
+        self.mel_extractor = make_mel_extractor(config.student, config.cache)
         set_seed(config.seed)
         self.checkpoints = folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    # --- the five stages -------------------------------------------------------------------
+
+    def cache(self) -> None:
+        """Compute the log-mels and the teachers' embeddings of the corpora, once."""
+        config, accelerator = self.config, self.accelerator
+        segment_s = segment_samples(config.student, config.cache) / config.student.sample_rate
+        started = time.monotonic()
+        done = build_cache(
+            self.corpora,
+            [self.mel_extractor, *self.teacher_extractors],
+            config.cache,
+            segment_s,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        # the sum over processes, which also waits until all have written their shards
+        hours = accelerator.reduce(torch.tensor(done, device=accelerator.device), "sum").item()
+        if not accelerator.is_main_process:
+            return
+        spent = (time.monotonic() - started) / 3600
+        log.info(
+            "cache: %.2f hours of audio in %.2f hours, %.0f hours of audio an hour",
+            hours,
+            spent,
+            hours / spent,
+        )
+        self._write_skipped_tracks()
+
+    def distill(self) -> None:
+        """Train the window CNN on the teacher's embeddings of segments.
+
+        Per-channel feature distillation where the student is initialised from its teacher.
+        """
+        config, model = self.config.distill, self.student(None)
+        targets = None
+        if config.init_from:
+            originals = [r.teacher[0][:] for r in self.train_recordings if r.augmentation == 0]
+            targets = fit_channel_targets(model, self.network, np.concatenate(originals))
+        batches = ClipBatches(
+            self.train_recordings,
+            self.targets,
+            config.batch_size,
+            (1,),
+            self.config.seed,
+            target_fn=targets,
+        )
+        channels = targets.channels if targets else None
+        distill(self.accelerator, model, batches, config, self.checkpoints, channels)
+
+    def finetune(self) -> None:
+        """Train the head, and the CNN with it, on clips; then fit the linear metric.
+
+        The metric is fitted to the first corpus, which is evaluated on; the others only train.
+        """
+        config = self.config.finetune
+        own = {track.id for track in self.corpora[0].tracks}
+        originals = [r for r in self.train_recordings if r.augmentation == 0 and r.track.id in own]
+        if config.metric_weight:  # an error comes before the training
+            eligible_albums([recording.album for recording in originals])
+        batches = ClipBatches(
+            self.train_recordings,
+            self.targets,
+            config.batch_size,
+            config.clip_segments,
+            self.config.seed + 1,
+            self.train_triplets(),
+        )
+        model = self.student("distill")
+        finetune(self.accelerator, model, batches, config, self.checkpoints, originals)
+
+    def evaluate(self) -> None:
+        """Evaluate on tracks that no training step used, and write metrics.json."""
+        if not self.accelerator.is_main_process:
+            return
+        config, model = self.config, self.student("finetune")
+        figures = evaluate_model(
+            model.fold_for_inference(),
+            config,
+            self.corpora[0],
+            [extractor.teacher for extractor in self.teacher_extractors],
+            self.targets.space,
+        )
+        compared = {"train_splits": self.train_recordings}
+        if "validation" not in config.cache.train_splits:
+            compared["validation"] = self.cached_recordings("validation")
+        figures["cosine_to_teacher"] = {
+            name: cosine_to_teacher(model, found, self.targets)
+            for name, found in compared.items()
+            if found
+        }
+        self.write_metrics({"evaluate": figures})
+        for name, row in figures["figures"].items():
+            shown = [
+                f"{key} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+                for key, figure in row.items()
+            ]
+            log.info("%s: %s", name, "; ".join(shown))
+
+    def export(self) -> None:
+        """Write the fused model as ONNX and as safetensors, and check the ONNX file."""
+        if not self.accelerator.is_main_process:
+            return
+        config = self.config
+        fused = self.student("finetune").fold_for_inference()
+        teachers = [each.teacher for each in self.teacher_extractors]
+        origin = Origin(
+            config.export.version,
+            config.hash,
+            " + ".join(f"{t.name} {t.revision} ({t.licence})" for t in teachers),
+            config.export.licence,
+        )
+        path = self.folder / "feelprint.onnx"
+        export_onnx(fused, path, origin)
+        checks = check_export(fused, path)
+        fused.save(str(self.folder))
+        parameters = sum(p.numel() for p in fused.parameters())
+        self.write_metrics({"export": {**checks, "parameters": parameters}})
+        log.info("exported %s: %d bytes, %d parameters", path, checks["bytes"], parameters)
+
+    # --- what the stages share -------------------------------------------------------------
 
     @cached_property
     def corpora(self) -> list[Corpus]:
@@ -77,18 +216,14 @@ class Run:
         return [Corpus(path) for path in self.config.corpora]
 
     @cached_property
-    def mel(self) -> MelExtractor:
-        """What makes the student's log-mel."""
-        return MelExtractor(self.config.student, self.config.cache)
-
-    @cached_property
-    def teachers(self) -> list[TeacherExtractor]:
-        """What makes the teachers' embeddings, on this process's device."""
+    def teacher_extractors(self) -> list[TeacherExtractor]:
+        """The teachers' feature extractors, on this process's device."""
+        student, cache = self.config.student, self.config.cache
         return [
             TeacherExtractor(
-                load_teacher(teacher, self.accelerator.device),
-                self.config.student,
-                self.config.cache,
+                load_teacher(teacher, student, self.accelerator.device),
+                student,
+                cache,
                 teacher.batch_size,
             )
             for teacher in self.config.teachers
@@ -97,11 +232,12 @@ class Run:
     def cached_recordings(self, *splits: str) -> list[Recording]:
         """The recordings of ``splits`` that the cache holds."""
         jobs = [j for j in plan(self.corpora, self.config.cache) if j.tracks[0].split in splits]
-        return recordings(jobs, self.mel, self.teachers, Path(self.config.cache.folder))
+        folder = Path(self.config.cache.folder)
+        return recordings(jobs, self.mel_extractor, self.teacher_extractors, folder)
 
     @cached_property
-    def training(self) -> list[Recording]:
-        """The recordings that are learned from."""
+    def train_recordings(self) -> list[Recording]:
+        """The recordings that are trained on. Raises CacheError where there are none."""
         found = self.cached_recordings(*self.config.cache.train_splits)
         if not found:
             raise CacheError("the corpora hold no training track that could be used")
@@ -111,25 +247,25 @@ class Run:
     def targets(self) -> Targets:
         """The reduced teacher space, fitted once a run."""
         path = self.folder / "teacher_space.safetensors"
-        if not path.exists():
+        if not path.exists():  # each process may fit and write it: they compute the same
             k = max(self.config.distill.components, self.config.student.embedding_dim)
-            # every process may fit it: the same space, each under a name of its own
-            part = path.with_suffix(f".{os.getpid()}.part")
             weights = [teacher.weight for teacher in self.config.teachers]
-            Targets.fit(self.training, k, weights).space.save(part)
-            os.replace(part, path)
+            Targets.fit(self.train_recordings, k, weights).space.save(path)
         return Targets(TeacherSpace.load(path))
 
     @cached_property
     def network(self) -> MusicnnNetwork:
-        """The network that the student starts as."""
+        """The network from which the student is initialised."""
         return load_network(Path(self.config.distill.init_from))
 
     def train_triplets(self) -> list[Triplet]:
-        """People's answers about training tracks, as `finetune.triplets` names them.
+        """People's triplets of training tracks, from the table `finetune.triplets`.
 
-        Those to a survey's random rounds are never among them, nor is one that spans splits.
-        Raises ConfigError for a song that no corpus holds, and where nothing is left.
+        Those of a survey's random rounds are excluded, and so is a triplet that spans splits.
+
+        Raises:
+            ConfigError: no loss term uses triplets, a song that no corpus holds, or no triplet
+                that can be trained on.
         """
         config = self.config.finetune
         if not config.triplets:
@@ -144,36 +280,25 @@ class Run:
                 f"{config.triplets} names {len(unknown)} songs that no corpus of this run holds, "
                 f"such as {min(unknown)}"
             )
-        heard = {recording.track.id for recording in self.training}
+        cached = {recording.track.id for recording in self.train_recordings}
         by_split = split_with_corpus(for_training(table), tracks)[0]
-        told = [t for split in self.config.cache.train_splits for t in by_split.get(split, [])]
-        found = [t for t in told if {track_of(song) for song in t.songs} <= heard]
+        train = [t for split in self.config.cache.train_splits for t in by_split.get(split, [])]
+        found = [t for t in train if {track_of(song) for song in t.songs} <= cached]
         log.info(
-            "finetune: %d of the %d answers in %s are trained on; the rest could not tell, are of "
-            "random rounds or about held-out songs",
+            "finetune: %d of the %d triplets in %s are trained on; the others name no odd one, are "
+            "of random rounds, or have a song that is held out or skipped",
             len(found),
             len(table),
             config.triplets,
         )
         if not found:
-            raise ConfigError(f"{config.triplets} holds no answer about training songs")
+            raise ConfigError(f"{config.triplets} holds no triplet of training songs")
         return found
 
-    def batches(
-        self,
-        size: int,
-        clip_segments: tuple[int, ...],
-        seed: int,
-        answers: Sequence[Triplet] = (),
-        label: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> ClipBatches:
-        """Batches of ``size`` clips of the training recordings."""
-        return ClipBatches(self.training, self.targets, size, clip_segments, seed, answers, label)
-
     def student(self, stage: str | None) -> Feelprint:
-        """The student as ``stage`` left it, or as the training starts."""
+        """The student after ``stage``, or with its initial weights where that is None."""
         set_seed(self.config.seed)
-        model = Feelprint(self.config.student)
+        model = self.make_student(self.config.student)
         if stage is None:
             if self.config.distill.init_from:
                 init_from_musicnn(model, self.network)
@@ -186,143 +311,33 @@ class Run:
         model.load_state_dict(own)
         return model
 
-    # --- the five stages -------------------------------------------------------------------
-
-    def cache(self) -> None:
-        """The front end's and the teachers' features of the corpora, written once."""
-        config, world = self.config, self.accelerator.num_processes
-        segment_s = segment_samples(config.student, config.cache) / config.student.sample_rate
-        started = time.monotonic()
-        heard = fill(
-            self.corpora,
-            [self.mel, *self.teachers],
-            config.cache,
-            segment_s,
-            self.accelerator.process_index,
-            world,
-        )
-        # the sum over processes, which also waits until all have written their shards
-        hours = self.accelerator.reduce(torch.tensor(heard, device=self.accelerator.device), "sum")
-        if not self.accelerator.is_main_process:
-            return
-        spent = (time.monotonic() - started) / 3600
-        log.info(
-            "cache: heard %.2f hours of audio in %.2f hours, %.0f hours of audio an hour",
-            hours.item(),
-            spent,
-            hours.item() / spent,
-        )
-        rejects = left_out(self.corpora, self.mel, config.cache)
-        path = self.folder / "left_out.csv"
-        titles = {t.id: t.title for corpus in self.corpora for t in corpus.tracks}
-        with path.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["id", "title", "reason"])
-            rows.writerows([i, titles[i], reason] for i, reason in sorted(rejects.items()))
-        for track_id, reason in rejects.items():
-            log.info("left out: %s (%s): %s", titles[track_id], track_id, reason)
-        log.info("cache: %d tracks left out, listed in %s", len(rejects), path)
-
-    def distill(self) -> None:
-        """The window CNN learns the teacher's segments, channel by channel where it can."""
-        config, model, seed = self.config.distill, self.student(None), self.config.seed
-        hints = None
-        if config.init_from:
-            unaltered = [r.teacher[0][:] for r in self.training if r.augmentation == 0]
-            hints = fit_channel_targets(model, self.network, np.concatenate(unaltered))
-        batches = self.batches(config.batch_size, (1,), seed, label=hints)
-        channels = hints.channels if hints else None
-        distill(self.accelerator, model, batches, config, self.checkpoints, channels)
-
-    def finetune(self) -> None:
-        """The head, and with it the CNN, learns the embedding of whole clips.
-
-        It is stretched for the corpus that is evaluated on: the others are there to learn from.
-        """
-        config = self.config.finetune
-        own = {track.id for track in self.corpora[0].tracks}
-        soundtracks = [r for r in self.training if r.augmentation == 0 and r.track.id in own]
-        if config.metric_weight:
-            eligible_albums([recording.album for recording in soundtracks])  # before it is trained
-        seed = self.config.seed + 1
-        batches = self.batches(config.batch_size, config.clip_segments, seed, self.train_triplets())
-        model = self.student("distill")
-        finetune(self.accelerator, model, batches, config, self.checkpoints, soundtracks)
-
-    def evaluate(self) -> None:
-        """Figures on tracks that no training step saw, written to metrics.json."""
-        if not self.accelerator.is_main_process:
-            return
-        config, model = self.config, self.student("finetune")
-        figures = evaluate_model(
-            model,
-            [(producer.teacher, config.cache.teacher_level_db) for producer in self.teachers],
-            self.corpora[0],
-            config.evaluate,
-            Path(config.cache.folder),
-        )
-        compared = {"train_splits": self.training}
-        if "validation" not in config.cache.train_splits:
-            compared["validation"] = self.cached_recordings("validation")
-        figures["cosine_to_teacher"] = {
-            name: cosine_to_teacher(model, found, self.targets)
-            for name, found in compared.items()
-            if found
-        }
-        self.write_metrics({"evaluate": figures})
-        for name, row in figures["figures"].items():
-            shown = [
-                f"{key} {value['accuracy']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-                for key, value in row.items()
-            ]
-            log.info("%s: %s", name, "; ".join(shown))
-
-    def export(self) -> None:
-        """The ONNX file and the safetensors beside it, checked against the contract."""
-        if not self.accelerator.is_main_process:
-            return
-        config = self.config
-        released = self.student("finetune").fold_for_inference()
-        origin = Origin(
-            config.export.version,
-            config.hash,
-            " + ".join(
-                f"{p.teacher.name} {p.teacher.revision} ({p.teacher.licence})"
-                for p in self.teachers
-            ),
-            config.export.licence,
-        )
-        path = self.folder / "feelprint.onnx"
-        export_onnx(released, path, origin)
-        checks = check_export(released, path)
-        released.save(str(self.folder))
-        parameters = sum(p.numel() for p in released.parameters())
-        self.write_metrics({"export": {**checks, "parameters": parameters}})
-        log.info("exported %s: %d bytes, %d parameters", path, checks["bytes"], parameters)
-
     def write_metrics(self, figures: dict[str, Any]) -> None:
-        """Put the figures of a stage beside those of the others in metrics.json."""
+        """Add the figures of a stage to those of the others in metrics.json."""
         path = self.folder / "metrics.json"
         known = json.loads(path.read_text()) if path.exists() else {}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({**known, **figures}, indent=2) + "\n")
-        os.replace(part, path)
+        write_text(path, json.dumps({**known, **figures}, indent=2) + "\n")
+
+    def _write_skipped_tracks(self) -> None:
+        """List in skipped_tracks.csv the tracks that could not be cached, with the reason."""
+        skipped = skipped_tracks(self.corpora, self.mel_extractor, self.config.cache)
+        path = self.folder / "skipped_tracks.csv"
+        titles = {t.id: t.title for corpus in self.corpora for t in corpus.tracks}
+        with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(["id", "title", "reason"])
+            rows.writerows([i, titles[i], reason] for i, reason in sorted(skipped.items()))
+        for track_id, reason in skipped.items():
+            log.info("skipped: %s (%s): %s", titles[track_id], track_id, reason)
+        log.info("cache: %d tracks skipped, listed in %s", len(skipped), path)
 
 
-STAGES = ("cache", "distill", "finetune", "evaluate", "export")
-
-
-def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """The command line of the main job."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file of configs/")
-    parser.add_argument("--stage", choices=STAGES, help="run this stage alone (default: all)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
-    return parser.parse_args(arguments)
-
-
-def open_run(config: RunConfig, runs: Path) -> Run:
-    """Open the run folder: the resolved configuration, the log, the tensorboard curves.
+def open_run(
+    config: RunConfig,
+    runs: Path,
+    make_student: MakeStudent = Feelprint,
+    make_mel_extractor: MakeMelExtractor = MelExtractor,
+) -> Run:
+    """Open the folder of a run in ``runs``: resolved configuration, log, tensorboard curves.
 
     Raises:
         ConfigError: the folder holds a run of another configuration.
@@ -340,27 +355,36 @@ def open_run(config: RunConfig, runs: Path) -> Run:
         project_dir=folder,
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[
-            # the second stage leaves the head alone
+            # the second stage does not use the head
             DistributedDataParallelKwargs(find_unused_parameters=True),
-            # one process may have hours of audio more to hear than another
+            # in the cache stage one process may have hours more work than another
             InitProcessGroupKwargs(timeout=timedelta(days=7)),
         ],
     )
     accelerator.init_trackers("tensorboard")
     if accelerator.is_main_process:
-        part = resolved.with_suffix(".part")
-        dump(config, part)
-        os.replace(part, resolved)
-        handlers: list[logging.Handler] = [
-            logging.FileHandler(folder / "log.txt"),
-            logging.StreamHandler(),
-        ]
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
-        )
-        for chatty in ("httpx", "onnxscript", "onnx_ir", "torch.onnx"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-    return Run(config, folder, accelerator)
+        dump(config, resolved)
+        _log_to(folder / "log.txt")
+    return Run(config, folder, accelerator, make_student, make_mel_extractor)
+
+
+def _log_to(path: Path) -> None:
+    """Log to ``path`` and to standard error, without the libraries' details."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path), logging.StreamHandler()]
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
+    )
+    for library in ("httpx", "onnxscript", "onnx_ir", "torch.onnx"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The command line of the main job."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--config", type=Path, required=True, help="a YAML file of configs/")
+    parser.add_argument("--stage", choices=STAGES, help="run this stage alone (default: all)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:

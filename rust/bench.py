@@ -33,7 +33,7 @@ import tract
 
 RUST = Path(__file__).resolve().parent
 FEELPRINT = RUST / "target" / "release" / "feelprint"
-BLISS = RUST.parent / "data" / "peers" / "bliss" / "release" / "bliss-features"
+BLISS = RUST.parent / "data" / "baselines" / "bliss" / "release" / "bliss-features"
 RATE = 22_050
 REPEAT = 20  # runs per process, so that making the samples takes a negligible share
 TRACK_S = 210  # three and a half minutes

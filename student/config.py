@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 DFT_RADIX = 16  # first factor of the two-stage DFT: rows of 16 samples, one cache line of 64 bytes
 
@@ -18,15 +18,17 @@ class ConfigError(ValueError):
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build the dataclass ``cls`` from ``values``; nested dataclasses from nested mappings.
 
+    Hand-written: in pydantic, the translation of its errors into these messages is longer.
+
     Raises:
         ConfigError: a key that ``cls`` does not have (the message lists those it has), a key
-            without a default that is missing, a value of another kind, or one that ``cls`` itself
+            without a default that is missing, a value of another type, or one that ``cls`` itself
             refuses.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of keys, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(str(key) for key in set(values) - set(fields))
     if unknown:
         raise ConfigError(
             f"{where}: unknown key {', '.join(unknown)}; known keys: {', '.join(sorted(fields))}"
@@ -43,29 +45,36 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     types = get_type_hints(cls)
     built: dict[str, Any] = {}
     for name, value in values.items():
-        built[name] = _of_kind(types[name], value, f"{where}.{name}")
+        built[name] = _checked(types[name], value, f"{where}.{name}")
     try:
         return cls(**built)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _of_kind(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as the field's type ``kind`` wants it. Raises ConfigError for one of another."""
-    if isinstance(kind, type) and isinstance(value, kind) and not isinstance(value, bool):
-        return value
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return from_mapping(kind, value, where)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+def _checked(wanted: Any, value: Any, where: str) -> Any:
+    """``value`` as the type ``wanted``: a scalar, dataclass, ``tuple[item, ...]`` or ``dict``.
+
+    A whole number is taken as a float too. Raises ConfigError for any other type.
+    """
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        return value if isinstance(value, wanted) else from_mapping(wanted, value, where)
+    container, items = get_origin(wanted), get_args(wanted)
+    if container is tuple and isinstance(value, list | tuple):
+        return tuple(_checked(items[0], one, f"{where}[{at}]") for at, one in enumerate(value))
+    if container is dict and isinstance(value, Mapping):
+        return {
+            _checked(items[0], key, f"{where}: key"): _checked(items[1], one, f"{where}.{key}")
+            for key, one in value.items()
+        }
+    if wanted is float and type(value) is int:
         return float(value)
-    if get_args(kind) and isinstance(value, list | tuple):  # tuple[item, ...]
-        item = get_args(kind)[0]
-        return tuple(_of_kind(item, one, f"{where}[{at}]") for at, one in enumerate(value))
-    wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if kind is float else ""
-    raise ConfigError(f"{where}: expected {wanted.get(kind, 'a list')}, got {value!r}{hint}")
+    if type(value) is wanted:
+        return value
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    expected = names.get(wanted, "a mapping" if container is dict else "a list")
+    hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if wanted is float else ""
+    raise ConfigError(f"{where}: expected {expected}, got {value!r}{hint}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +101,7 @@ class FeelprintConfig:
     )
     layers: tuple[int, ...] = (24, 64, 64)  # channels of the temporal convolutions that follow
     layer_frames: int = 4  # kernel length of each temporal convolution
-    fused: bool = False  # scales, shifts and batch norm are folded into the weights
+    fused: bool = False  # whether scales, shifts and batch norm are folded into the weights
     dim: int = 128  # of a window token
     queries: int = 4  # of the attention pooling
     embedding_dim: int = 32

@@ -43,7 +43,7 @@ class FrequencyPooledConv(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Convolution over time, (windows, in_channels, 1, frames) -> (windows, out_channels, 1, frames).
+    """Convolution over time: (windows, in, 1, frames) -> (windows, out, 1, frames).
 
     While training, each input channel has a learned scale and shift. They are applied after the
     zero padding, so that folding them into the weights (``fused``) leaves the output unchanged.
@@ -208,8 +208,18 @@ class Feelprint(
 
     Tracks are compared by the Euclidean distance of their embeddings, whose norm is about 1. Any
     length from one sample up is valid; trailing zeros do not change the embedding; silence has one
-    defined embedding. ``Feelprint.from_pretrained(NAME)`` loads a folder or a name on the Hub.
+    defined embedding. ``Feelprint.from_pretrained(NAME)`` loads a folder or a name on the Hub;
+    it raises RuntimeError where a weight is missing or unknown.
     """
+
+    # modules that an ablation replaces in a subclass
+    front_end_class: type[Any] = LogMel
+    cnn_class: type[Any] = WindowCNN
+    head_class: type[Any] = AttentionPool
+
+    log_mel: LogMel
+    cnn: WindowCNN
+    head: AttentionPool
 
     def __init__(self, config: FeelprintConfig | dict[str, Any] | None = None):
         super().__init__()
@@ -217,11 +227,16 @@ class Feelprint(
             values = {OLD_CONFIG_KEYS.get(key, key): value for key, value in (config or {}).items()}
             config = from_mapping(FeelprintConfig, values, "student")
         self.config = config
-        self.log_mel = LogMel(config)
-        self.cnn = WindowCNN(config)
+        self.log_mel = self.front_end_class(config)
+        self.cnn = self.cnn_class(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = AttentionPool(config)
+        self.head = self.head_class(config)
         self.register_load_state_dict_pre_hook(_rename_old_weights)
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **options: Any) -> Feelprint:
+        """The hub mixin's loader, which is not strict by default: it would ignore a lost weight."""
+        return super()._from_pretrained(strict=strict, **options)
 
     def windows(self, audio: Tensor) -> Tensor:
         """(batch, samples) -> (batch, windows, window_length), the last one padded with zeros."""

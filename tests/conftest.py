@@ -1,4 +1,4 @@
-"""What the tests of several rooms share."""
+"""Fixtures for the tests of several folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Feelprint, Path]:
-    """An untrained student as it is released, and its ONNX file."""
+    """An untrained student, fused, and its ONNX file."""
     import torch
 
     from distill.export import Origin, export_onnx

@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import evaluate
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -30,22 +28,20 @@ from tqdm import tqdm
 from datasets_scripts.audio import decode
 from distill.config import CacheConfig, RunConfig, TeacherConfig, load
 from distill.evaluation.baselines import Bliss
-from distill.evaluation.metrics import (
-    METRIC,
+from distill.evaluation.evaluate import cosine_to_teacher
+from distill.evaluation.excerpts import (
     SAMPLE_RATE,
     EmbedFn,
-    album_triplets,
-    cosine_to_teacher,
     embed_all,
     excerpts,
-    score,
     student_embedder,
 )
+from distill.evaluation.metrics import album_triplets, interval, per_item_scores
 from distill.features.cache import MelExtractor
-from distill.run import Run, open_run
+from distill.run import MakeMelExtractor, MakeStudent, Run, open_run
 from student import Feelprint, FeelprintConfig
 from student.frontend import MASK_EPS
-from student.model import AttentionPool, Pool, WindowCNN
+from student.model import Pool, WindowCNN
 
 FOLDER = Path("runs/experiments")
 COLUMNS = ("triplet", "odd_one_out", "track_recall@1", "album_precision@1")
@@ -78,6 +74,18 @@ class GruPool(MeanPool):
     def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the direction and the weights (batch, 1, windows)."""
         return super().unit_embedding(self.gru(tokens)[0], nonsilent_ratio)
+
+
+class MeanStudent(Feelprint):
+    """The student with `MeanPool` as its head."""
+
+    head_class = MeanPool
+
+
+class GruStudent(Feelprint):
+    """The student with `GruPool` as its head."""
+
+    head_class = GruPool
 
 
 # --- front ends ------------------------------------------------------------------------------
@@ -124,6 +132,13 @@ class WaveCNN(nn.Module):
         return self.cnn(self.norm(torch.log(filtered.float().square() + 1e-5)))
 
 
+class WaveStudent(Feelprint):
+    """The student with learned filters instead of the log-mel."""
+
+    front_end_class = Wave
+    cnn_class = WaveCNN
+
+
 # --- other ways to use a trained model -------------------------------------------------------
 
 
@@ -167,9 +182,8 @@ class Row:
     what: str
     changes: Mapping[str, Any] = field(default_factory=dict)  # section -> key -> value
     embed_fn: Callable[[Feelprint], EmbedFn] = student_embedder
-    head: type[nn.Module] = AttentionPool
-    cnn: type[nn.Module] = WindowCNN
-    mel: type[MelExtractor] = MelExtractor
+    make_student: MakeStudent = Feelprint
+    make_mel_extractor: MakeMelExtractor = MelExtractor
 
 
 MUSICNN = TeacherConfig(path="data/teacher")
@@ -194,9 +208,14 @@ ROWS: dict[str, Row] = {
     ),
     "floor-50": Row("a floor of -50 dB of the window's mean", {"student": {"floor": 1e-5}}),
     "frozen": Row("the CNN as the hints left it", {"finetune": {"cnn_learning_rate": 0.0}}),
-    "mean": Row("mean of the tokens", head=MeanPool),
-    "gru": Row("GRU over the tokens", head=GruPool),
-    "wave": Row("raw wave, learned filters", NO_START, cnn=WaveCNN, mel=WaveExtractor),
+    "mean": Row("mean of the tokens", make_student=MeanStudent),
+    "gru": Row("GRU over the tokens", make_student=GruStudent),
+    "wave": Row(
+        "raw wave, learned filters",
+        NO_START,
+        make_student=WaveStudent,
+        make_mel_extractor=WaveExtractor,
+    ),
     "dim-16": Row("16 dimensions", {"student": {"embedding_dim": 16}}),
     "dim-64": Row("64 dimensions", {"student": {"embedding_dim": 64}}),
     "no-teacher": Row("no teacher: two clips of a track against the rest", NO_TEACHER),
@@ -236,21 +255,17 @@ def measure(run: Run, embed_fn: EmbedFn) -> dict[str, Any]:
     found = excerpts(run.corpora[0], settings.split, settings.excerpt_s, cache)
     vectors = embed_all(found, embed_fn, "excerpts")
     triplets = album_triplets(found.albums)
-    metric = evaluate.load(str(METRIC))
-    figures = score(vectors, found.albums, triplets, settings.bootstrap, metric)
+    scores = per_item_scores(vectors, found.albums, triplets)
+    figures = {metric: interval(of, settings.bootstrap) for metric, of in scores.items()}
     return figures | {"tracks": len(found.tracks), "albums": len(found.album_names)}
 
 
 def trained(config: RunConfig, row: Row) -> tuple[Run, Feelprint]:
-    """The run of ``config`` with the row's parts in their places, and its model."""
-    parts: dict[str, Any] = {"AttentionPool": row.head, "WindowCNN": row.cnn}
-    if row.mel is WaveExtractor:
-        parts["LogMel"] = Wave
-    with patch.multiple("student.model", **parts), patch("distill.run.MelExtractor", row.mel):
-        run = open_run(config, FOLDER)
-        for stage in (run.cache, run.distill, run.finetune):
-            stage()
-        return run, run.student("finetune")
+    """The run of ``config`` with the row's student and front end, and its trained model."""
+    run = open_run(config, FOLDER, row.make_student, row.make_mel_extractor)
+    for stage in (run.cache, run.distill, run.finetune):
+        stage()
+    return run, run.student("finetune")
 
 
 def compare(name: str, config: RunConfig) -> dict[str, Any]:
@@ -278,10 +293,10 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
     bliss, length = Bliss(), round(run.config.evaluate.excerpt_s * SAMPLE_RATE)
     corpus = run.corpora[0]
     heard, taught = [], []
-    unaltered = [recording for recording in run.training if recording.augmentation == 0]
+    unaltered = [recording for recording in run.train_recordings if recording.augmentation == 0]
     for recording in tqdm(unaltered, desc="bliss", unit="track"):
         audio = decode(corpus.audio_bytes(recording.track.id), SAMPLE_RATE)
-        segment = run.mel.segment
+        segment = run.mel_extractor.segment
         segments = length // segment
         for start_segment in range(0, recording.segments - segments + 1, 4 * segments):
             at = start_segment * segment
@@ -310,7 +325,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     ]
     for row in rows:
         cells = [
-            f"{row[key]['accuracy']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
+            f"{row[key]['value']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
             for key in COLUMNS
         ]
         cosine = "" if row["cosine"] is None else f"{row['cosine']:.3f}"

@@ -21,8 +21,8 @@ import torch
 
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from distill.ablations import mahalanobis
-from distill.evaluation.baselines import Bliss, PeerError
-from distill.evaluation.metrics import excerpts
+from distill.evaluation.baselines import BaselineError, Bliss
+from distill.evaluation.excerpts import excerpts
 from distill.features.shards import CacheError
 from distill.personal.answers import (
     BASE,
@@ -195,7 +195,7 @@ def simulate(
 ) -> dict[str, dict[str, list[list[float]]]]:
     """The curves of both listeners, on the first excerpt of every held-out track.
 
-    Raises PeerError without bliss, CacheError for a split of fewer than three tracks.
+    Raises BaselineError without bliss, CacheError for a split of fewer than three tracks.
     """
     learned, tested = (excerpts(corpus, split, EXCERPT_S, cache) for split in SPLIT_ROLES)
     clips = [*learned.audio[:, 0], *tested.audio[:, 0]]  # (samples,) each
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str]) -> int:
         model, corpus = base_model(options.base), Corpus(options.corpus)
         config = FitConfig(prior=options.prior)
         curves = simulate(model, corpus, options.cache, config)
-    except (AnswersError, CacheError, CorpusError, PeerError) as error:
+    except (AnswersError, CacheError, CorpusError, BaselineError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""Evaluation: retrieval and triplet metrics with intervals, robustness, and the baselines.
+"""Evaluation of a model on held-out tracks.
 
-The stage `evaluate` and the report measure with this folder alone.
+`evaluate.evaluate_model` measures a model, its teachers and its baselines on the same excerpts
+(`excerpts`), with the metrics of `metrics`; the stage `evaluate` calls it once per run.
+`robustness` and `speed` are measured by the report.
 """

@@ -1,281 +1,275 @@
-"""The fourth stage: two excerpts of every held-out track, seen by the student and its rivals."""
+"""Triplet, retrieval and hubness metrics of embeddings, as functions of arrays.
+
+Embeddings are (tracks, 2, dim): two excerpts of every track. Each metric is first computed as one
+score per item (`PerItemScores`), so that two models can be compared item by item; the means,
+their intervals and the paired differences follow from those.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import evaluate
-import librosa
 import numpy as np
-import soxr
-import torch
-from tqdm import tqdm
+from scipy.stats import skew
 
-from datasets_scripts.audio import AudioError, decode
-from datasets_scripts.corpora.corpus import Corpus
-from distill.config import EvaluateConfig
-from distill.features.cache import CacheError, Shard, is_valid, write_shard
-from distill.features.dataset import Recording, Targets
-from distill.teachers.base import Teacher
-from student import Feelprint
+from datasets_scripts.statistics import bootstrap_interval, paired_difference
+from distill.features.shards import CacheError
 
-METRIC = Path(__file__).parents[2] / "metrics" / "triplet_accuracy"
-TRIPLETS_A_TRACK = 40
-SAMPLE_RATE = 22_050  # Hz, of the excerpts
+N_NEIGHBOURS = 10  # k of the k-occurrence
+TRIPLETS_PER_TRACK = 40
+MOOD_TRIPLETS_PER_TRACK = 40
+# the tags that name a mood, by their index among the 50 MSD tags (musicnn's configuration.py)
+MOOD_TAGS = {
+    "beautiful": 10,
+    "chillout": 12,
+    "Mellow": 17,
+    "chill": 22,
+    "party": 35,
+    "easy listening": 37,
+    "sexy": 38,
+    "catchy": 39,
+    "sad": 47,
+    "happy": 49,
+}
 
-EmbedFn = Callable[[np.ndarray], np.ndarray]
+Score = dict[str, float | int]  # value, low, high (95 % interval) and n (items)
 
 
 @dataclass(frozen=True)
-class Excerpts:
-    """Two excerpts of every track: audio (tracks, 2, samples) float32 at 22,050 Hz."""
+class PerItemScores:
+    """One metric before its mean is taken: a score and an album number per item, both (n,)."""
 
-    audio: np.ndarray
-    tracks: list[str]
-    albums: np.ndarray  # (tracks,) numbers
-    album_names: list[str]
-    rejects: dict[str, str]
-
-
-def excerpts(corpus: Corpus, split: str, seconds: float, folder: Path) -> Excerpts:
-    """Cut two excerpts, around one and two thirds of each track of ``split``; kept in ``folder``.
-
-    A track shorter than both excerpts together, or that cannot be decoded, is left out.
-    """
-    tracks = sorted((t for t in corpus.tracks if t.split == split), key=lambda t: t.id)
-    key = json.dumps(["excerpts 1", seconds, [t.sha256 for t in tracks]])
-    path = folder / "excerpts" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
-    if not is_valid(path):
-        length = round(seconds * SAMPLE_RATE)
-        cut: dict[str, np.ndarray] = {}
-        rejects: dict[str, str] = {}
-        for track in tqdm(tracks, desc="excerpts", unit="track"):
-            try:
-                audio = decode(corpus.audio_bytes(track.id), SAMPLE_RATE)
-            except AudioError as error:
-                rejects[track.id] = str(error)
-                continue
-            if len(audio) < 2 * length:
-                rejects[track.id] = f"shorter than two excerpts of {seconds:g} s"
-                continue
-            free = len(audio) - 2 * length
-            starts = (free // 3, length + 2 * free // 3)
-            pair = np.stack([audio[at : at + length] for at in starts])
-            cut[track.id] = pair
-        write_shard(path, cut, rejects)
-    shard = Shard(path)
-    kept = [t for t in tracks if t.id in shard.arrays]
-    if len(kept) < 3:
-        raise CacheError(
-            f"{corpus.folder}: {len(kept)} tracks of the {split} split are longer than two "
-            f"excerpts of {seconds:g} s; at least 3 are needed"
-        )
-    names, numbers = np.unique([t.album or t.artist or t.id for t in kept], return_inverse=True)
-    audio = np.stack([shard.arrays[t.id] for t in kept])
-    return Excerpts(audio, [t.id for t in kept], numbers, list(names), shard.rejects)
-
-
-def embed_all(found: Excerpts, embed_fn: EmbedFn, what: str) -> np.ndarray:
-    """Every excerpt's vector: (tracks, 2, dim). ``embed_fn`` takes (samples,) float32."""
-    vectors = []
-    for pair in tqdm(found.audio, desc=what, unit="track", leave=False):
-        vectors.append(np.stack([embed_fn(one) for one in pair]))
-    return np.stack(vectors)
-
-
-def student_embedder(model: Feelprint) -> EmbedFn:
-    """The student's embedding, (32,)."""
-    model = model.eval()
-
-    @torch.inference_mode()
-    def embed_fn(audio: np.ndarray) -> np.ndarray:
-        return model(torch.from_numpy(audio)[None])[0].numpy()
-
-    return embed_fn
-
-
-def teacher_embedder(teacher: Teacher, level_db: float) -> EmbedFn:
-    """The mean of a teacher's embeddings over consecutive windows, (dim,)."""
-
-    def embed_fn(audio: np.ndarray) -> np.ndarray:
-        audio = soxr.resample(audio, SAMPLE_RATE, teacher.sample_rate)
-        audio = audio * (10 ** (level_db / 20) / max(1e-9, float(np.sqrt(np.mean(audio**2)))))
-        windows = max(1, len(audio) // teacher.window)
-        padded = np.pad(audio, (0, max(0, teacher.window - len(audio))))
-        cut = padded[: windows * teacher.window].reshape(windows, teacher.window)
-        return teacher(torch.from_numpy(cut.astype(np.float32))).mean(dim=0).numpy()
-
-    return embed_fn
-
-
-def mfcc_embedder(audio: np.ndarray) -> np.ndarray:
-    """Mean and deviation of 20 MFCCs, (40,): the baseline that anyone can have."""
-    mfcc = librosa.feature.mfcc(y=audio, sr=SAMPLE_RATE, n_mfcc=20)
-    return np.concatenate([mfcc.mean(axis=1), mfcc.std(axis=1)])
-
-
-def standardised(vectors: np.ndarray) -> np.ndarray:
-    """(tracks, 2, dim) scaled to unit deviation a dimension, then to unit length.
-
-    For representations whose dimensions have no common unit (MFCC statistics, a teacher's raw
-    features); an embedding that is meant to be compared as it is, is.
-    """
-    flat = vectors.reshape(-1, vectors.shape[-1])
-    deviation = flat.std(axis=0)
-    flat = (flat - flat.mean(axis=0)) / np.where(deviation > 1e-6, deviation, np.inf)
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-    return flat.reshape(vectors.shape)
+    values: np.ndarray
+    groups: np.ndarray
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Anchor, positive and negative, each as (track, excerpt) numbers (n, 2)."""
+    """Anchor, positive and negative, each as (track, excerpt) indices (n, 2)."""
 
     anchor: np.ndarray
     positive: np.ndarray
     negative: np.ndarray
 
 
+# --- triplets --------------------------------------------------------------------------------
+
+
 def album_triplets(albums: np.ndarray, seed: int = 0) -> Triplets:
-    """Two tracks of one album and one of another, TRIPLETS_A_TRACK for every possible anchor."""
+    """Two tracks of one album and one of another, TRIPLETS_PER_TRACK for every possible anchor.
+
+    ``albums`` (tracks,) are album numbers. Raises CacheError where no album has two tracks.
+    """
     rng = np.random.default_rng(seed)
     rows: list[tuple[int, int, int]] = []
     for anchor, album in enumerate(albums):
-        mates = np.flatnonzero((albums == album) & (np.arange(len(albums)) != anchor))
+        positives = np.flatnonzero((albums == album) & (np.arange(len(albums)) != anchor))
         negatives = np.flatnonzero(albums != album)
-        if len(mates) and len(negatives):
-            for _ in range(TRIPLETS_A_TRACK):
-                rows.append((anchor, int(rng.choice(mates)), int(rng.choice(negatives))))
+        if len(positives) and len(negatives):
+            for _ in range(TRIPLETS_PER_TRACK):
+                rows.append((anchor, int(rng.choice(positives)), int(rng.choice(negatives))))
     if not rows:
         raise CacheError("no album of the split has two tracks, so no triplet can be made")
-    tracks = np.array(rows)
+    return _with_excerpts(np.array(rows), rng)
+
+
+def mood_triplets(moods: np.ndarray, albums: np.ndarray, seed: int = 0) -> Triplets:
+    """Anchor, a track of a similar mood, one of a different mood; of three different albums.
+
+    ``moods`` (tracks, tags) are standardised here. Among the tracks of other albums, the positive
+    is drawn from the quarter nearest to the anchor in mood, the negative from the farthest
+    quarter.
+    """
+    rng = np.random.default_rng(seed)
+    distance = distances((moods - moods.mean(axis=0)) / np.maximum(moods.std(axis=0), 1e-9))
+    rows = []
+    for anchor in range(len(albums)):
+        others = np.flatnonzero(albums != albums[anchor])
+        others = others[np.argsort(distance[anchor, others])]
+        quarter = len(others) // 4
+        for _ in range(MOOD_TRIPLETS_PER_TRACK if quarter else 0):
+            positive = int(rng.choice(others[:quarter]))
+            negative = int(rng.choice(others[-quarter:]))
+            if albums[positive] != albums[negative]:
+                rows.append((anchor, positive, negative))
+    return _with_excerpts(np.array(rows, dtype=np.int64).reshape(-1, 3), rng)
+
+
+def _with_excerpts(tracks: np.ndarray, rng: np.random.Generator) -> Triplets:
+    """Choose one of the two excerpts of every track of the triplets ``tracks`` (n, 3)."""
     excerpt = rng.integers(2, size=tracks.shape)
     return Triplets(*(np.stack([tracks[:, i], excerpt[:, i]], axis=1) for i in range(3)))
 
 
-def compact(vectors: np.ndarray) -> np.ndarray:
-    """(tracks, 2, dim) in coordinates of their own span: the same distances in fewer numbers."""
-    flat = vectors.reshape(-1, vectors.shape[-1])
-    if flat.shape[1] <= len(flat):
-        return vectors
-    upper = np.asarray(np.linalg.qr(flat.T, mode="r"))
-    return upper.T.reshape(*vectors.shape[:2], -1)
+def triplet_scores(
+    vectors: np.ndarray, albums: np.ndarray, triplets: Triplets
+) -> dict[str, PerItemScores]:
+    """Both definitions of triplet accuracy, 1 or 0 per triplet; a tie counts as wrong.
 
-
-def score(
-    vectors: np.ndarray, albums: np.ndarray, triplets: Triplets, resamples: int, metric: Any
-) -> dict[str, Any]:
-    """All figures of one representation, (tracks, 2, dim), each with its 95 % interval."""
-    vectors = compact(vectors)
-    picked = [
-        vectors[rows[:, 0], rows[:, 1]]
-        for rows in (triplets.anchor, triplets.positive, triplets.negative)
-    ]
-    groups = albums[triplets.anchor[:, 0]]
-    figures: dict[str, Any] = {}
-    for definition in ("triplet", "odd_one_out"):
-        figures[definition] = metric.compute(
-            a=picked[0],
-            b=picked[1],
-            c=picked[2],
-            odd=np.full(len(groups), 2),
-            definition=definition,
-            groups=groups,
-            bootstrap=resamples,
-        )
-    figures |= retrieval(vectors, albums, resamples)
-    return figures
-
-
-def retrieval(vectors: np.ndarray, albums: np.ndarray, resamples: int) -> dict[str, Any]:
-    """Nearest neighbours: the track's other excerpt, and a track of the same album."""
-    tracks, dim = len(vectors), vectors.shape[-1]
-    flat = vectors.reshape(-1, dim).astype(np.float64)  # excerpts of a track side by side
-    squares = (flat**2).sum(axis=1)
-    distance = squares[:, None] + squares[None] - 2 * flat @ flat.T
-    np.fill_diagonal(distance, np.inf)
-    of_track = np.repeat(np.arange(tracks), 2)
-    nearest = of_track[distance.argmin(axis=1)]
-    itself = (nearest == of_track).astype(float)
-    distance[of_track[:, None] == of_track[None]] = np.inf
-    other = of_track[distance.argmin(axis=1)]
-    same_album = (albums[other] == albums[of_track]).astype(float)
-    has_mate = np.bincount(albums)[albums[of_track]] > 1
-    return {
-        "track_recall@1": interval(itself, albums[of_track], resamples),
-        "album_precision@1": interval(same_album[has_mate], albums[of_track][has_mate], resamples),
-    }
-
-
-def interval(right: np.ndarray, groups: np.ndarray, resamples: int) -> dict[str, Any]:
-    """Mean and 95 % interval by bootstrap over groups."""
-    number = np.unique(groups, return_inverse=True)[1]
-    sums, counts = np.bincount(number, right), np.bincount(number)
-    drawn = np.random.default_rng(0).integers(len(counts), size=(resamples, len(counts)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    share = float(right.mean())
-    return {"accuracy": share, "low": float(low), "high": float(high), "n": len(right)}
-
-
-@torch.inference_mode()
-def cosine_to_teacher(
-    model: Feelprint, found: Sequence[Recording], targets: Targets, clip_segments: int = 6
-) -> dict[str, float]:
-    """Mean cosine between the student's directions and the teacher's space.
-
-    One clip from the middle of every unaltered recording. On tracks that no training step saw
-    this tells whether the student learned the teacher or its corpus by heart.
+    triplet: d(anchor, positive) < d(anchor, negative). odd_one_out: d(anchor, positive) is the
+    smallest of the three distances. The public definition is `metrics/triplet_accuracy`.
     """
-    model = model.eval()
-    cosines = []
-    for recording in (r for r in found if r.augmentation == 0):
-        length = min(clip_segments, recording.segments)
-        start = (recording.segments - length) // 2
-        mel, nonsilent_ratio = recording.clip(start, length)
-        tokens = model.tokens(torch.from_numpy(mel).float()[None])
-        heard = torch.from_numpy(nonsilent_ratio).float()[None]
-        made = model.head.unit_embedding(tokens, heard)[0][0].numpy()
-        wanted = targets.space(recording.teacher_embedding(start, length)[None], len(made))[0]
-        cosines.append(float(made @ wanted))
-    return {"mean": float(np.mean(cosines)), "clips": len(cosines)}
-
-
-def evaluate_model(
-    model: Feelprint,
-    teachers: Sequence[tuple[Teacher, float]],
-    corpus: Corpus,
-    config: EvaluateConfig,
-    cache: Path,
-) -> dict[str, Any]:
-    """Figures of the student, an untrained one of its shape, MFCC statistics and the teachers."""
-    found = excerpts(corpus, config.split, config.excerpt_s, cache)
-    metric = evaluate.load(str(METRIC))
-    triplets = album_triplets(found.albums)
-    torch.manual_seed(0)
-    untrained = Feelprint(model.config)
-    rows = {
-        "student": embed_all(found, student_embedder(model), "student"),
-        "untrained": embed_all(found, student_embedder(untrained), "untrained student"),
-        "mfcc": standardised(embed_all(found, mfcc_embedder, "MFCC")),
-    }
-    for teacher, level_db in teachers:
-        made = embed_all(found, teacher_embedder(teacher, level_db), teacher.name)
-        rows[teacher.name] = standardised(made)
-    figures = {
-        name: score(vectors, found.albums, triplets, config.bootstrap, metric)
-        for name, vectors in rows.items()
-    }
+    anchor, positive, negative = (
+        vectors[rows[:, 0], rows[:, 1]].astype(np.float64)
+        for rows in (triplets.anchor, triplets.positive, triplets.negative)
+    )
+    to_positive, to_negative, between = (
+        np.linalg.norm(x - y, axis=1)
+        for x, y in ((anchor, positive), (anchor, negative), (positive, negative))
+    )
+    groups = albums[triplets.anchor[:, 0]]
+    odd_one_out = to_positive < np.minimum(to_negative, between)
     return {
-        "split": config.split,
-        "excerpt_s": config.excerpt_s,
-        "tracks": len(found.tracks),
-        "albums": len(found.album_names),
-        "left_out": found.rejects,
-        "figures": figures,
+        "triplet": PerItemScores((to_positive < to_negative).astype(float), groups),
+        "odd_one_out": PerItemScores(odd_one_out.astype(float), groups),
     }
+
+
+# --- nearest neighbours ----------------------------------------------------------------------
+
+
+def distances(vectors: np.ndarray) -> np.ndarray:
+    """Euclidean distances between the rows of (n, dim): (n, n), float64, inf on the diagonal."""
+    x = vectors.astype(np.float64)
+    squares = (x**2).sum(axis=1)
+    distance = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * x @ x.T, 0))
+    np.fill_diagonal(distance, np.inf)
+    return distance
+
+
+def nearest(vectors: np.ndarray, k: int) -> np.ndarray:
+    """The k nearest other rows of every row of (n, dim), nearest first: (n, min(k, n - 1))."""
+    k = min(k, len(vectors) - 1)
+    return np.argsort(distances(vectors), axis=1, kind="stable")[:, :k]
+
+
+def retrieval_scores(vectors: np.ndarray, albums: np.ndarray) -> dict[str, PerItemScores]:
+    """Retrieval among all excerpts of (tracks, 2, dim), one score per excerpt or per track.
+
+    track_recall@1, track_mrr: whether the track's other excerpt is the nearest of all, and 1 over
+    its rank. album_precision@1: whether the nearest excerpt of another track is of the same album.
+    album_precision@5: share of the five nearest tracks, by mean vector, that are of the same
+    album. The last two skip tracks that are alone on their album.
+    """
+    tracks = len(vectors)
+    distance = distances(vectors.reshape(2 * tracks, -1))
+    track_of = np.repeat(np.arange(tracks), 2)
+    other_excerpt = np.arange(2 * tracks) ^ 1  # the two excerpts of a track are adjacent
+    to_other = distance[np.arange(2 * tracks), other_excerpt]
+    rank = (distance <= to_other[:, None]).sum(axis=1)  # a tie counts as wrong
+    groups = albums[track_of]
+    of_other_tracks = np.where(track_of[:, None] == track_of[None], np.inf, distance)
+    same_album = (albums[track_of[of_other_tracks.argmin(axis=1)]] == groups).astype(float)
+    has_positive = np.bincount(albums)[albums] > 1
+    five = nearest(vectors.mean(axis=1), 5)
+    precision = (albums[five] == albums[:, None]).mean(axis=1)
+    by_excerpt = has_positive[track_of]
+    return {
+        "track_recall@1": PerItemScores((rank == 1).astype(float), groups),
+        "track_mrr": PerItemScores(1 / rank, groups),
+        "album_precision@1": PerItemScores(same_album[by_excerpt], groups[by_excerpt]),
+        "album_precision@5": PerItemScores(precision[has_positive], albums[has_positive]),
+    }
+
+
+def hubness(vectors: np.ndarray, albums: np.ndarray) -> dict[str, float] | None:
+    """How evenly the tracks (tracks, 2, dim), by mean vector, are each other's neighbours.
+
+    skew: skewness of the 10-occurrence, the number of tracks that have a track among their ten
+    nearest (M. Radovanovic et al., "Hubs in space", 2010, section 2). orphans: share of tracks
+    that are among nobody's ten nearest. largest: share of tracks that have the most frequent
+    neighbour among their ten nearest. same_album: share of all those neighbours that are of the
+    same album; same_album_chance: the same for neighbours drawn at random. None for so few tracks
+    that ten neighbours are half of them.
+    """
+    if len(vectors) <= 2 * N_NEIGHBOURS:
+        return None
+    near = nearest(vectors.mean(axis=1), N_NEIGHBOURS)
+    tracks = len(near)
+    occurrence = np.bincount(near.reshape(-1), minlength=tracks).astype(float)
+    sizes = np.bincount(albums)[albums]
+    return {
+        "skew": float(skew(occurrence)) if np.ptp(occurrence) else 0.0,
+        "orphans": float((occurrence == 0).mean()),
+        "largest": float(occurrence.max() / (tracks - 1)),
+        "same_album": float((albums[near] == albums[:, None]).mean()),
+        "same_album_chance": float(((sizes - 1) / (tracks - 1)).mean()),
+    }
+
+
+# --- all metrics of a model ------------------------------------------------------------------
+
+
+def per_item_scores(
+    vectors: np.ndarray, albums: np.ndarray, triplets: Triplets, moods: Triplets | None = None
+) -> dict[str, PerItemScores]:
+    """Every metric of one model's embeddings (tracks, 2, dim) that is a mean over items."""
+    scores = triplet_scores(vectors, albums, triplets) | retrieval_scores(vectors, albums)
+    if moods is not None and len(moods.anchor):
+        scores["mood"] = triplet_scores(vectors, albums, moods)["triplet"]
+    return scores
+
+
+def chance_levels(albums: np.ndarray) -> dict[str, float]:
+    """Expected value of each metric for a random ranking of tracks of ``albums`` (tracks,)."""
+    tracks = len(albums)
+    others = 2 * tracks - 1
+    sizes = np.bincount(albums)[albums]
+    same_album = float(((sizes[sizes > 1] - 1) / (tracks - 1)).mean()) if (sizes > 1).any() else 0.0
+    return {
+        "triplet": 1 / 2,
+        "odd_one_out": 1 / 3,
+        "mood": 1 / 2,
+        "track_recall@1": 1 / others,
+        "track_mrr": float((1 / np.arange(1, others + 1)).mean()),
+        "album_precision@1": same_album,
+        "album_precision@5": same_album,
+    }
+
+
+def interval(scores: PerItemScores, resamples: int) -> Score:
+    """The mean, and its 95 % interval by bootstrap over albums."""
+    low, high = bootstrap_interval(scores.values, scores.groups, resamples)
+    return {
+        "value": float(scores.values.mean()),
+        "low": low,
+        "high": high,
+        "n": len(scores.values),
+    }
+
+
+def difference(ours: PerItemScores, baseline: PerItemScores, resamples: int) -> Score:
+    """Ours minus the baseline's, with the 95 % interval of a paired bootstrap over albums.
+
+    Raises:
+        ValueError: the two are not scores of the same items.
+    """
+    if not np.array_equal(ours.groups, baseline.groups):
+        raise ValueError("the two rows are not of the same items, so they cannot be paired")
+    value, low, high = paired_difference(ours.values, baseline.values, ours.groups, resamples)
+    return {"value": value, "low": low, "high": high, "n": len(ours.values)}
+
+
+def differences(
+    rows: Mapping[str, Mapping[str, PerItemScores]], ours: str, resamples: int
+) -> dict[str, dict[str, Score]]:
+    """The paired differences of the row ``ours`` to every other row, metric by metric."""
+    return {
+        name: {metric: difference(rows[ours][metric], row[metric], resamples) for metric in row}
+        for name, row in rows.items()
+        if name != ours
+    }
+
+
+def standardised(vectors: np.ndarray) -> np.ndarray:
+    """(tracks, 2, dim) scaled to unit deviation per dimension, then to unit length.
+
+    For features whose dimensions have no common unit (MFCC statistics, a teacher's raw
+    embeddings). An embedding that is meant for Euclidean distance is compared unscaled.
+    """
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    deviation = flat.std(axis=0)
+    flat = (flat - flat.mean(axis=0)) / np.where(deviation > 1e-6, deviation, np.inf)
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return flat.reshape(vectors.shape)

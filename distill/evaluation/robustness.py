@@ -1,11 +1,11 @@
-"""The same clip, altered: does its embedding stay where it was, and does it still find itself?"""
+"""Robustness: how far an alteration of a clip moves its embedding, and self-retrieval after it."""
 
 from __future__ import annotations
 
 import io
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from tqdm import tqdm
 
 from datasets_scripts.audio import decode, open_audio
 from datasets_scripts.corpora.corpus import Corpus
+from distill.evaluation.excerpts import SAMPLE_RATE, EmbedFn
 
-SAMPLE_RATE = 22_050  # Hz, of the model's input
-MOVED_S = 0.5
-SHORT_S = 20.0  # against the whole song
-ZEROS_S = 10.0
-
-EmbedFn = Callable[[np.ndarray], np.ndarray]
+OFFSET_S = 0.5  # of the clip that starts later
+SHORT_S = 20.0  # compared with the whole track
+ZEROS_S = 10.0  # appended
+# what an alteration is compared with; the clean clip where it is not named here
+REFERENCES = {"MECOMP's resampling": "torchaudio", "20 s of the track": "whole"}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A track, and where its clip lies: seconds from its start."""
+    """A clip of a track: its start and its length, in seconds."""
 
     track: str
     start_s: float
@@ -37,7 +37,7 @@ class Clip:
 
 
 def mono(native: np.ndarray, rate: int) -> np.ndarray:
-    """What the project feeds a model: (frames, channels) at ``rate`` Hz -> (samples,), soxr HQ."""
+    """The project's own decoding: (frames, channels) at ``rate`` Hz -> (samples,), soxr HQ."""
     with io.BytesIO() as file:
         soundfile.write(file, native, rate, format="WAV", subtype="FLOAT")
         return decode(file.getvalue(), SAMPLE_RATE)
@@ -89,25 +89,25 @@ def mp3(native: np.ndarray, rate: int, kbits: int = 64) -> np.ndarray:
     return mono(decoded, new_rate)[: int(len(native) * SAMPLE_RATE / rate)]
 
 
-def choose(durations_s: Mapping[str, float], n: int, length_s: float) -> list[Clip]:
-    """At most ``n`` clips, one a track, spread evenly over the tracks long enough for all tests."""
-    need = max(length_s, SHORT_S) + 2 * MOVED_S
-    fit = [(track, duration) for track, duration in durations_s.items() if duration >= need]
-    at = np.linspace(0, len(fit) - 1, min(n, len(fit))).round().astype(int)
-    return [Clip(fit[i][0], (fit[i][1] - length_s) / 3, length_s) for i in at]
+def select_clips(durations_s: Mapping[str, float], n: int, length_s: float) -> list[Clip]:
+    """At most ``n`` clips, one per track, evenly spread over the tracks that are long enough."""
+    needed_s = max(length_s, SHORT_S) + 2 * OFFSET_S
+    fit = [(track, duration) for track, duration in durations_s.items() if duration >= needed_s]
+    indices = np.linspace(0, len(fit) - 1, min(n, len(fit))).round().astype(int)
+    return [Clip(fit[i][0], (fit[i][1] - length_s) / 3, length_s) for i in indices]
 
 
 def altered(source: bytes, clip: Clip) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """References and alterations of one clip, (samples,) at 22,050 Hz each.
 
-    The references are `clean` (the clip as the project hears it), `torchaudio` (the clip
-    resampled by it) and `whole` (the whole song).
+    The references are `clean` (the clip as the project decodes it), `torchaudio` (the clip
+    resampled by torchaudio) and `whole` (the whole track).
     """
     with open_audio(source) as file:
         rate = file.samplerate
         file.seek(round(clip.start_s * rate))
-        native = file.read(round((clip.length_s + MOVED_S) * rate), "float32", always_2d=True)
-    moved, native = native[round(MOVED_S * rate) :], native[: round(clip.length_s * rate)]
+        native = file.read(round((clip.length_s + OFFSET_S) * rate), "float32", always_2d=True)
+    later, native = native[round(OFFSET_S * rate) :], native[: round(clip.length_s * rate)]
     clean = mono(native, rate)
     whole = decode(source, SAMPLE_RATE)
     short = round(SHORT_S * SAMPLE_RATE)
@@ -118,52 +118,50 @@ def altered(source: bytes, clip: Clip) -> tuple[dict[str, np.ndarray], dict[str,
         "gain +12 dB": clean * np.float32(10 ** (12 / 20)),
         "mp3 64 kbit/s": mp3(native, rate),
         "MECOMP's resampling": by_mecomp(native, rate),
-        "start +0.5 s": mono(moved, rate),
+        "start +0.5 s": mono(later, rate),
         "first half": clean[: len(clean) // 2],
-        "20 s of the song": whole[middle : middle + short],
+        "20 s of the track": whole[middle : middle + short],
         "zeros appended": np.pad(clean, (0, round(ZEROS_S * SAMPLE_RATE))),
     }
 
 
-REFERENCE = {"MECOMP's resampling": "torchaudio", "20 s of the song": "whole"}  # else: clean
-
-
 def robustness(
-    represents: dict[str, EmbedFn], corpus: Corpus, clips: Sequence[Clip]
+    embed_fns: Mapping[str, EmbedFn], corpus: Corpus, clips: Sequence[Clip]
 ) -> dict[str, dict[str, Any]]:
-    """For each representation and alteration: mean cosine, lowest, self-retrieval, largest move.
-
-    found: share of altered clips whose nearest reference, among those of all ``clips``, is their
-    own. moved: the largest absolute change of any value.
-    """
-    made: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in represents}
+    """Per model and alteration: what `_compare` measures, over all ``clips``."""
+    vectors: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in embed_fns}
     for clip in tqdm(clips, desc="robustness", unit="clip"):
         references, alterations = altered(corpus.audio_bytes(clip.track), clip)
-        for name, embed_fn in represents.items():
-            for kind, audio in (references | alterations).items():
-                made[name].setdefault(kind, []).append(embed_fn(audio))
+        for name, embed_fn in embed_fns.items():
+            for alteration, audio in (references | alterations).items():
+                vectors[name].setdefault(alteration, []).append(embed_fn(audio))
     figures: dict[str, dict[str, Any]] = {}
-    for name, kinds in made.items():
-        stacked = {kind: np.stack(vectors).astype(np.float64) for kind, vectors in kinds.items()}
+    for name, of_model in vectors.items():
+        stacked = {kind: np.stack(rows).astype(np.float64) for kind, rows in of_model.items()}
         figures[name] = {
-            kind: _compare(vectors, stacked[REFERENCE.get(kind, "clean")])
-            for kind, vectors in stacked.items()
+            kind: _compare(rows, stacked[REFERENCES.get(kind, "clean")])
+            for kind, rows in stacked.items()
             if kind not in ("clean", "torchaudio", "whole")
         }
     return figures
 
 
 def _compare(vectors: np.ndarray, references: np.ndarray) -> dict[str, Any]:
+    """Altered clips (n, dim) against their references (n, dim).
+
+    mean_cosine, min_cosine: of a clip and its reference. self_retrieval: share of clips whose
+    nearest reference is their own; a tie counts as wrong. max_abs_change: the largest absolute
+    change of any value.
+    """
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(references, axis=1)
     cosine = (vectors * references).sum(axis=1) / norms
-    between = np.linalg.norm(vectors[:, None] - references[None], axis=2)
-    own = between.diagonal()
-    # a tie with another clip counts as not found
-    found = (between <= own[:, None]).sum(axis=1) == 1
+    distance = np.linalg.norm(vectors[:, None] - references[None], axis=2)
+    own = distance.diagonal()
+    retrieved = (distance <= own[:, None]).sum(axis=1) == 1
     return {
-        "cosine": float(cosine.mean()),
-        "lowest": float(cosine.min()),
-        "found": float(found.mean()),
-        "moved": float(np.abs(vectors - references).max()),
+        "mean_cosine": float(cosine.mean()),
+        "min_cosine": float(cosine.min()),
+        "self_retrieval": float(retrieved.mean()),
+        "max_abs_change": float(np.abs(vectors - references).max()),
         "n": len(vectors),
     }

@@ -1,4 +1,4 @@
 """The feature cache: log-mels and teacher embeddings of every track, augmented copies included.
 
-`cache.build_cache` fills it, `dataset` reads batches of clips from it.
+`cache.build_cache` writes it, `recordings.recordings` opens what it holds.
 """

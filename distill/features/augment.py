@@ -1,7 +1,7 @@
-"""Altered copies of music. Labels are free: the teacher labels whatever comes out of here.
+"""Augmented copies of tracks; the teacher embeds each copy, so that every one has its own target.
 
-A codec is the exception: what it leaves of the music is to be heard as the music was, so that the
-student hears the coded copy and the teacher the copy before it was coded.
+The mp3 codec is the exception: the embedding must not change with it. The student gets the coded
+copy, the teacher the copy before it was coded.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ import scipy.signal
 import soundfile
 import soxr
 
-STRETCHES = 5  # of one track, each altered in a way of its own
+MAX_EXCERPTS = 5  # of one track, each augmented in its own way
 SPEED_SEMITONES = 4.0  # at most, up or down; the tempo changes with the pitch
 MIX_DB = (-9.0, 3.0)  # level of the second track under the first
-CODED = 0.3  # share of the stretches that the student hears as a small mp3
+CODED = 0.3  # share of the excerpts that the student gets as a low-bitrate mp3
 
 
 def augment(
     audio: np.ndarray,
     other: np.ndarray | None,
     sample_rate: int,
-    stretch: int,
+    excerpt_samples: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Up to STRETCHES stretches of ``audio``, each changed in a way drawn from ``rng``.
+    """Up to MAX_EXCERPTS excerpts of ``audio``, each changed in a way drawn from ``rng``.
 
-    ``audio`` and ``other`` (samples,) at ``sample_rate`` in Hz, ``stretch`` in samples. Returns
-    the stretches one after the other, (stretches * stretch,), and the same again with some of
-    them coded. Each is played at another speed; then, each by chance, a stretch of ``other`` is
-    mixed in, two equaliser bands change the spectrum, it is saturated, given a room's
-    reverberation, or cut above a few kHz.
+    ``audio`` and ``other`` (samples,) at ``sample_rate`` in Hz. Returns the excerpts concatenated,
+    (excerpts * excerpt_samples,), and the same with some of them coded. Each is played at another
+    speed; then, each with a probability of its own, an excerpt of ``other`` is mixed in, two
+    equaliser bands change the spectrum, it is saturated, convolved with a room's reverberation, or
+    low-pass filtered at a few kHz.
     """
-    wanted = int(np.ceil(stretch * 2 ** (SPEED_SEMITONES / 12))) + 1
-    count = int(np.clip(len(audio) // wanted, 1, STRETCHES))
+    wanted = int(np.ceil(excerpt_samples * 2 ** (SPEED_SEMITONES / 12))) + 1
+    count = int(np.clip(len(audio) // wanted, 1, MAX_EXCERPTS))
     parts, coded = [], []
     for _ in range(count):
-        part = _speed(_stretch(audio, wanted, rng), rng)[:stretch]
+        part = _speed(_excerpt(audio, wanted, rng), rng)[:excerpt_samples]
         if other is not None and rng.random() < 0.5:
-            part = _mix(part, _speed(_stretch(other, wanted, rng), rng), rng)
+            part = _mix(part, _speed(_excerpt(other, wanted, rng), rng), rng)
         if rng.random() < 0.7:
             part = _equalise(part, sample_rate, rng)
         if rng.random() < 0.2:
@@ -55,8 +55,8 @@ def augment(
     return np.concatenate(parts).astype(np.float32), np.concatenate(coded).astype(np.float32)
 
 
-def _stretch(audio: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """``wanted`` samples from anywhere in ``audio``; a shorter one begins again."""
+def _excerpt(audio: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """``wanted`` samples from a random place in ``audio``, which is repeated if it is shorter."""
     if len(audio) <= wanted:
         return np.resize(audio, wanted)
     start = int(rng.integers(len(audio) - wanted))
@@ -68,7 +68,7 @@ def _rms(audio: np.ndarray) -> float:
 
 
 def _speed(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Resampling to another rate and playing at the old one: speed and pitch change together."""
+    """Resample, and play at the old rate: tempo and pitch change together."""
     ratio = 2 ** (rng.uniform(-SPEED_SEMITONES, SPEED_SEMITONES) / 12)
     return soxr.resample(audio, ratio, 1.0, quality="LQ")
 
@@ -107,7 +107,7 @@ def _reverberate(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) 
 
 
 def _mp3(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Encoded and decoded again at 32 to 64 kbit/s, mono: as harsh as twice that in stereo."""
+    """Encode and decode at 32 to 64 kbit/s, mono: comparable to twice that in stereo."""
     peak = np.abs(audio).max() + 1e-9
     with io.BytesIO() as file:
         level = rng.uniform(0.88, 0.99)  # libsndfile's scale: 0 is the largest file, 1 the smallest

@@ -1,9 +1,9 @@
-"""The first stage: what the teachers and the student's front end make of the corpus, written once.
+"""The first stage: log-mels and teacher embeddings of the corpora, computed once.
 
-One shard holds the features of a few tracks by one producer (the front end, or one teacher). Its
-name is a digest of all that they depend on: the audio's content, the alteration, the producer's
-revision, layer and windowing. A shard is complete or absent, carries a checksum, and is read slice
-by slice, so that a corpus of any size is trained on without holding it.
+One shard holds the features of a few tracks by one extractor (the front end, or one teacher). Its
+name is a digest of everything that they depend on: the audio's content, the augmentation, the
+extractor's revision, layers and windowing. A shard is complete or absent, carries a checksum, and
+is read slice by slice, so that a corpus larger than memory can be trained on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import soxr
@@ -33,22 +33,25 @@ from distill.teachers.base import Teacher
 from student import FeelprintConfig
 from student.frontend import SILENCE, LogMel
 
-AUGMENTATION_VERSION = 4  # of the alterations; a change of distill/augment.py raises it
-STRETCH_SEGMENTS = 6  # segments of a track that are altered in one way
-DECODE_RATE = 44_100  # Hz; alterations happen at this rate, producers resample from it
-ABANDONED_S = 3_600  # seconds; a temporary file is written in one of them
+AUGMENTATION_VERSION = 4  # raise it with any change of distill/features/augment.py
+EXCERPT_SEGMENTS = 6  # segments of an excerpt, which is augmented in one way
+DECODE_RATE = 44_100  # Hz; tracks are augmented at this rate, extractors resample from it
+STALE_S = 3_600  # seconds; a temporary file is written in about one
+
+
+T = TypeVar("T")
 
 
 class FeatureExtractor(Protocol):
-    """Makes named arrays from one track's audio; `key` is all that they depend on."""
+    """Computes named arrays from one track's audio; `key` is everything that they depend on."""
 
     name: str
     sample_rate: int  # Hz
-    makes: tuple[str, ...]  # names of the arrays
-    uses_coded_audio: bool  # whether it hears what a codec left of an altered copy
+    outputs: tuple[str, ...]  # names of the arrays
+    uses_coded_audio: bool  # whether it gets the augmented copies after the mp3 codec
 
     def key(self) -> dict[str, Any]:
-        """What the arrays depend on, beside the audio."""
+        """Everything that the arrays depend on, besides the audio."""
         ...
 
     def __call__(self, audio: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,10 +65,10 @@ def segment_samples(student: FeelprintConfig, cache: CacheConfig) -> int:
 
 
 class MelExtractor:
-    """The student's front end: `mel` (windows, n_mels, frames) and `nonsilent_ratio` (windows,)."""
+    """The student's front end: `mel` (windows, n_mels, frames), `nonsilent_ratio` (windows,)."""
 
     name = "logmel"
-    makes: tuple[str, ...] = ("mel", "nonsilent_ratio")
+    outputs: tuple[str, ...] = ("mel", "nonsilent_ratio")
     uses_coded_audio = True
 
     def __init__(self, student: FeelprintConfig, cache: CacheConfig):
@@ -75,7 +78,7 @@ class MelExtractor:
         self.front_end = LogMel(student)
 
     def key(self) -> dict[str, Any]:
-        """What the arrays depend on: the front end's settings, and the segments' length."""
+        """The front end's settings, and the length of a segment."""
         c = self.config
         return {
             "frontend": [c.sample_rate, c.n_fft, c.hop_length, c.window_frames, c.n_mels],
@@ -85,7 +88,7 @@ class MelExtractor:
 
     @torch.inference_mode()
     def __call__(self, audio: np.ndarray) -> dict[str, np.ndarray]:
-        """Mono audio (samples,) -> log-mel of every window of its whole segments."""
+        """Mono audio (samples,) -> float16 arrays of every window of its complete segments."""
         segments = len(audio) // self.segment
         windows = torch.from_numpy(audio[: segments * self.segment])
         mels, nonsilent_ratios = [], []
@@ -97,12 +100,13 @@ class MelExtractor:
 
 
 class TeacherExtractor:
-    """A teacher: `teacher` (segments, dim), one window at the start of each segment.
+    """A teacher: `teacher` (segments, dim), the embedding of one window at each segment's start.
 
     A window longer than a segment reaches into the next; the last one ends with the audio.
+    Raises CacheError where a window is longer than two segments.
     """
 
-    makes: tuple[str, ...] = ("teacher",)
+    outputs: tuple[str, ...] = ("teacher",)
     uses_coded_audio = False
 
     def __init__(self, teacher: Teacher, student: FeelprintConfig, cache: CacheConfig, batch: int):
@@ -114,12 +118,12 @@ class TeacherExtractor:
         self.batch = batch
         if teacher.window > self.segment_s * self.sample_rate * 2:
             raise CacheError(
-                f"{teacher.name} hears {teacher.window / self.sample_rate:.1f} s at once; raise "
-                f"cache.segment_windows until a segment ({self.segment_s:.1f} s) comes near"
+                f"{teacher.name} takes windows of {teacher.window / self.sample_rate:.1f} s; raise "
+                f"cache.segment_windows until a segment ({self.segment_s:.1f} s) is about as long"
             )
 
     def key(self) -> dict[str, Any]:
-        """What the embeddings depend on: the teacher, the segments, the level it hears."""
+        """The teacher, the length of a segment, and the level that the audio is brought to."""
         return {
             **self.teacher.key(),
             "segment_s": round(self.segment_s, 6),
@@ -127,7 +131,10 @@ class TeacherExtractor:
         }
 
     def __call__(self, audio: np.ndarray) -> dict[str, np.ndarray]:
-        """Mono audio (samples,), not silent -> one embedding a segment, float16."""
+        """Mono audio (samples,), not silent -> one embedding a segment, float16.
+
+        Raises CacheError where float16 cannot hold a value.
+        """
         audio = audio * (self.level / np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
         segments = round(len(audio) / self.sample_rate / self.segment_s)
         last = max(0, len(audio) - self.teacher.window)
@@ -146,52 +153,52 @@ class TeacherExtractor:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One shard's tracks, and which of their variants it holds (0: the music as it is)."""
+class ShardJob:
+    """One shard's tracks, and which of their augmentations it holds (0: the tracks as they are)."""
 
     corpus: Corpus
     tracks: tuple[Track, ...]
     augmentation: int
 
-    def path(self, folder: Path, producer: FeatureExtractor) -> Path:
-        """Where the shard of ``producer`` is, or will be."""
-        key = json.dumps(producer.key(), sort_keys=True)
-        what = [track.sha256 for track in self.tracks]
-        if self.augmentation:
-            what += [f"variant {self.augmentation} of recipe {AUGMENTATION_VERSION}"]
-        producer_digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
-        return folder / f"{producer.name}-{producer_digest}" / f"{digest}.safetensors"
+    def path(self, folder: Path, extractor: FeatureExtractor) -> Path:
+        """Where the shard of ``extractor`` is, or will be."""
+        key = json.dumps(extractor.key(), sort_keys=True)
+        contents = [track.sha256 for track in self.tracks]
+        if self.augmentation:  # these words are part of the names of existing shards
+            contents += [f"variant {self.augmentation} of recipe {AUGMENTATION_VERSION}"]
+        extractor_digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+        digest = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:24]
+        return folder / f"{extractor.name}-{extractor_digest}" / f"{digest}.safetensors"
 
-    def is_made(self, folder: Path, producer: FeatureExtractor) -> bool:
-        """Whether the shard of ``producer`` is there, undamaged, with every track accounted for."""
-        path = self.path(folder, producer)
+    def is_complete(self, folder: Path, extractor: FeatureExtractor) -> bool:
+        """Whether the shard of ``extractor`` is undamaged, with every track accounted for."""
+        path = self.path(folder, extractor)
         if not is_valid(path):
             return False
         shard = Shard(path)
         kept = [track.id for track in self.tracks if track.id not in shard.rejects]
-        names = {f"{track_id}/{name}" for track_id in kept for name in producer.makes}
+        names = {f"{track_id}/{name}" for track_id in kept for name in extractor.outputs}
         known = {track.id for track in self.tracks}
         return names == set(shard.arrays) - {EMPTY} and known.issuperset(shard.rejects)
 
 
-def plan(corpora: Sequence[Corpus], config: CacheConfig) -> list[Job]:
-    """All shards that a run needs: every track as it is, and those that are learned altered."""
+def plan(corpora: Sequence[Corpus], config: CacheConfig) -> list[ShardJob]:
+    """All shards that a run needs: every track as it is, and the training tracks augmented."""
     jobs = []
     for corpus in corpora:
-        for split in ("train", "validation"):  # the test split is only ever heard as excerpts
+        for split in ("train", "validation"):  # the test split is only embedded as excerpts
             tracks = sorted((t for t in corpus.tracks if t.split == split), key=lambda t: t.id)
-            groups = cut(tracks, config.tracks_per_shard)
-            variants = config.augmentations if split in config.train_splits else 1
-            jobs += [Job(corpus, group, v) for group in groups for v in range(variants)]
-    # the music as it is first: a run that is cut short can then train on what is there
+            groups = group_tracks(tracks, config.tracks_per_shard)
+            copies = config.augmentations if split in config.train_splits else 1
+            jobs += [ShardJob(corpus, group, n) for group in groups for n in range(copies)]
+    # the tracks as they are come first, so that an unfinished cache holds all of them once
     return sorted(jobs, key=lambda job: job.augmentation)
 
 
-def cut(tracks: Sequence[Track], mean_size: int) -> list[tuple[Track, ...]]:
-    """Groups of about ``mean_size`` consecutive tracks, ended where a track's own id says so.
+def group_tracks(tracks: Sequence[Track], mean_size: int) -> list[tuple[Track, ...]]:
+    """Groups of about ``mean_size`` consecutive tracks; a hash of its id makes a track the last.
 
-    A track that comes or goes changes the one group that it is in, and not all that follow.
+    Adding or removing a track thus changes its own group, and not all that follow.
     """
     groups: list[list[Track]] = [[]]
     for track in tracks:
@@ -201,21 +208,21 @@ def cut(tracks: Sequence[Track], mean_size: int) -> list[tuple[Track, ...]]:
     return [tuple(group) for group in groups if group]
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written; nothing reads it, but it takes room."""
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files of killed processes; nothing reads them, but they take space."""
     for part in folder.glob("*/*.part"):
         with suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > ABANDONED_S:
+            if time.time() - part.stat().st_mtime > STALE_S:
                 part.unlink()
 
 
-Sound = tuple[np.ndarray, np.ndarray]  # audio at DECODE_RATE, and the same after a codec
+AudioPair = tuple[np.ndarray, np.ndarray]  # audio at DECODE_RATE, before and after the codec
 
 
-def _heard(job: Job, segment_s: float) -> Iterator[tuple[Track, Sound | AudioError]]:
-    """The job's tracks as audio, altered and coded where the job's variant says so."""
-    before: np.ndarray | None = None
-    stretch = round(STRETCH_SEGMENTS * segment_s * DECODE_RATE)
+def _job_audio(job: ShardJob, segment_s: float) -> Iterator[tuple[Track, AudioPair | AudioError]]:
+    """The job's tracks as audio, augmented where the job says so, or why one cannot be used."""
+    previous: np.ndarray | None = None
+    excerpt_samples = round(EXCERPT_SEGMENTS * segment_s * DECODE_RATE)
     for track in job.tracks:
         try:
             audio = decode(job.corpus.audio_bytes(track.id), DECODE_RATE)
@@ -233,85 +240,84 @@ def _heard(job: Job, segment_s: float) -> Iterator[tuple[Track, Sound | AudioErr
             f"{track.sha256} {job.augmentation} {AUGMENTATION_VERSION}".encode()
         ).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        yield track, augment(audio, before, DECODE_RATE, stretch, rng)
-        before = audio
+        yield track, augment(audio, previous, DECODE_RATE, excerpt_samples, rng)
+        previous = audio
 
 
-def _ahead(job: Job, segment_s: float) -> Iterator[tuple[Track, Sound | AudioError]]:
-    """`_heard`, one track ahead in a second thread: decoding beside the teacher."""
-    tracks = _heard(job, segment_s)
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """``items``, the next one computed in a second thread: decoding runs beside the teacher."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, tracks, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, tracks, None)
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
             yield item
 
 
 def make_shards(
-    job: Job, producers: Sequence[FeatureExtractor], folder: Path, segment_s: float
+    job: ShardJob, extractors: Sequence[FeatureExtractor], folder: Path, segment_s: float
 ) -> float:
-    """Make one shard a producer, of the same tracks; returns the hours of audio heard."""
-    arrays: list[dict[str, np.ndarray]] = [{} for _ in producers]
+    """Write one shard an extractor, of the same tracks; returns the hours of audio processed."""
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in extractors]
     rejects: dict[str, str] = {}
     seconds = 0.0
-    for track, sound in _ahead(job, segment_s):
-        if isinstance(sound, AudioError):
-            rejects[track.id] = str(sound)
+    for track, pair in prefetch(_job_audio(job, segment_s)):
+        if isinstance(pair, AudioError):
+            rejects[track.id] = str(pair)
             continue
-        segments = int(len(sound[0]) / DECODE_RATE / segment_s)
-        # a whole number of segments, so that all producers agree on their number
+        segments = int(len(pair[0]) / DECODE_RATE / segment_s)
+        # complete segments alone, so that all extractors agree on their number
         samples = int(np.ceil(segments * segment_s * DECODE_RATE)) + 8
-        audio, coded = (one[:samples] for one in sound)
-        if not np.any(audio):  # what sounds is in the rest that was cut off
+        audio, coded = (version[:samples] for version in pair)
+        if not np.any(audio):  # only the remainder that was cut off is not silent
             rejects[track.id] = "silent"
             continue
         seconds += len(audio) / DECODE_RATE
-        for producer, made in zip(producers, arrays, strict=True):
-            heard = coded if producer.uses_coded_audio else audio
-            resampled = soxr.resample(heard, DECODE_RATE, producer.sample_rate, quality="MQ")
-            for name, array in producer(resampled).items():
+        for extractor, made in zip(extractors, arrays, strict=True):
+            version = coded if extractor.uses_coded_audio else audio
+            resampled = soxr.resample(version, DECODE_RATE, extractor.sample_rate, quality="MQ")
+            for name, array in extractor(resampled).items():
                 made[f"{track.id}/{name}"] = array
-    for producer, made in zip(producers, arrays, strict=True):
-        write_shard(job.path(folder, producer), made, rejects)
+    for extractor, made in zip(extractors, arrays, strict=True):
+        write_shard(job.path(folder, extractor), made, rejects)
     return seconds / 3600
 
 
-def fill(
+def build_cache(
     corpora: Sequence[Corpus],
-    producers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     config: CacheConfig,
     segment_s: float,
     rank: int = 0,
     world: int = 1,
 ) -> float:
-    """Make the shards that are missing or damaged; returns the hours of audio heard.
+    """Write the shards that are missing or damaged; returns the hours of audio processed.
 
-    This process takes every ``world``-th shard of the plan, and not of what is missing: that
-    changes while others write, and they would no longer agree on who makes what.
+    ``segment_s`` is in seconds. Process ``rank`` of ``world`` takes every ``world``-th shard of
+    the plan, and not of the missing ones: which are missing changes while other processes write.
     """
     folder = Path(config.folder)
-    _sweep(folder)
+    remove_stale(folder)
     todo = []
-    mine = plan(corpora, config)[rank::world]
-    for job in tqdm(mine, desc="checking the cache", unit="shard", disable=rank > 0):
-        lacking = [p for p in producers if not job.is_made(folder, p)]
-        if lacking:
-            todo.append((job, lacking))
+    own_jobs = plan(corpora, config)[rank::world]
+    for job in tqdm(own_jobs, desc="checking the cache", unit="shard", disable=rank > 0):
+        missing = [e for e in extractors if not job.is_complete(folder, e)]
+        if missing:
+            todo.append((job, missing))
     hours, started = 0.0, time.monotonic()
     with tqdm(todo, desc="cache", unit="shard", disable=rank > 0) as bar:
-        for job, lacking in bar:
-            hours += make_shards(job, lacking, folder, segment_s)
+        for job, missing in bar:
+            hours += make_shards(job, missing, folder, segment_s)
             rate = hours * 3600 / (time.monotonic() - started)
             bar.set_postfix_str(f"{rate * world:.0f} hours of audio an hour")
     return hours
 
 
-def left_out(
-    corpora: Sequence[Corpus], producer: FeatureExtractor, config: CacheConfig
+def skipped_tracks(
+    corpora: Sequence[Corpus], extractor: FeatureExtractor, config: CacheConfig
 ) -> dict[str, str]:
-    """The tracks that a filled cache does not hold, by id, with the reason."""
+    """The tracks that a complete cache does not hold, by id, each with the reason."""
     return {
         track_id: reason
         for job in plan(corpora, config)
-        for track_id, reason in Shard(job.path(Path(config.folder), producer)).rejects.items()
+        for track_id, reason in Shard(job.path(Path(config.folder), extractor)).rejects.items()
     }

@@ -24,7 +24,7 @@ from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
 from datasets_scripts.triplets.agreement import agreement
 from datasets_scripts.triplets.human import READERS, songs_of
 from datasets_scripts.triplets.table import TEST_STREAM, Triplet, grouped, weigh
-from distill.evaluation.figures import Items, difference, interval
+from distill.evaluation.metrics import PerItemScores, difference, interval
 from distill.export import ExportError, check_export, export_onnx
 from distill.personal.answers import (
     Answers,
@@ -198,12 +198,12 @@ def repeated(
             vectors = _fit(model, songs, answers.part(train), answers.part(stop), config, repeat)
             hits[repeat, test] = right(vectors, answers.part(test))
     hits, groups = hits[:, parts.judge], parts.groups[parts.judge]
-    again = Items(hits.mean(axis=0), groups)
+    again = PerItemScores(hits.mean(axis=0), groups)
     return {
         **interval(again, RESAMPLES),
         "by_repeat": [float(row.mean()) for row in hits],
         "base": float(base.mean()),
-        "gain": difference(again, Items(base, groups), RESAMPLES),
+        "gain": difference(again, PerItemScores(base, groups), RESAMPLES),
     }
 
 
@@ -290,7 +290,7 @@ def main(arguments: list[str]) -> int:
         f"{found['reading']}\nsplit {found['sizes']}: {100 * test['accuracy']:.0f} % of "
         f"{test['n']} [{100 * test['low']:.0f} to {100 * test['high']:.0f}], the base "
         f"{100 * test['base']:.0f} %\n{config.repeats} times {config.folds} folds: "
-        f"{100 * again['accuracy']:.1f} % [{100 * again['low']:.1f} to {100 * again['high']:.1f}], "
+        f"{100 * again['value']:.1f} % [{100 * again['low']:.1f} to {100 * again['high']:.1f}], "
         f"the base {100 * again['base']:.1f} %\nthe ceiling: "
         + (f"{100 * ceiling:.1f} %" if ceiling is not None else "not known, no question has two")
     )

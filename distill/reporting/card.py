@@ -1,4 +1,4 @@
-"""The model card and what it rests on: every figure from metrics.json, none by hand."""
+"""The model card and its metadata, filled from the report in metrics.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from datasets_scripts.corpora.corpus import Corpus
-from distill.reporting.page import FIGURES, OURS, name_of, ordered, percent
+from distill.evaluation.evaluate import OURS
+from distill.reporting.templating import ENVIRONMENT, METRICS, name_of, ordered, percent
 from distill.teachers.musicnn import NOTICE
 
 TASK = "Music similarity"
@@ -21,30 +22,30 @@ TAGS = ["audio", "music", "music-similarity", "audio-embeddings", "knowledge-dis
 NON_COMMERCIAL = re.compile(r"(?<![a-z])(nc|non-?commercial)(?![a-z])", re.IGNORECASE)
 SOURCES = {
     "debian": (
-        "soundtracks of free games in Debian: mostly instrumental (electronic, orchestral, rock, "
+        "music of free games in Debian: mostly instrumental (electronic, orchestral, rock, "
         "chiptune), mostly by hobbyists from Europe and North America"
     ),
     "styles": (
         "accompaniments in many styles, composed by rule and rendered with free SoundFonts: no "
-        "voice, no performer"
+        "vocals, no performers"
     ),
     "fma": "tracks of the Free Music Archive",
-    "folder": "a folder of somebody's own music",
+    "folder": "a private music collection",
 }
 
 
 class CardError(RuntimeError):
-    """A run whose figures are not there, or whose sources forbid what was asked."""
+    """A run that lacks its report, or whose sources do not permit its licence."""
 
 
 def training_data_summary(
-    corpora: Sequence[Corpus], learned: Sequence[str]
+    corpora: Sequence[Corpus], train_splits: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """What trained the model, corpus by corpus: the tracks of the splits ``learned``, counted."""
-    facts = []
+    """Tracks, hours, albums, sources and licences of the training splits, per corpus."""
+    summaries = []
     for corpus in corpora:
-        tracks = [track for split in learned for track in corpus.split(split)]
-        facts.append(
+        tracks = [track for split in train_splits for track in corpus.split(split)]
+        summaries.append(
             {
                 "corpus": corpus.folder.name,
                 "tracks": len(tracks),
@@ -54,7 +55,7 @@ def training_data_summary(
                 "licences": dict(Counter(t.licence or "not named" for t in tracks).most_common()),
             }
         )
-    return facts
+    return summaries
 
 
 def read_report(run: Path) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def read_report(run: Path) -> dict[str, Any]:
 
 
 def check_licence(report: Mapping[str, Any]) -> None:
-    """Refuse a licence that the teachers' or the audio's terms do not allow.
+    """Check that the teachers' and the audio's licences permit the run's.
 
     Raises:
         CardError: a source is non-commercial, or its licence unknown, and the model's is not a
@@ -82,8 +83,8 @@ def check_licence(report: Mapping[str, Any]) -> None:
             (f"{count} tracks of the corpus {corpus['corpus']}", name)
             for name, count in corpus["licences"].items()
         ]
-    bad = [f"{what} ({its})" for what, its in terms if NON_COMMERCIAL.search(its)]
-    bad += [f"{what} (licence unknown)" for what, its in terms if its in ("", "not named")]
+    bad = [f"{source} ({name})" for source, name in terms if NON_COMMERCIAL.search(name)]
+    bad += [f"{source} (licence unknown)" for source, name in terms if name in ("", "not named")]
     if bad:
         raise CardError(
             f"the run's licence is {licence}, but it was made with {'; '.join(bad)}: set "
@@ -92,138 +93,46 @@ def check_licence(report: Mapping[str, Any]) -> None:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """The run in a few sentences, for the page and the card."""
-    rows = report["figures"]
+    """The two main metrics of every row and the file's size, for the page and the card."""
+    figures = report["figures"]
 
-    def beside(figure: str) -> str:
-        others = [n for n in ordered(rows) if n != OURS and figure in rows[n]]
-        named = ", ".join(f"{name_of(n)} {percent(rows[n][figure]['accuracy'])}" for n in others)
-        value = rows[OURS][figure]
-        low, high = percent(value["low"]), percent(value["high"])
-        return f"{percent(value['accuracy'])} % [{low} to {high}] ({named})"
+    def compared(metric: str) -> str:
+        others = [name for name in ordered(figures) if name != OURS and metric in figures[name]]
+        listed = ", ".join(f"{name_of(n)} {percent(figures[n][metric]['value'])}" for n in others)
+        score = figures[OURS][metric]
+        low, high = percent(score["low"]), percent(score["high"])
+        return f"{percent(score['value'])} % [{low} to {high}] ({listed})"
 
     return (
-        f"On {report['tracks']} songs of {report['albums']} soundtracks that training never heard, "
-        f"a song of the same soundtrack is nearer than another in {beside('triplet')}; the clip "
-        f"nearest of all is of the same song in {beside('track_recall@1')}. "
-        f"The file has {report['bytes'] / 1e6:.2f} MB."
+        f"On {report['tracks']} tracks of {report['albums']} albums that the model was not trained "
+        f"on, a track of the same album is nearer than one of another album in "
+        f"{compared('triplet')} of triplets; the nearest of all clips is of the same track in "
+        f"{compared('track_recall@1')}. The file has {report['bytes'] / 1e6:.2f} MB."
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def _agreement(report: Mapping[str, Any]) -> str:
-    rows = report["figures"]
-    names = ordered(rows)
-    made = []
-    for figure in (f for f in FIGURES if f in rows[OURS]):
-        cells = []
-        for name in names:
-            value = rows[name][figure]
-            low, high = percent(value["low"]), percent(value["high"])
-            cells.append(f"{percent(value['accuracy'])} <br>[{low}, {high}]")
-        made.append([FIGURES[figure][0], *cells, percent(report["chance"][figure])])
-    return _table(["%", *map(name_of, names), "chance"], made)
-
-
-def _robustness(report: Mapping[str, Any]) -> str:
-    robust = report["robustness"]
-    if not robust:
-        return "Not measured: no song of the split is long enough."
-    names = ordered(robust)
-    made = [
-        [
-            kind,
-            *(
-                f"{robust[n][kind]['cosine']:.4f}, {100 * robust[n][kind]['found']:.0f} %"
-                for n in names
-            ),
-        ]
-        for kind in robust[OURS]
-    ]
-    return _table(["", *map(name_of, names)], made)
-
-
-def _audio(report: Mapping[str, Any]) -> str:
-    lines = []
-    for corpus in report["audio"]:
-        what = "; ".join(SOURCES.get(s, s) for s in corpus["sources"])
-        named = ", ".join(f"{name} ({count})" for name, count in corpus["licences"].items())
-        lines.append(
-            f"- `{corpus['corpus']}`: {corpus['tracks']} tracks, {corpus['hours']:.1f} hours, "
-            f"{corpus['albums']} albums: {what}. Licences by track: {named}."
-        )
-    return "\n".join(lines)
-
-
-def _people(report: Mapping[str, Any]) -> str:
-    ceiling = report["human_ceiling"]
-    if ceiling is not None:
-        return f"People agree with each other in {percent(ceiling)} % of triplets: the ceiling."
-    return (
-        "No person has answered triplets of this audio yet. Every figure above is a proxy: that "
-        "two songs share a soundtrack, that two clips share a song, or that the default teacher's "
-        "own mood tags are alike (the student follows that network, so it is no independent "
-        "judge). An untrained network of the same shape stands in every table, because the floor "
-        "is not chance. What people's disagreement allows is not known here; of another model it "
-        "is known that 9 of 12 human answers were right (95 % interval 47 to 91 %), which decides "
-        "nothing."
+def model_paragraph(report: Mapping[str, Any]) -> str:
+    """What the model is: its network, its initialisation, its training and its metric."""
+    training = (
+        f"It is initialised from {report['init_from']}'s filters, resized to fewer mel bands, and "
+        "trained by per-channel feature distillation of that network."
+        if report["init_from"]
+        else "It is initialised at random and trained on the reduced embeddings of its teachers."
     )
-
-
-def _hub_line(report: Mapping[str, Any]) -> str:
-    hub = report["hubness"][OURS]
-    if hub is None:
-        return "Too few songs to measure hubness."
-    return (
-        f"Neighbourhoods: skew of the 10-occurrence {hub['skew']:.2f}; "
-        f"{percent(hub['orphans'])} % of songs are among nobody's ten nearest; the most frequent "
-        f"neighbour is among the ten of {percent(hub['largest'])} % of songs; "
-        f"{percent(hub['same_album'])} % of all neighbours are of the same soundtrack "
-        f"({percent(hub['same_album_chance'])} % by chance)."
+    metric = (
+        " A linear metric on top, fitted to the training albums, weights the axes of the embedding."
+        if report["metric_weight"]
+        else ""
     )
-
-
-def _speed_line(report: Mapping[str, Any]) -> str:
-    speed = report["speed"]
-    parts = []
-    for runtime in ("onnxruntime", "tract"):
-        ratio = speed.get(f"ratio/{runtime}")
-        against = f", {ratio:.2f} of MECOMP's model" if ratio is not None else ""
-        parts.append(f"{100 * speed[f'{OURS}/{runtime}']:.3f} % in {runtime}{against}")
     return (
-        f"{report['bytes'] / 1e6:.2f} MB, {report['parameters']:,} parameters. Cost as a share of "
-        f"the audio's length, one thread: {'; '.join(parts)}."
+        "The model is a CNN that turns each window of a track's log-mel spectrogram into a token. "
+        f"{training} Attention pooling over the tokens gives the embedding, which is trained to "
+        f"match the teachers' embeddings of whole clips.{metric}"
     )
-
-
-EXAMPLE = '''\
-"""How near two songs are: python example.py ONE.flac OTHER.mp3 (needs onnxruntime, librosa)."""
-
-import sys
-from pathlib import Path
-
-import librosa
-import onnxruntime
-
-session = onnxruntime.InferenceSession(str(Path(__file__).parent / "feelprint.onnx"))
-
-
-def embed(path):
-    audio, _ = librosa.load(path, sr=22_050, mono=True)
-    return session.run(["embedding"], {"audio": audio[None]})[0][0]
-
-
-one, other = (embed(path) for path in sys.argv[1:3])
-print(f"distance {((one - other) ** 2).sum() ** 0.5:.3f} (0: alike, 2: opposite)")
-'''
 
 
 def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
-    """The figures as the card's model-index lists them."""
+    """The metrics as entries of the card's model-index."""
     return [
         EvalResult(
             task_type="feature-extraction",
@@ -231,27 +140,27 @@ def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
             dataset_type=report["dataset"],
             dataset_name=report["dataset"],
             dataset_split=report["split"],
-            metric_type=figure,
-            metric_name=f"{FIGURES[figure][0]} (share)",
-            metric_value=round(value["accuracy"], 4),
+            metric_type=metric,
+            metric_name=f"{METRICS[metric][0]} (share)",
+            metric_value=round(score["value"], 4),
         )
-        for figure, value in report["figures"][OURS].items()
+        for metric, score in report["figures"][OURS].items()
     ]
 
 
 def eval_results_file(report: Mapping[str, Any]) -> str:
-    """The same figures as `.eval_results/*.yaml` has them, one entry a figure."""
+    """The same metrics as the text of `.eval_results/*.yaml`, one entry per metric."""
     entries = [
         EvalResultEntry(
             dataset_id=report["dataset"],
-            task_id=figure,
-            value=round(100 * value["accuracy"], 2),
+            task_id=metric,
+            value=round(100 * score["value"], 2),
             notes=(
-                f"{report['split']} split, 95 % interval {percent(value['low'])} to "
-                f"{percent(value['high'])}, n = {value['n']}"
+                f"{report['split']} split, 95 % interval {percent(score['low'])} to "
+                f"{percent(score['high'])}, n = {score['n']}"
             ),
         )
-        for figure, value in report["figures"][OURS].items()
+        for metric, score in report["figures"][OURS].items()
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
@@ -266,8 +175,8 @@ def model_card(run: Path, name: str, dataset: str) -> str:
     """
     report = read_report(run) | {"dataset": dataset}
     check_licence(report)
-    bases = [t["hub"] for t in report["teachers"] if t.get("hub")]
-    data = ModelCardData(
+    bases = [teacher["hub"] for teacher in report["teachers"] if teacher.get("hub")]
+    metadata = ModelCardData(
         model_name=name.split("/")[-1],
         license=report["licence"].lower(),
         library_name="feelprint",
@@ -278,90 +187,12 @@ def model_card(run: Path, name: str, dataset: str) -> str:
         metrics=[f"{name.split('/')[0]}/triplet_accuracy"],
         eval_results=eval_results(report),
     )
-    teachers = "; ".join(
-        f"{t['name']} (revision {t['revision']}, {t['licence']})" for t in report["teachers"]
+    return ENVIRONMENT.get_template("model_card.md").render(
+        name=name,
+        metadata=metadata.to_yaml(),
+        model=model_paragraph(report),
+        summary=summary(report),
+        report=report,
+        notice=NOTICE.strip(),
+        SOURCES=SOURCES,
     )
-    cosine = report["cosine_to_teacher"]
-    learned = (
-        f" Its cosine to what it learned of its teachers, on these songs, is {cosine:.3f}."
-        if cosine
-        else ""
-    )
-    started = (
-        f" The filters of the model started as those of {report['started_as']}, with the notice: "
-        f"{NOTICE.strip()}"
-        if report["started_as"]
-        else ""
-    )
-    tuned = (
-        "\n\nHow to train was decided by figures on the validation soundtracks, of models that had "
-        "not heard them; this one then learned from them too."
-        if "validation" in report["train_splits"]
-        else ""
-    )
-    absent = "".join(f"\n\nNot measured: {name_of(n)}." for n in report["absent"])
-    return f"""---
-{data.to_yaml()}
----
-
-# {name.split("/")[-1]}
-
-Any song -> 32 numbers that say how it feels. Songs whose numbers are near (Euclidean distance)
-are songs to play next to each other.
-
-{summary(report)}
-
-## Use
-
-```python
-from student import Feelprint
-
-model = Feelprint.from_pretrained("{name}").eval()
-embedding = model(audio)  # (batch, samples), mono, 22,050 Hz -> (batch, 32)
-```
-
-Without PyTorch: `feelprint.onnx` in onnxruntime (`example.py`), or the command `feelprint --model
-FOLDER similar SONG --in MUSIC` with this repository as the folder. Input `audio` (batch, samples),
-output `embedding` (batch, 32). Any length is taken; zeros at the end change nothing.
-
-## How good
-
-The {report["split"]} split of `{dataset}`: {report["tracks"]} songs of {report["albums"]}
-soundtracks, two clips of {report["excerpt_s"]:g} s of each. No song, soundtrack or composer of it
-was in the training. Euclidean distance; 95 % intervals by bootstrap over soundtracks; all columns
-on the same clips.{learned}
-
-{_agreement(report)}{absent}
-
-{_hub_line(report)}
-
-## How steady
-
-{report["robustness_clips"]} clips, altered: mean cosine to the clean clip, and how often the
-altered clip's nearest clean clip is its own.
-
-{_robustness(report)}
-
-## Size and speed
-
-{_speed_line(report)}
-
-## What these figures are not
-
-{_people(report)}
-
-## Whose music, which teachers
-
-Teachers: {teachers}.{started} Audio:
-
-{_audio(report)}{tuned}
-
-What such a corpus lacks, the model was never taught: song with words, most popular music, most of
-the world's traditions. A listener whose music is of that kind should try it on it first, and may
-train it on it: all that made this file is in the repository.
-
-## Made by
-
-`accelerate launch distill/run.py`, configuration `{report["run"]}`, hash `{report["config_hash"]}`;
-figures by `python -m distill.reporting`, this card by `python -m distill.reporting.publish`.
-"""

@@ -1,6 +1,6 @@
-"""`python -m distill.reporting.publish RUN --to OWNER/NAME`: a run's model on the Hub, private by default.
+"""`python -m distill.reporting.publish RUN --to OWNER/NAME`: publish a run's model on the Hub.
 
-With --dry-run the folder that would go is written, and nothing is sent.
+The repository is private by default. With --dry-run the folder is written and nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from datasets_scripts.hub import HubError, push
-from distill.reporting.card import EXAMPLE, CardError, eval_results_file, model_card, read_report
+from distill.reporting.card import CardError, eval_results_file, model_card, read_report
+from distill.reporting.templating import TEMPLATES
 
 METRIC = Path(__file__).parents[2] / "metrics" / "triplet_accuracy"
 FILES = ("model.safetensors", "config.json", "feelprint.onnx", "metrics.json")
@@ -21,10 +22,13 @@ MARKER = "feelprint.onnx"
 
 
 def prepare(run: Path, name: str, dataset: str, folder: Path) -> list[str]:
-    """Write into ``folder`` exactly what goes to the Hub; returns the files' names.
+    """Write into ``folder`` exactly what is uploaded to the Hub; returns the files' names.
 
-    The folder is complete or absent. Raises CardError where the run lacks something, where its
-    sources forbid its licence, or where ``folder`` exists and holds anything else.
+    The folder is complete or absent.
+
+    Raises:
+        CardError: the run lacks a file or its report, its sources forbid its licence, or
+            ``folder`` exists and holds anything else.
     """
     missing = [file for file in FILES if not (run / file).is_file()]
     if missing:
@@ -38,7 +42,7 @@ def prepare(run: Path, name: str, dataset: str, folder: Path) -> list[str]:
         for file in FILES:
             shutil.copyfile(run / file, part / file)
         (part / "README.md").write_text(card, encoding="utf-8")
-        (part / "example.py").write_text(EXAMPLE, encoding="utf-8")
+        shutil.copyfile(TEMPLATES / "example.py", part / "example.py")
         results = part / ".eval_results" / "feelprint.yaml"
         results.parent.mkdir()
         report = read_report(run) | {"dataset": dataset}
@@ -62,13 +66,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--to", required=True, metavar="OWNER/NAME")
     parser.add_argument("--dataset", help="the corpus's name on the Hub (OWNER/feelprint-CORPUS)")
     parser.add_argument("--public", action="store_true", help="make a new repository public")
-    parser.add_argument("--dry-run", action="store_true", help="write the folder, send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
     parser.add_argument("--folder", type=Path, help="of the dry run (default: RUN/publish)")
     options = parser.parse_args(arguments)
     try:
         if options.run.resolve() == METRIC:
             if options.dry_run:
-                print(f"{METRIC} goes as it is:", *sorted(p.name for p in METRIC.iterdir()))
+                print(f"{METRIC} is uploaded as it is:", *sorted(p.name for p in METRIC.iterdir()))
                 return 0
             marker, message = "triplet_accuracy.py", "The metric triplet_accuracy"
             url = push(METRIC, options.to, "space", marker, message, not options.public)
@@ -79,7 +83,7 @@ def main(arguments: list[str]) -> int:
             folder = options.folder or options.run / "publish"
             files = prepare(options.run, options.to, dataset, folder)
             if options.dry_run:
-                print(f"{folder} is what would go to {options.to}:", *files, sep="\n")
+                print(f"{folder} would be uploaded to {options.to}:", *files, sep="\n")
                 return 0
             message = f"feelprint, run {options.run.name}"
             url = push(folder, options.to, "model", MARKER, message, not options.public)

@@ -1,4 +1,4 @@
-"""What every teacher provides: windows of audio in, embeddings out."""
+"""The protocol of every teacher: windows of audio in, embeddings out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class TeacherError(RuntimeError):
-    """A teacher that cannot be loaded, or is not what it should be."""
+    """A teacher that cannot be loaded, or whose files are not those expected."""
 
 
 class Teacher(Protocol):
-    """What the cache and the model card need to know of a teacher."""
+    """An encoder with the attributes that the cache and the model card need."""
 
     name: str
     revision: str
@@ -22,7 +22,7 @@ class Teacher(Protocol):
     dim: int  # of one embedding
 
     def key(self) -> dict[str, Any]:
-        """What the embeddings depend on: name, revision, layers, window."""
+        """Everything that the embeddings depend on: name, revision, layers, window."""
         ...
 
     def __call__(self, windows: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from distill.config import TeacherConfig
 from distill.teachers.base import TeacherError
 from distill.teachers.pretrained import Checkpoint, find_checkpoint
 
-QUIETEST = 1e-10  # mel power that the feature extractor's decibels stop at
+MIN_POWER = 1e-10  # mel power at which the feature extractor clips the decibels
 
 
 class Clap:
-    """The projected audio embedding of 10 s windows, of unit length, as CLAP compares them."""
+    """The projected audio embedding of 10 s windows, of unit length, as CLAP's loss uses it."""
 
     licence = "Apache-2.0"
 
@@ -31,8 +31,7 @@ class Clap:
         if not config.path:
             raise TeacherError("clap needs a path: laion/larger_clap_music, or a folder with it")
         checkpoint = find_checkpoint(config.path, config.revision)
-        hearing = checkpoint.settings("preprocessor_config.json")
-        extractor = ClapFeatureExtractor(**hearing)
+        extractor = ClapFeatureExtractor(**checkpoint.settings("preprocessor_config.json"))
         self.model = _load(checkpoint, extractor).eval().to(device)
         self.device = device
         self.sample_rate: int = extractor.sampling_rate
@@ -44,11 +43,11 @@ class Clap:
         self.name, self.revision = checkpoint.name, checkpoint.revision
 
     def key(self) -> dict[str, Any]:
-        """What the embeddings depend on. A GPU's bfloat16 is taken for the same as float32."""
+        """Everything that the embeddings depend on; a GPU's bfloat16 counts as float32."""
         return {"name": "clap", "revision": self.revision, "window": self.window}
 
     def log_mel(self, windows: Tensor) -> Tensor:
-        """(batch, window) -> (batch, 1, frames, mels) decibels, what ClapFeatureExtractor makes."""
+        """(batch, window) -> ClapFeatureExtractor's mel decibels (batch, 1, frames, mels)."""
         spectrum = torch.stft(
             windows,
             self.n_fft,
@@ -58,7 +57,7 @@ class Clap:
             return_complex=True,
         )
         power = spectrum.real.square() + spectrum.imag.square()  # (batch, bins, frames)
-        mel = (self.filters @ power).clamp(min=QUIETEST)
+        mel = (self.filters @ power).clamp(min=MIN_POWER)
         return 10 * torch.log10(mel).transpose(1, 2).unsqueeze(1)
 
     @torch.inference_mode()
@@ -66,12 +65,12 @@ class Clap:
         """(batch, window) samples -> (batch, dim) float32 on the CPU; bfloat16 on a GPU."""
         mel = self.log_mel(windows.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            made = self.model.get_audio_features(input_features=mel).pooler_output
-        return F.normalize(made.float(), dim=1).cpu()  # bfloat16 left it short of unit length
+            embeddings = self.model.get_audio_features(input_features=mel).pooler_output
+        return F.normalize(embeddings.float(), dim=1).cpu()  # bfloat16 rounds the unit length
 
 
 def _load(checkpoint: Checkpoint, extractor: ClapFeatureExtractor) -> ClapModel:
-    """CLAP less its text tower. Raises TeacherError for a fused one, or one that lacks weights."""
+    """CLAP without its text tower. Raises TeacherError for a fused one, or for missing weights."""
     try:
         loaded: Any = ClapModel.from_pretrained(
             checkpoint.folder, dtype=torch.float32, output_loading_info=True
@@ -81,7 +80,7 @@ def _load(checkpoint: Checkpoint, extractor: ClapFeatureExtractor) -> ClapModel:
     model, report = loaded
     if model.config.audio_config.enable_fusion or extractor.truncation == "fusion":
         raise TeacherError(
-            f"{checkpoint.folder} is a fused CLAP, which hears four spectrograms at once; take "
+            f"{checkpoint.folder} is a fused CLAP, whose input is four spectrograms; take "
             "laion/larger_clap_music"
         )
     wrong = [str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind]]

@@ -1,8 +1,8 @@
 """The default teacher: the MSD_musicnn network of Pons and Serra, run in PyTorch.
 
-Its weights stand inside the PyPI wheel ``musicnn`` 0.1.0 (ISC licence) as a TensorFlow
-checkpoint. The package itself wants TensorFlow 1; this module needs only the wheel's bytes:
-it checks their hash, reads the checkpoint, and runs the network on log-mel patches.
+Its weights are inside the PyPI wheel ``musicnn`` 0.1.0 (ISC licence), as a TensorFlow checkpoint.
+The package itself requires TensorFlow 1; this module needs only the wheel: it checks the file's
+hash, reads the checkpoint, and runs the network on log-mel patches.
 
 Architecture: J. Pons and X. Serra, "musicnn: Pre-trained convolutional neural networks for
 music audio tagging", arXiv:1909.06654.
@@ -41,7 +41,7 @@ NOTICE = (
     "ANY DAMAGES WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN ACTION "
     "OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE "
     "USE OR PERFORMANCE OF THIS SOFTWARE. "
-)  # to stand beside weights that started as these
+)  # to be distributed with weights that were initialised from these
 MODELS = ("MSD_musicnn", "MTT_musicnn")  # trained on the Million Song Dataset, on MagnaTagATune
 
 SAMPLE_RATE = 16_000  # Hz
@@ -51,10 +51,10 @@ N_MELS = 96
 PATCH_FRAMES = 187  # about 3 s, the length that the network was trained on
 PATCH_SAMPLES = PATCH_FRAMES * HOP_LENGTH
 FRAME_DIM = 753  # 561 front-end channels and three mid-end layers of 64
-MEANS = slice(1, 2 * FRAME_DIM, 2)  # of what is pooled: the maximum and the mean of each
+MEANS = slice(1, 2 * FRAME_DIM, 2)  # the pooled features alternate: maximum, mean
 BATCH_NORM_EPS = 1e-3  # TensorFlow's default, not PyTorch's
 CPU = torch.device("cpu")
-ACTIVE_THRESHOLD = 1e-6  # a filter with no larger weight is dead; the living ones reach 0.07
+ACTIVE_THRESHOLD = 1e-6  # a filter without a larger weight is inactive; active ones reach 0.07
 
 
 def fetch_wheel(folder: Path) -> Path:
@@ -79,8 +79,8 @@ def fetch_wheel(folder: Path) -> Path:
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != WHEEL_SHA256:
         raise TeacherError(
-            f"{wheel} has SHA-256 {found}, expected {WHEEL_SHA256}: it is not used; "
-            "delete it and run again to fetch it anew"
+            f"{wheel} has SHA-256 {found}, expected {WHEEL_SHA256}; it is not used: "
+            "delete it and run again to download it once more"
         )
     return wheel
 
@@ -182,62 +182,61 @@ class MusicnnNetwork(nn.Module):
         return x * scale.view(shape) + shift.view(shape)
 
     def filters(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The living filters of convolution ``number``: weight, bias, and which they are.
+        """Convolution ``number``: weight of its active filters, bias and mask of all filters.
 
-        Training drove most filters to weights of about 1e-30: they answer any input with
-        their bias. Only the living ones are convolved, with the same result in a tenth of
-        the time.
+        Most filters have weights of about 1e-30, so that their output is their bias whatever the
+        input. Only the active ones are convolved: the same result in a tenth of the time.
         """
         name = "conv2d" + (f"_{number}" if number else "")
         kernel, bias = self.variables[f"{name}/kernel"], self.variables[f"{name}/bias"]
         weight = kernel.squeeze(2).permute(2, 1, 0)  # (filters, mels or channels, frames)
-        alive = weight.abs().amax(dim=(1, 2)) > ACTIVE_THRESHOLD
-        return weight[alive].contiguous(), bias, alive
+        active = weight.abs().amax(dim=(1, 2)) > ACTIVE_THRESHOLD
+        return weight[active].contiguous(), bias, active
 
-    def _activate(self, y: Tensor, number: int, bias: Tensor, alive: Tensor) -> Tensor:
-        """Living filters' output (..., living, frames) -> all filters, rectified and normalised."""
+    def _activate(self, y: Tensor, number: int, bias: Tensor, active: Tensor) -> Tensor:
+        """Active filters' output (..., active, frames) -> all filters, after ReLU and norm."""
         shape = (*y.shape[:-2], len(bias), y.shape[-1])
-        every = bias.unsqueeze(1).expand(shape).clone()
-        every[..., alive, :] = y
-        return self._norm(number + 1, F.relu_(every))
+        all_filters = bias.unsqueeze(1).expand(shape).clone()
+        all_filters[..., active, :] = y
+        return self._norm(number + 1, F.relu_(all_filters))
 
     def _timbral(self, x: Tensor, number: int) -> Tensor:
         """Vertical filters (7 frames, k mels), max over frequency: (batch, 204, frames)."""
-        weight, bias, alive = self.filters(number)  # (living, k, 7)
+        weight, bias, active = self.filters(number)  # (active, k, 7)
         bands = x.unfold(1, weight.shape[1], 1)  # (batch, positions, frames, k)
         batch, positions, frames, k = bands.shape
         # each position along frequency is one more item of the batch: a plain 1-D convolution
         bands = bands.permute(0, 1, 3, 2).reshape(batch * positions, k, frames)
-        y = F.conv1d(bands, weight, bias[alive], padding=3).view(batch, positions, -1, frames)
-        return self._pool_frequency(y, number, bias, alive)
+        y = F.conv1d(bands, weight, bias[active], padding=3).view(batch, positions, -1, frames)
+        return self._pool_frequency(y, number, bias, active)
 
     def _temporal(self, x: Tensor, number: int) -> Tensor:
         """Horizontal filters (k frames, 1 mel), max over frequency: (batch, 51, frames)."""
-        weight, bias, alive = self.filters(number)  # (living, 1, k)
+        weight, bias, active = self.filters(number)  # (active, 1, k)
         batch, n_mels, frames = x.shape
         k = weight.shape[2]
         rows = F.pad(x.reshape(batch * n_mels, 1, frames), ((k - 1) // 2, k // 2))
-        y = F.conv1d(rows, weight, bias[alive]).view(batch, n_mels, -1, frames)
-        return self._pool_frequency(y, number, bias, alive)
+        y = F.conv1d(rows, weight, bias[active]).view(batch, n_mels, -1, frames)
+        return self._pool_frequency(y, number, bias, active)
 
-    def _pool_frequency(self, y: Tensor, number: int, bias: Tensor, alive: Tensor) -> Tensor:
-        """(batch, positions, living, frames) -> (batch, filters, frames).
+    def _pool_frequency(self, y: Tensor, number: int, bias: Tensor, active: Tensor) -> Tensor:
+        """(batch, positions, active, frames) -> (batch, filters, frames).
 
         The network rectifies, normalises, then takes the maximum over frequency. Both steps
-        before the maximum are monotone in each filter, so the maximum comes first here (the
+        before the maximum are monotonic in each filter, so the maximum comes first here (the
         minimum, where the normalisation's scale is negative).
         """
-        falls = self.variables[f"batch_normalization_{number + 1}/gamma"][alive] < 0
+        falls = self.variables[f"batch_normalization_{number + 1}/gamma"][active] < 0
         pooled = y.amax(dim=1)
         pooled[:, falls] = y[:, :, falls].amin(dim=1)
-        return self._activate(pooled, number, bias, alive)
+        return self._activate(pooled, number, bias, active)
 
     def _midend(self, x: Tensor, number: int) -> Tensor:
-        weight, bias, alive = self.filters(number)
-        return self._activate(F.conv1d(x, weight, bias[alive], padding=3), number, bias, alive)
+        weight, bias, active = self.filters(number)
+        return self._activate(F.conv1d(x, weight, bias[active], padding=3), number, bias, active)
 
     def frames(self, log_mel: Tensor) -> Tensor:
-        """(batch, frames, 96) -> the mid-end's features of every frame, (batch, 753, frames)."""
+        """(batch, frames, 96) -> the features of every frame, (batch, 753, frames)."""
         x = self._norm(0, log_mel.unsqueeze(1)).squeeze(1).transpose(1, 2)  # (batch, 96, frames)
         front = [self._timbral(x, 0), self._timbral(x, 1)]
         front += [self._temporal(x, number) for number in (2, 3, 4)]
@@ -287,14 +286,14 @@ def checkpoint(folder: Path, model: str = MODELS[0]) -> tuple[bytes, bytes]:
 def load_network(
     folder: Path, device: torch.device = CPU, model: str = MODELS[0]
 ) -> MusicnnNetwork:
-    """The network with the weights of one of MODELS, from the wheel."""
+    """The network with the weights of ``model``, one of MODELS, from the wheel in ``folder``."""
     variables = read_checkpoint(*checkpoint(folder, model))
     wanted = {n: v for n, v in variables.items() if "Adam" not in n and "_power" not in n}
     return MusicnnNetwork(wanted, device).eval()
 
 
 class Musicnn:
-    """musicnn: the mid-end's 753 features, their maximum and mean over a 3 s patch."""
+    """musicnn: the 753 features of its frames, their maximum and mean over a 3 s patch."""
 
     model = MODELS[0]
     revision = WHEEL_SHA256[:16]
@@ -311,7 +310,7 @@ class Musicnn:
         self.network = load_network(folder, device, self.model)
 
     def key(self) -> dict[str, Any]:
-        """What the embeddings depend on."""
+        """Everything that the embeddings depend on."""
         return {"name": self.name, "revision": self.revision, "window": self.window}
 
     @torch.inference_mode()

@@ -13,12 +13,12 @@ from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolut
 
 from distill.teachers.base import TeacherError
 
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the second only where there is no first
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # in this order of preference
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with a configuration and weights, and what they are called."""
+    """A folder with a configuration and weights, its name and its revision."""
 
     folder: Path
     name: str
@@ -41,11 +41,11 @@ class Checkpoint:
 def find_checkpoint(path: str, revision: str) -> Checkpoint:
     """The checkpoint in the folder ``path``, or of that name and ``revision`` on the Hub.
 
-    A folder's revision is a digest of its configuration and weights, so that other weights under
-    the same name are another teacher. From the Hub only what is not in its local cache is fetched.
+    A folder's revision is a digest of its configuration and weights, so that a folder with other
+    weights is another teacher. From the Hub, files in its local cache are not downloaded again.
 
     Raises:
-        TeacherError: no folder and no such name, no network, or no weights in it.
+        TeacherError: no such folder and no such name, no network, or no weights.
     """
     if Path(path).is_dir():
         folder = Path(path)
@@ -62,9 +62,9 @@ def find_checkpoint(path: str, revision: str) -> Checkpoint:
         raise TeacherError(
             f"there is no folder {path}, and {path} (revision {revision}) cannot be fetched from "
             f"the Hugging Face Hub: {reason[0] if reason else type(error).__name__}\n"
-            f"With a network, `hf download {path} --revision {revision}` tells more. Without one, "
-            "copy the repository's *.json files and its model.safetensors (or pytorch_model.bin) "
-            "into a folder and give that folder as the teacher's path"
+            f"With a network, `hf download {path} --revision {revision}` shows the details. "
+            "Without one, copy the repository's *.json files and its model.safetensors (or "
+            "pytorch_model.bin) into a folder and give that folder as the teacher's path"
         ) from error
     _weights(folder)
     return Checkpoint(folder, path, folder.name)

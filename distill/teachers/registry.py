@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 
 from distill.config import TeacherConfig
@@ -10,14 +13,21 @@ from distill.teachers.clap import Clap
 from distill.teachers.mert import Mert
 from distill.teachers.musicnn import CPU, Musicnn, MusicnnMtt
 from distill.teachers.spectrum import Spectrum
+from student import FeelprintConfig
 
 
-def load_teacher(config: TeacherConfig, device: torch.device = CPU) -> Teacher:
-    """The teacher that ``config`` names, on ``device``. Raises TeacherError if it cannot be had."""
-    known: dict[str, type[Musicnn] | type[Spectrum] | type[Mert] | type[Clap]] = {
+def load_teacher(
+    config: TeacherConfig, student: FeelprintConfig, device: torch.device = CPU
+) -> Teacher:
+    """The teacher that ``config`` names, on ``device``.
+
+    ``student`` is the configuration of the student that is trained: `spectrum` uses its front end.
+    Raises TeacherError where the name is unknown or the teacher cannot be loaded.
+    """
+    known: dict[str, Callable[[TeacherConfig, torch.device], Teacher]] = {
         "musicnn": Musicnn,
         "musicnn-mtt": MusicnnMtt,
-        "spectrum": Spectrum,
+        "spectrum": partial(Spectrum, student),
         "mert": Mert,
         "clap": Clap,
     }

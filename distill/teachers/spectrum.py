@@ -1,4 +1,4 @@
-"""The mean log-mel as a teacher: a target that the student's own front end holds exactly."""
+"""The mean log-mel as a teacher: a target that the student's front end can compute exactly."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from student.frontend import SILENCE, LogMel, activity_mask, masked_mean
 
 
 class Spectrum:
-    """The average spectrum over 3 s: the student's own log-mel, its mean over the nonsilent_ratio windows.
+    """The mean log-mel (n_mels,) of three student windows, over their non-silent frames.
 
-    Beside a network it teaches what the student can hear without a fault, on music of any kind.
+    Besides a network, it gives the student a target that generalises to music of any kind.
     """
 
     name = "spectrum"
     licence = "MIT"
     windows = 3  # of the student's
 
-    def __init__(self, config: TeacherConfig, device: torch.device = torch.device("cpu")):
+    def __init__(self, student: FeelprintConfig, config: TeacherConfig, device: torch.device):
         if config.path or config.layers:
             raise TeacherError(
                 f"spectrum takes no path and no layers, got {config.path!r} and "
                 f"{list(config.layers)}"
             )
-        hears = FeelprintConfig()
-        self.device, self.front_end = device, LogMel(hears).to(device)
-        self.sample_rate, self.window = hears.sample_rate, self.windows * hears.window_length
-        self.dim = hears.n_mels
+        self.device, self.front_end = device, LogMel(student).to(device)
+        self.sample_rate, self.window = student.sample_rate, self.windows * student.window_length
+        self.dim = student.n_mels
         self.revision = (
-            f"{hears.n_mels} mels of {hears.f_min:g} to {hears.f_max:g} Hz, n_fft {hears.n_fft}, "
-            f"hop {hears.hop_length}, floor {hears.floor:g}, silence {SILENCE:g}"
+            f"{student.n_mels} mels of {student.f_min:g} to {student.f_max:g} Hz, "
+            f"n_fft {student.n_fft}, hop {student.hop_length}, floor {student.floor:g}, "
+            f"silence {SILENCE:g}"
         )
 
     def key(self) -> dict[str, Any]:
-        """What the embeddings depend on."""
-        return {"name": self.name, "revision": self.revision, "window": self.window}
+        """Everything that the embeddings depend on."""
+        key = {"name": self.name, "revision": self.revision, "window": self.window}
+        return key | {"sample_rate": self.sample_rate}
 
     @torch.inference_mode()
     def __call__(self, windows: Tensor) -> Tensor:
-        """(batch, window) samples -> (batch, 64) float32, on the CPU."""
+        """(batch, window) samples -> (batch, n_mels) float32, on the CPU."""
         batch = len(windows)
         log_mel, nonsilent_ratio = self.front_end(
             windows.to(self.device).view(batch * self.windows, -1)

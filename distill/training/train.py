@@ -1,9 +1,8 @@
-"""The second and third stage, over one training loop that resumes where it was killed."""
+"""The second and third stage, over one training loop that resumes from its last checkpoint."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from datasets_scripts.files import atomic_path
 from distill.config import DistillConfig, FinetuneConfig
-from distill.features.dataset import ClipBatches, Clips, Recording
+from distill.features.recordings import Recording
+from distill.training.batches import ClipBatches, Clips
 from distill.training.losses import (
     cosine_loss,
     info_nce_loss,
@@ -33,10 +34,11 @@ WARM_UP = 0.05  # of the steps
 LAST_RATE = 0.01  # of the learning rate, at the end of the cosine
 
 Losses = dict[str, Tensor]
+ParamGroup = dict[str, object]  # of the optimiser: params, lr, weight_decay
 
 
 def _rate(step: int, steps: int) -> float:
-    """Warm-up, then half a cosine: the factor on the learning rate at ``step``."""
+    """Factor on the learning rate at ``step``: linear warm-up, then half a cosine."""
     warm = max(1, int(WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm
@@ -45,98 +47,124 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _save(path: Path, state: dict[str, object]) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    with atomic_path(path) as part:
+        torch.save(state, part)
 
 
-def run_steps(
-    accelerator: Accelerator,
-    name: str,
-    module: nn.Module,
-    groups: list[dict[str, object]],
-    batches: ClipBatches,
-    loss_of: Callable[[nn.Module, Clips], Losses],
-    steps: int,
-    folder: Path,
-) -> None:
-    """Train ``module`` for ``steps`` batches; a checkpoint in ``folder`` is gone on from.
+class Trainer:
+    """Trains ``module`` for ``steps`` batches, and resumes from ``folder/name.pt`` if it exists.
 
-    ``groups`` are the optimiser's parameter groups, ``loss_of`` returns the weighted terms of
-    the loss by name. Raises FloatingPointError where the loss is no longer finite.
+    ``groups`` are the optimiser's parameter groups, ``loss_fn`` returns the weighted terms of the
+    loss by name. A resumed run ends with the same weights as one that was not interrupted.
     """
-    optimiser = torch.optim.AdamW(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    path = folder / f"{name}.pt"
-    first, rng, cuda_rng = 0, None, None
-    if path.exists():
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        first, rng, cuda_rng = state["step"], state["rng"], state.get("cuda_rng")
-    if first >= steps:
-        return
-    module.to(memory_format=torch.channels_last)  # a third faster on a CPU
-    prepared, optimiser = accelerator.prepare(module, optimiser)
-    mine = range(first * accelerator.num_processes, steps * accelerator.num_processes)
-    mine = mine[accelerator.process_index :: accelerator.num_processes]
-    coming = iter(DataLoader(Subset(batches, mine), batch_size=None, num_workers=0))
-    if rng is not None:  # after the loader, which draws a number for itself when it starts
-        torch.set_rng_state(rng)
-    on_cuda = accelerator.device.type == "cuda"
-    if cuda_rng is not None and on_cuda:
-        torch.cuda.set_rng_state(cuda_rng, accelerator.device)
-    module.train()
-    bar = tqdm(
-        _moved(coming, accelerator.device),
-        desc=name,
-        total=steps,
-        initial=first,
-        unit="step",
-        disable=not accelerator.is_main_process,
-    )
-    for step, clips in enumerate(bar, first + 1):
-        losses = loss_of(prepared, clips)
-        loss = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"{name}: the loss is {loss.item()} at step {step}; lower the learning rate"
-            )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(prepared.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-        if step % LOG_EVERY == 0 or step == steps:
-            values = {f"{name}/{key}": value.item() for key, value in losses.items()}
-            accelerator.log({**values, f"{name}/loss": loss.item()}, step=step)
-            bar.set_postfix_str(f"loss {loss.item():.4f}")
-        if (step % CHECKPOINT_EVERY == 0 or step == steps) and accelerator.is_main_process:
-            _save(
-                path,
-                {
-                    "module": module.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "rng": torch.get_rng_state(),
-                    "cuda_rng": torch.cuda.get_rng_state(accelerator.device) if on_cuda else None,
-                    "step": step,
-                },
-            )
-    accelerator.wait_for_everyone()
 
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        name: str,
+        module: nn.Module,
+        groups: list[ParamGroup],
+        loss_fn: Callable[[nn.Module, Clips], Losses],
+        steps: int,
+        folder: Path,
+    ):
+        self.accelerator, self.name, self.module = accelerator, name, module
+        self.loss_fn, self.steps, self.path = loss_fn, steps, folder / f"{name}.pt"
+        self.optimiser = torch.optim.AdamW(groups)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda step: _rate(step, steps)
+        )
+        self.first = 0  # steps that are done already
+        self.rng: tuple[Tensor, Tensor | None] | None = None  # of the CPU and the GPU
+        if self.path.exists():
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            module.load_state_dict(state["module"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.first, self.rng = state["step"], (state["rng"], state.get("cuda_rng"))
 
-def _moved(coming: Iterator[Clips], device: torch.device) -> Iterator[Clips]:
-    for clips in coming:
-        yield Clips(*(tensor.to(device) for tensor in vars(clips).values()))
+    @property
+    def _on_gpu(self) -> bool:
+        return self.accelerator.device.type == "cuda"
+
+    def train(self, batches: ClipBatches) -> None:
+        """Run the remaining steps. Raises FloatingPointError where the loss is not finite."""
+        if self.first >= self.steps:
+            return
+        accelerator = self.accelerator
+        self.module.to(memory_format=torch.channels_last)  # a third faster on a CPU
+        prepared, optimiser = accelerator.prepare(self.module, self.optimiser)
+        clips_of_steps = self._clips(batches)
+        self._restore_rng()  # after the data loader, which draws a random number when it starts
+        self.module.train()
+        bar = tqdm(
+            clips_of_steps,
+            desc=self.name,
+            total=self.steps,
+            initial=self.first,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
+        for step, clips in enumerate(bar, self.first + 1):
+            losses = self.loss_fn(prepared, clips)
+            loss = torch.stack(list(losses.values())).sum()
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"{self.name}: the loss is {loss.item()} at step {step}; "
+                    "lower the learning rate"
+                )
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(prepared.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            self.schedule.step()
+            if step % LOG_EVERY == 0 or step == self.steps:
+                values = {f"{self.name}/{key}": value.item() for key, value in losses.items()}
+                accelerator.log({**values, f"{self.name}/loss": loss.item()}, step=step)
+                bar.set_postfix_str(f"loss {loss.item():.4f}")
+            if step % CHECKPOINT_EVERY == 0 or step == self.steps:
+                self._save_checkpoint(step)
+        accelerator.wait_for_everyone()
+
+    def _clips(self, batches: ClipBatches) -> Iterator[Clips]:
+        """This process's share of the remaining batches, on its device."""
+        world, device = self.accelerator.num_processes, self.accelerator.device
+        remaining = range(self.first * world, self.steps * world)
+        own = remaining[self.accelerator.process_index :: world]
+        loaded = iter(DataLoader(Subset(batches, own), batch_size=None, num_workers=0))
+        return (Clips(*(tensor.to(device) for tensor in vars(clips).values())) for clips in loaded)
+
+    def _restore_rng(self) -> None:
+        if self.rng is None:
+            return
+        cpu, gpu = self.rng
+        torch.set_rng_state(cpu)
+        if gpu is not None and self._on_gpu:
+            torch.cuda.set_rng_state(gpu, self.accelerator.device)
+
+    def _save_checkpoint(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        device = self.accelerator.device
+        _save(
+            self.path,
+            {
+                "module": self.module.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state(device) if self._on_gpu else None,
+                "step": step,
+            },
+        )
 
 
 class ChannelStudent(nn.Module):
-    """What the window CNN hears in a segment, each channel on the scale of its teacher's own.
+    """The window CNN's pooled features of a segment, scaled and shifted to the teacher's channels.
 
-    ``channels`` are those that have one. A. Romero et al., "FitNets", arXiv:1412.6550, teach a
-    hidden layer through a regressor; here it is a line a channel, for each has its counterpart.
+    ``channels`` are the features that have a target. A. Romero et al., "FitNets", arXiv:1412.6550,
+    distil a hidden layer through a regressor; here the regressor is one scale and one shift a
+    channel, since each channel has one of the teacher's as its target.
     """
 
     def __init__(self, model: Feelprint, channels: Tensor):
@@ -148,14 +176,13 @@ class ChannelStudent(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel (batch, windows, n_mels, frames) -> (batch, channels)."""
         cnn = self.model.cnn
-        heard = (
-            cnn.norm(cnn.pooled_features(mel.flatten(0, 1))).unflatten(0, mel.shape[:2]).mean(dim=1)
-        )
-        return heard[:, self.channels] * self.scale + self.shift
+        features = cnn.norm(cnn.pooled_features(mel.flatten(0, 1)))
+        features = features.unflatten(0, mel.shape[:2]).mean(dim=1)  # (batch, features)
+        return features[:, self.channels] * self.scale + self.shift
 
 
 class TokenStudent(nn.Module):
-    """The student's tokens, averaged over a segment, in the teacher's coordinates."""
+    """The student's tokens, averaged over a segment and projected to the teacher's space."""
 
     def __init__(self, model: Feelprint, components: int):
         super().__init__()
@@ -175,10 +202,10 @@ def distill(
     folder: Path,
     channels: Tensor | None = None,
 ) -> None:
-    """Second stage: the CNN learns the teacher's segments.
+    """Second stage: the CNN learns the teacher's embeddings of segments.
 
-    By squared error of its ``channels``, each of which ``batches`` label with its teacher's own,
-    standardised; where none are given, by cosine on projected tokens.
+    With ``channels``, by the squared error of these features to the targets of ``batches``
+    (per-channel feature distillation); without, by the cosine of projected tokens.
     """
     module = (
         TokenStudent(model, config.components)
@@ -186,77 +213,88 @@ def distill(
         else ChannelStudent(model, channels)
     )
 
-    def loss_of(prepared: nn.Module, clips: Clips) -> Losses:
-        made = prepared(clips.mel)
+    def loss_fn(prepared: nn.Module, clips: Clips) -> Losses:
+        output = prepared(clips.mel)
         if channels is not None:
-            return {"teacher": F.mse_loss(made, clips.teacher)}
-        return {"teacher": cosine_loss(made, clips.teacher[:, : config.components])}
+            return {"teacher": F.mse_loss(output, clips.teacher)}
+        return {"teacher": cosine_loss(output, clips.teacher[:, : config.components])}
 
-    groups: list[dict[str, object]] = [
+    groups: list[ParamGroup] = [
         {
             "params": list(module.parameters()),
             "lr": config.learning_rate,
             "weight_decay": config.weight_decay,
         }
     ]
-    run_steps(accelerator, "distill", module, groups, batches, loss_of, config.steps, folder)
+    trainer = Trainer(accelerator, "distill", module, groups, loss_fn, config.steps, folder)
+    trainer.train(batches)
 
 
 class EmbeddingStudent(nn.Module):
-    """Log-mel (batch, windows, n_mels, frames) and nonsilent_ratio (batch, windows) -> directions."""
+    """The student from log-mels to unit embeddings, before the linear metric."""
 
     def __init__(self, model: Feelprint):
         super().__init__()
         self.model = model
 
     def forward(self, mel: Tensor, nonsilent_ratio: Tensor) -> Tensor:
-        """Of each clip, (batch, embedding_dim) of unit length."""
+        """Log-mel (batch, windows, n_mels, frames), ratio (batch, windows) -> (batch, dim)."""
         model = self.model
         return model.head.unit_embedding(model.dropout(model.tokens(mel)), nonsilent_ratio)[0]
 
 
-def clip_losses(directions: Tensor, clips: Clips, config: FinetuneConfig) -> Losses:
-    """The weighted terms of the third stage's loss that are switched on."""
-    dim = directions.shape[1]
+def clip_losses(embeddings: Tensor, clips: Clips, config: FinetuneConfig) -> Losses:
+    """The weighted terms of the third stage's loss that are switched on.
+
+    ``embeddings`` (batch, dim) are the unit embeddings of ``clips``.
+    """
+    dim = embeddings.shape[1]
     losses: Losses = {}
-    taught = F.normalize(clips.teacher[:, :dim], dim=1)
     if config.teacher:
-        losses["teacher"] = config.teacher * cosine_loss(directions, taught)
+        targets = F.normalize(clips.teacher[:, :dim], dim=1)
+        losses["teacher"] = config.teacher * cosine_loss(embeddings, targets)
     if config.relational:
         losses["relational"] = config.relational * relational_loss(
-            directions, F.normalize(clips.teacher, dim=1), config.temperature
+            embeddings, F.normalize(clips.teacher, dim=1), config.temperature
         )
     if config.same_track:
         losses["same_track"] = config.same_track * info_nce_loss(
-            directions, clips.track, config.temperature
+            embeddings, clips.track, config.temperature
         )
     if config.same_album:
         losses["same_album"] = config.same_album * info_nce_loss(
-            directions, clips.album, config.temperature
+            embeddings, clips.album, config.temperature
         )
     if config.triplet_margin or config.odd_one_out:
-        if len(clips.answers):
-            anchor, positive, negative = clips.answers.T
-        else:
-            anchor, positive, negative = made_triplets(clips, config.made_from)
-        triplets = directions[anchor], directions[positive], directions[negative]
-        nothing = directions.sum() * 0.0  # of a batch of one album, which makes no triplet
-        if config.triplet_margin:
-            loss = triplet_margin_loss(*triplets, config.margin) if len(anchor) else nothing
-            losses["triplet_margin"] = config.triplet_margin * loss
-        if config.odd_one_out:
-            loss = odd_one_out_loss(*triplets, config.temperature) if len(anchor) else nothing
-            losses["odd_one_out"] = config.odd_one_out * loss
+        losses |= _triplet_losses(embeddings, clips, config)
+    return losses
+
+
+def _triplet_losses(embeddings: Tensor, clips: Clips, config: FinetuneConfig) -> Losses:
+    """The terms on triplets: people's where the batch has some, else made from its quadruplets."""
+    if len(clips.triplets):
+        anchor, positive, negative = clips.triplets.T
+    else:
+        anchor, positive, negative = made_triplets(clips, config.made_from)
+    triplets = embeddings[anchor], embeddings[positive], embeddings[negative]
+    zero = embeddings.sum() * 0.0  # the loss of a batch of one album, which makes no triplet
+    losses: Losses = {}
+    if config.triplet_margin:
+        loss = triplet_margin_loss(*triplets, config.margin) if len(anchor) else zero
+        losses["triplet_margin"] = config.triplet_margin * loss
+    if config.odd_one_out:
+        loss = odd_one_out_loss(*triplets, config.temperature) if len(anchor) else zero
+        losses["odd_one_out"] = config.odd_one_out * loss
     return losses
 
 
 def made_triplets(clips: Clips, made_from: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of anchors, positives and negatives within a batch of fours.
+    """Indices of anchors, positives and negatives within a batch of quadruplets.
 
-    The negative is the next clip of another album; an anchor without one makes no triplet.
-    `excerpts`: two clips of one track, against a track of another album. `albums`: two tracks
-    of one album, against a track of another. Where an album has one track only, its mate is
-    itself, and the triplet says the same as an excerpt's.
+    The negative is the corresponding clip of the next quadruplet of another album; an anchor
+    without one makes no triplet. `excerpts`: two clips of one track, against another album's.
+    `albums`: clips of two tracks of one album, against another album's; of an album with a single
+    track, two clips of that track.
     """
     first = torch.arange(0, len(clips.track), 4, device=clips.track.device)
     pairs = []
@@ -266,11 +304,12 @@ def made_triplets(clips: Clips, made_from: tuple[str, ...]) -> tuple[Tensor, Ten
         pairs += [(first, first + 2), (first + 1, first + 3)]
     anchor = torch.cat([a for a, _ in pairs])
     positive = torch.cat([p for _, p in pairs])
-    apart = torch.arange(4, len(clips.track), 4, device=anchor.device)
-    others = (anchor.unsqueeze(1) + apart) % len(clips.track)
-    strange = clips.album[others] != clips.album[anchor].unsqueeze(1)
-    negative = others.gather(1, strange.long().argmax(dim=1, keepdim=True)).squeeze(1)
-    found = strange.any(dim=1)
+    offsets = torch.arange(4, len(clips.track), 4, device=anchor.device)
+    candidates = (anchor.unsqueeze(1) + offsets) % len(clips.track)  # (anchors, quadruplets - 1)
+    other_album = clips.album[candidates] != clips.album[anchor].unsqueeze(1)
+    nearest = other_album.long().argmax(dim=1, keepdim=True)
+    negative = candidates.gather(1, nearest).squeeze(1)
+    found = other_album.any(dim=1)
     return anchor[found], positive[found], negative[found]
 
 
@@ -280,36 +319,37 @@ def finetune(
     batches: ClipBatches,
     config: FinetuneConfig,
     folder: Path,
-    soundtracks: Sequence[Recording] = (),
+    metric_recordings: Sequence[Recording] = (),
 ) -> None:
-    """Third stage: the head, and with it the CNN, learns the directions of whole clips.
+    """Third stage: the head and the CNN learn the embeddings of clips of several segments.
 
-    Then the embedding is stretched, along the axes on which ``soundtracks`` lie apart.
+    Then, with ``config.metric_weight``, the linear metric is fitted to ``metric_recordings``.
     """
     module = EmbeddingStudent(model)
 
-    def loss_of(prepared: nn.Module, clips: Clips) -> Losses:
+    def loss_fn(prepared: nn.Module, clips: Clips) -> Losses:
         return clip_losses(prepared(clips.mel, clips.nonsilent_ratio), clips, config)
 
     head: list[nn.Parameter] = []
     cnn: list[nn.Parameter] = []
-    # the token and its norm learn beside the head: what is taught channel by channel ends before
+    # the token layer and its norm have no target of their own in the second stage: they are
+    # trained with the head
     for name, parameter in model.named_parameters():
-        heard = name.startswith(("cnn.filters", "cnn.layers"))
-        parameter.requires_grad_(not heard or config.cnn_learning_rate > 0)
-        (cnn if heard else head).append(parameter)
-    groups: list[dict[str, object]] = [
+        is_cnn_param = name.startswith(("cnn.filters", "cnn.layers"))
+        parameter.requires_grad_(not is_cnn_param or config.cnn_learning_rate > 0)
+        (cnn if is_cnn_param else head).append(parameter)
+    groups: list[ParamGroup] = [
         {"params": head, "lr": config.learning_rate, "weight_decay": config.weight_decay},
         {"params": cnn, "lr": config.cnn_learning_rate, "weight_decay": config.weight_decay},
     ]
-    run_steps(accelerator, "finetune", module, groups, batches, loss_of, config.steps, folder)
+    trainer = Trainer(accelerator, "finetune", module, groups, loss_fn, config.steps, folder)
+    trainer.train(batches)
     if config.metric_weight and accelerator.is_main_process:
-        path = folder / "finetune.pt"
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        directions, albums = unit_embeddings(module, soundtracks, max(config.clip_segments))
-        stretch = fit_metric_transform(directions, albums, config.metric_weight)
-        state["module"]["model.head.metric_transform"] = torch.from_numpy(stretch)
-        _save(path, state)
+        state = torch.load(trainer.path, map_location="cpu", weights_only=True)
+        clips, albums = unit_embeddings(module, metric_recordings, max(config.clip_segments))
+        transform = fit_metric_transform(clips, albums, config.metric_weight)
+        state["module"]["model.head.metric_transform"] = torch.from_numpy(transform)
+        _save(trainer.path, state)
     accelerator.wait_for_everyone()
 
 
@@ -317,16 +357,19 @@ def finetune(
 def unit_embeddings(
     module: EmbeddingStudent, found: Sequence[Recording], clip_segments: int, clips: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Directions of so many clips of each recording, (n, clips, dim), and its album, (n,)."""
+    """Unit embeddings of ``clips`` evenly spaced clips of each recording, and its album.
+
+    Returns (n, clips, dim) and (n,). A clip has ``clip_segments``, or the whole of a shorter track.
+    """
     device = next(module.parameters()).device
     module.eval()
-    directions = []
-    for recording in tqdm(found, desc="directions", unit="track"):
+    embeddings = []
+    for recording in tqdm(found, desc="embeddings", unit="track"):
         length = min(clip_segments, recording.segments)
         starts = np.linspace(0, recording.segments - length, clips).round().astype(int)
-        heard = [recording.clip(start, length) for start in starts]
+        cut = [recording.clip(start, length) for start in starts]
         mel, nonsilent_ratio = (
-            torch.from_numpy(np.stack(one)).float() for one in zip(*heard, strict=True)
+            torch.from_numpy(np.stack(arrays)).float() for arrays in zip(*cut, strict=True)
         )
-        directions.append(module(mel.to(device), nonsilent_ratio.to(device)).cpu().numpy())
-    return np.stack(directions), np.array([recording.album for recording in found])
+        embeddings.append(module(mel.to(device), nonsilent_ratio.to(device)).cpu().numpy())
+    return np.stack(embeddings), np.array([recording.album for recording in found])

@@ -1,4 +1,4 @@
-"""The page of the Space: the metric in a form."""
+"""The page of the Space: a form that computes the metric."""
 
 import evaluate
 from evaluate.utils import launch_gradio_widget

@@ -1,36 +1,39 @@
-"""Triplet accuracy: how often an embedding agrees on which of three items is the odd one out."""
+"""Triplet accuracy: how often an embedding agrees on which of three items is the odd one out.
+
+The file is published alone, so it imports nothing of the repository that it comes from.
+"""
 
 import datasets
 import evaluate
 import numpy as np
 
 _DESCRIPTION = """
-Of three items, two belong together and one is the odd one out. The metric counts how often the
-distances between embeddings say the same, in one of two definitions: "triplet", d(a, p) < d(a, n)
-(50 % by chance), or "odd_one_out", where d(a, p) is the smallest of the three distances (33 % by
-chance). A tie counts as wrong.
+Of three items, two belong together (anchor and positive) and one is the odd one out (negative). The
+metric is the share of triplets in which the distances between embeddings agree, in one of two
+definitions: "triplet", d(a, p) < d(a, n) (50 % by chance), or "odd_one_out", where d(a, p) is the
+smallest of the three distances (33 % by chance). A tie counts as wrong.
 """
 
 _INPUTS = """
 Args:
-    a, b, c: embeddings of the three items, a list of floats each.
-    odd: 0, 1 or 2: which of a, b and c is the odd one out. Of the two others, the one that comes
-        first is the anchor of the "triplet" definition.
-    anchor, positive, negative: another way to say a, b, c with odd = 2 throughout.
+    a, b, c: embeddings of the three items, one list of floats per triplet.
+    odd: 0, 1 or 2: which of a, b and c is the odd one out. Of the other two, the first is the
+        anchor of the "triplet" definition.
+    anchor, positive, negative: the same as a, b, c with odd = 2 throughout.
     definition: "triplet" or "odd_one_out"; where it is not given, the configuration's name, as in
         evaluate.load("triplet_accuracy", "triplet"), or else "odd_one_out".
     distance: "euclidean" or "cosine".
-    weights: one non-negative number a triplet, or none: all count the same.
-    groups: one value a triplet, or none. With groups (the anchor's album, say) the interval is a
-        bootstrap over groups; without, it is Wilson's, which takes triplets as independent.
-    bootstrap: resamples. seed: of the resampling.
+    weights: one non-negative number per triplet, or none: equal weights.
+    groups: one value per triplet, or none. With groups (such as the anchor's album) the interval
+        is a bootstrap over groups; without, it is Wilson's, which assumes independent triplets.
+    bootstrap: number of resamples. seed: of the resampling.
 Returns:
     accuracy, low, high: the accuracy and its 95 % interval. n: triplets. ties: triplets whose
-    nearest two distances are equal. chance: what drawing at random would reach.
+    nearest two distances are equal. chance: the expected accuracy of a random embedding.
 Raises:
     ValueError: no triplets, an unknown definition or distance, embeddings of different lengths or
         with a value that is not finite, an odd that is not 0, 1 or 2, weights that are negative,
-        all zero, or not one a triplet; groups that are not one a triplet.
+        all zero, or not one per triplet; groups that are not one per triplet.
 Examples:
     >>> metric = evaluate.load("triplet_accuracy")
     >>> figures = metric.compute(anchor=[[0.0]], positive=[[1.0]], negative=[[3.0]])
@@ -46,9 +49,9 @@ ROLES = ("anchor", "positive", "negative")
 
 
 def by_letter(inputs, single):
-    """The inputs by a, b, c and odd, also where they came by anchor, positive and negative.
+    """The inputs as a, b, c and odd, whether given so or as anchor, positive and negative.
 
-    ``single`` says that they are of one triplet, not of a batch.
+    ``single``: they are of one triplet, not of a batch.
     """
     roles = [role for role in ROLES if inputs.get(role) is not None]
     if not roles:
@@ -77,31 +80,31 @@ def wilson(share, n):
     return (centre - half) / (1 + Z95**2 / n), (centre + half) / (1 + Z95**2 / n)
 
 
-def bootstrap_groups(right, weights, groups, resamples, seed):
+def bootstrap_groups(correct, weights, groups, resamples, seed):
     """Percentile 95 % interval of the weighted mean, whole groups drawn with replacement."""
-    number = np.unique(groups, return_inverse=True)[1]
-    rights = np.bincount(number, right * weights)
-    totals = np.bincount(number, weights)
+    group_of = np.unique(groups, return_inverse=True)[1]
+    corrects = np.bincount(group_of, correct * weights)
+    totals = np.bincount(group_of, weights)
     drawn = np.random.default_rng(seed).integers(len(totals), size=(resamples, len(totals)))
     sums = totals[drawn].sum(axis=1)
-    means = rights[drawn].sum(axis=1)[sums > 0] / sums[sums > 0]
+    means = corrects[drawn].sum(axis=1)[sums > 0] / sums[sums > 0]
     return np.percentile(means, 2.5), np.percentile(means, 97.5)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class TripletAccuracy(evaluate.Metric):
-    """The metric as `evaluate.load` finds it."""
+    """The metric that `evaluate.load` returns."""
 
     def compute(self, **inputs):
         """See the inputs' description."""
         return super().compute(**by_letter(inputs, single=False))
 
     def add_batch(self, **inputs):
-        """Several triplets, by either naming."""
+        """Add several triplets, in either naming."""
         return super().add_batch(**by_letter(inputs, single=False))
 
     def add(self, **inputs):
-        """One triplet, by either naming."""
+        """Add one triplet, in either naming."""
         return super().add(**by_letter(inputs, single=True))
 
     def _info(self):
@@ -150,26 +153,25 @@ class TripletAccuracy(evaluate.Metric):
         if len(weights) != n or np.any(weights < 0) or weights.sum() == 0:
             raise ValueError(f"expected {n} weights, none negative, not all zero")
         if groups is not None and len(groups) != n:
-            raise ValueError(f"expected {n} groups, one a triplet, got {len(groups)}")
+            raise ValueError(f"expected {n} groups, one per triplet, got {len(groups)}")
         order = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]  # anchor, positive, negative
         anchor, positive, negative = (items[order[:, i], np.arange(n)] for i in range(3))
-        near = distances(anchor, positive, distance)
-        rivals = [distances(anchor, negative, distance)]
+        to_positive = distances(anchor, positive, distance)
+        to_negative = distances(anchor, negative, distance)
         if definition == "odd_one_out":
-            rivals.append(distances(positive, negative, distance))
-        rival = np.min(rivals, axis=0)
-        right = (near < rival).astype(np.float64)
-        accuracy = float((right * weights).sum() / weights.sum())
+            to_negative = np.minimum(to_negative, distances(positive, negative, distance))
+        correct = (to_positive < to_negative).astype(np.float64)
+        accuracy = float((correct * weights).sum() / weights.sum())
         if groups is None:
-            # weighted answers are worth fewer cases (L. Kish, 1965)
+            # the effective number of weighted triplets (L. Kish, 1965)
             low, high = wilson(accuracy, weights.sum() ** 2 / np.square(weights).sum())
         else:
-            low, high = bootstrap_groups(right, weights, np.asarray(groups), bootstrap, seed)
+            low, high = bootstrap_groups(correct, weights, np.asarray(groups), bootstrap, seed)
         return {
             "accuracy": accuracy,
             "low": float(low),
             "high": float(high),
             "n": n,
-            "ties": int((near == rival).sum()),
+            "ties": int((to_positive == to_negative).sum()),
             "chance": CHANCE[definition],
         }

@@ -19,7 +19,7 @@ def no_accelerator_of_an_earlier_test() -> None:
 
 @pytest.fixture(scope="session")
 def wheel_folder() -> Path:
-    """Where the default teacher's wheel is. Its tests do not run without it, and say so loudly."""
+    """The folder with the default teacher's wheel. Raises TeacherError where it is missing."""
     from distill.teachers.musicnn import WHEEL_NAME
 
     if not (TEACHER / WHEEL_NAME).is_file():

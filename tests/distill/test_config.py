@@ -1,12 +1,13 @@
-"""A run's configuration: the project's own are valid, and a wrong one is told what is right."""
+"""A run's configuration: the project's own are valid, and an invalid one gives a clear error."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
 
-from distill.config import RunConfig, TeacherConfig, dump, load, parse
+from distill.config import RunConfig, TeacherConfig, dump, load
 from student import ConfigError
+from student.config import from_mapping
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = ("default", "demo", "mert-95m", "mert-330m", "clap")
@@ -20,7 +21,7 @@ def test_the_projects_own_are_valid(name: str) -> None:
     assert config.teachers[0].path
 
 
-def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None:
+def test_the_licence_of_a_non_commercial_teacher_is_passed_on() -> None:
     for name in RUNS:
         config = load(CONFIGS / f"{name}.yaml")
         if any(teacher.name == "mert" for teacher in config.teachers):
@@ -28,15 +29,16 @@ def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"seeds": 1}, "here: unknown key seeds; known keys: .*seed"),
         ({"distill": {"step": 5}}, "here.distill: unknown key step; known keys: .*steps"),
         ({"student": {"n_mel": 5}}, "here.student: unknown key n_mel; known keys"),
         ({"teachers": [{"nam": "x"}]}, r"here.teachers\[0\]: unknown key nam; known keys"),
-        ({"teachers": []}, "here.teachers: expected a list of teachers"),
+        ({"teachers": []}, "here: teachers is empty; name at least one teacher"),
+        ({"teachers": 7}, "here.teachers: expected a list, got 7"),
         ({"teachers": [{"weight": 0}]}, r"weight must be more than 0, got 0.0"),
-        ({"teachers": {"name": "musicnn"}}, "here.teachers: expected a list of teachers"),
+        ({"teachers": {"name": "musicnn"}}, "here.teachers: expected a list, got .*musicnn"),
         ({"corpora": []}, "corpora is empty"),
         ({"corpora": "data/corpora/free"}, "here.corpora: expected a list"),
         ({"distill": 7}, "here.distill: expected a mapping of keys, got 7"),
@@ -51,7 +53,12 @@ def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None
         ({"finetune": {"teacher": 0.0}}, "every term of the loss has the weight 0"),
         ({"finetune": {"clip_segments": []}}, "clip_segments"),
         ({"finetune": {"metric_weight": -0.1}}, "metric_weight must be at least 0, got -0.1"),
-        ({"finetune": {"made_from": ["moods"]}}, "made_from names moods; known: excerpts"),
+        ({"finetune": {"made_from": ["moods"]}}, "made_from names moods; known: excerpts, albums"),
+        (
+            {"finetune": {"made_from": ["genres"]}},
+            "made_from names genres; known: excerpts, albums",
+        ),
+        ({"finetune": {"made_from": []}}, "made_from names nothing; known: excerpts, albums"),
         ({"cache": {"augmentations": 0}}, "augmentations must be at least 1"),
         (
             {"cache": {"train_splits": ["train", "test"]}},
@@ -69,18 +76,18 @@ def test_weights_of_a_teacher_for_non_commercial_use_are_said_to_be_so() -> None
         ({"student": {"hop_length": 700}}, "multiple of 16"),
     ],
 )
-def test_a_wrong_one_is_told_what_is_right(values: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        parse(LEAST | values, "here")
+def test_an_invalid_one_gives_a_clear_error(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(RunConfig, LEAST | values, "here")
 
 
 def test_missing_keys_are_named() -> None:
     with pytest.raises(ConfigError, match="missing key name, corpora"):
-        parse({}, "here")
+        from_mapping(RunConfig, {}, "here")
 
 
-def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="those of the project are in configs/"):
+def test_a_file_that_is_no_configuration_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the project's are in configs/"):
         load(tmp_path / "none.yaml")
     (tmp_path / "a.yaml").write_text("name: [")
     with pytest.raises(ConfigError, match="is not YAML"):
@@ -91,7 +98,8 @@ def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
 
 
 def test_what_is_dumped_is_loaded(tmp_path: Path) -> None:
-    config = parse(LEAST | {"teachers": [{"name": "mert", "path": "x", "layers": [3, 4]}]}, "here")
+    teachers = [{"name": "mert", "path": "x", "layers": [3, 4]}, {"name": "spectrum"}]
+    config = from_mapping(RunConfig, LEAST | {"teachers": teachers}, "here")
     dump(config, tmp_path / "config.yaml")
     assert load(tmp_path / "config.yaml") == config
 

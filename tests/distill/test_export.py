@@ -1,4 +1,4 @@
-"""The exported file keeps the contract, and each check stops a run whose file does not."""
+"""The exported file keeps the contract, and each check refuses a file that does not."""
 
 import copy
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_the_contract_that_players_rely_on(exported: Exported) -> None:
 
 
 @torch.inference_mode()
-def test_the_graph_can_be_cut_at_its_named_tensors(exported: Exported, tmp_path: Path) -> None:
+def test_the_graph_can_be_split_at_its_named_tensors(exported: Exported, tmp_path: Path) -> None:
     model, path = exported
     audio = np.random.default_rng(0).standard_normal((2, 50_000)).astype(np.float32)
     tokens = model.encode(torch.from_numpy(audio))[0].numpy()
@@ -77,15 +77,15 @@ def test_the_graph_can_be_cut_at_its_named_tensors(exported: Exported, tmp_path:
     embedding, attention = (
         t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(nonsilent_ratio))
     )
-    whole = onnx.shape_inference.infer_shapes(onnx.load(path))
-    passed = (["tokens", "nonsilent_ratio"], [tokens, nonsilent_ratio])
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path))
+    head_inputs = (["tokens", "nonsilent_ratio"], [tokens, nonsilent_ratio])
     parts = (
         (["audio"], [audio], ["log_mel", "nonsilent_ratio"], [log_mel, nonsilent_ratio]),
         (["log_mel"], [log_mel], ["tokens"], [tokens]),
-        (*passed, ["embedding", "attention"], [embedding, attention]),
+        (*head_inputs, ["embedding", "attention"], [embedding, attention]),
     )
     for inputs, given, outputs, want in parts:
-        onnx.save(Extractor(whole).extract_model(inputs, outputs), tmp_path / "part.onnx")
+        onnx.save(Extractor(graph).extract_model(inputs, outputs), tmp_path / "part.onnx")
         session = export.onnxruntime.InferenceSession(
             str(tmp_path / "part.onnx"), providers=["CPUExecutionProvider"]
         )
@@ -96,25 +96,25 @@ def test_the_graph_can_be_cut_at_its_named_tensors(exported: Exported, tmp_path:
 
 
 def test_weights_are_stored_in_half_and_constants_are_not(exported: Exported) -> None:
-    kinds = {}
+    sizes = {}
     for tensor in onnx.load(exported[1]).graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.size >= 1_000:
-            kinds.setdefault(values.dtype, 0)
-            kinds[values.dtype] += values.size
-    released = sum(p.numel() for p in exported[0].parameters())
-    assert kinds[np.dtype(np.float16)] > 0.95 * released
-    assert kinds[np.dtype(np.float32)] > 100_000  # the front end's
+            sizes.setdefault(values.dtype, 0)
+            sizes[values.dtype] += values.size
+    parameters = sum(p.numel() for p in exported[0].parameters())
+    assert sizes[np.dtype(np.float16)] > 0.95 * parameters
+    assert sizes[np.dtype(np.float32)] > 100_000  # the front end's
 
 
-def test_nothing_half_written_is_left(exported: Exported) -> None:
+def test_no_temporary_file_is_left(exported: Exported) -> None:
     assert [path.name for path in exported[1].parent.iterdir()] == ["feelprint.onnx"]
 
 
-# --- each check has a file that it stops ---------------------------------------------------
+# --- each check refuses a file -------------------------------------------------------------
 
 
-def test_a_file_that_is_too_large_is_stopped(exported: Exported, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused(exported: Exported, tmp_path: Path) -> None:
     def fatten(proto: onnx.ModelProto) -> None:
         weights = np.zeros(1_300_000, np.float32)
         proto.graph.initializer.append(numpy_helper.from_array(weights, "idle"))
@@ -135,55 +135,55 @@ def nudge(name: str, factor: float, exported: Exported, tmp_path: Path) -> tuple
     return broken(exported, tmp_path, other_weights)
 
 
-def test_a_file_that_computes_something_else_is_stopped(exported: Exported, tmp_path: Path) -> None:
+def test_a_file_that_computes_something_else_is_refused(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"onnxruntime differs from PyTorch by .*at most 0.0001"):
         check_export(*nudge("out.bias", 0.01, exported, tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("change", "message"),
     [
         (lambda made: made * np.nan, "tract: not finite for audio of shape"),
         (lambda made: made * 1.01, "tract differs from PyTorch by"),
         (lambda made: np.roll(made, 1, axis=1), "tract differs from PyTorch by"),
     ],
 )
-def test_a_runtime_that_disagrees_is_stopped(
-    exported: Exported, monkeypatch: pytest.MonkeyPatch, answer: object, said: str
+def test_a_runtime_with_another_result_is_refused(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, change: object, message: str
 ) -> None:
-    monkeypatch.setattr(export, "run_tract", lambda p, audio: answer(run_tract(p, audio)))  # type: ignore[operator]
-    with pytest.raises(ExportError, match=said):
+    monkeypatch.setattr(export, "run_tract", lambda p, audio: change(run_tract(p, audio)))  # type: ignore[operator]
+    with pytest.raises(ExportError, match=message):
         check_export(*exported)
 
 
-def test_padding_that_counts_is_stopped(
+def test_padding_that_counts_is_refused(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A runtime that hears silence, on audio with zeros at the end alone."""
+    """A runtime whose result changes by zeros at the end."""
 
-    def hears_zeros(path: Path, audio: np.ndarray) -> np.ndarray:
+    def changed_by_zeros(path: Path, audio: np.ndarray) -> np.ndarray:
         made = run_onnxruntime(path, audio)
         if audio.shape[1] > 8 * 22_528 and not audio[:, -22_528:].any():
             made = made + 1e-4
         return made
 
-    monkeypatch.setattr(export, "run_onnxruntime", hears_zeros)
-    with pytest.raises(ExportError, match="zeros at the end move the embedding by"):
+    monkeypatch.setattr(export, "run_onnxruntime", changed_by_zeros)
+    with pytest.raises(ExportError, match="zeros at the end change the embedding by"):
         check_export(*exported)
 
 
 @pytest.mark.parametrize(
-    ("tensor", "said"),
+    ("tensor", "message"),
     [
-        ("tokens", "the encoder needs more than log_mel; no cut is possible"),
-        ("embedding", "the head needs more than tokens and nonsilent_ratio; no cut is possible"),
+        ("tokens", "the encoder needs more than log_mel, so that the graph cannot be split"),
+        ("embedding", "the head needs more than tokens and nonsilent_ratio, so that"),
     ],
 )
-def test_a_graph_that_cannot_be_cut_is_stopped(
-    exported: Exported, tmp_path: Path, tensor: str, said: str
+def test_a_graph_that_cannot_be_split_is_refused(
+    exported: Exported, tmp_path: Path, tensor: str, message: str
 ) -> None:
     def around(proto: onnx.ModelProto) -> None:
-        """Nothing of the audio, added to the tensor: the same values, yet no clean cut."""
+        """Add the audio times zero to the tensor: the same values, computed from the audio."""
         graph = proto.graph
         (last,) = [node for node in graph.node if tensor in node.output]
         after = list(graph.node).index(last) + 1
@@ -199,11 +199,11 @@ def test_a_graph_that_cannot_be_cut_is_stopped(
         for node in reversed(extra):
             graph.node.insert(after, node)
 
-    with pytest.raises(ExportError, match=said):
+    with pytest.raises(ExportError, match=message):
         check_export(*broken(exported, tmp_path, around))
 
 
-def test_onnxsim_that_changes_the_graph_is_stopped(
+def test_onnxsim_that_changes_the_graph_is_refused(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Program:
@@ -217,16 +217,16 @@ def test_onnxsim_that_changes_the_graph_is_stopped(
     assert not path.exists()
 
 
-def test_an_unrounded_model_keeps_its_weights_whole(exported: Exported) -> None:
-    """Only what float16 holds exactly is stored so: another model's weights are not rounded."""
+def test_an_unrounded_model_keeps_its_float32_weights(exported: Exported) -> None:
+    """Only weights that float16 represents exactly are stored as float16."""
     weights = [np.float32(0.5).repeat(2_000), np.linspace(0, 1, 2_000, dtype=np.float32)]
     graph = onnx.GraphProto()
     for number, values in enumerate(weights):
         graph.initializer.append(numpy_helper.from_array(values, f"w{number}"))
-    whole = copy.deepcopy(graph)
+    original = copy.deepcopy(graph)
     export._store_as_half(graph)
     assert [numpy_helper.to_array(t).dtype for t in graph.initializer] == [np.float16, np.float32]
-    assert graph.initializer[1] == whole.initializer[1]
+    assert graph.initializer[1] == original.initializer[1]
     assert [(node.op_type, *node.input, *node.output) for node in graph.node] == [
         ("Cast", "w0_f16", "w0")
     ]

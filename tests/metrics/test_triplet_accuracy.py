@@ -1,4 +1,4 @@
-"""The metric's worked cases, by hand."""
+"""The published metric on cases worked out by hand."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_a_tie_is_wrong_and_counted(metric):
     assert (result["accuracy"], result["ties"]) == (0.0, 1)
 
 
-def test_both_namings_say_the_same(metric):
+def test_both_namings_give_the_same_result(metric):
     rng = np.random.default_rng(0)
     a, b, c = rng.standard_normal((3, 50, 4))
     by_letters = metric.compute(a=a, b=b, c=c, odd=[2] * 50)
@@ -70,11 +70,11 @@ def test_wilsons_interval_of_nine_in_twelve(metric):
     )
 
 
-def test_groups_widen_the_interval_where_they_go_together(metric):
-    # ten groups of twenty; all of a group are right, or all wrong
-    right = np.repeat([1, 1, 1, 1, 1, 0, 0, 0, 0, 0], 20).astype(bool)
-    b = np.where(right[:, None], NEAR, FAR)
-    c = np.where(right[:, None], FAR, NEAR)
+def test_groups_widen_the_interval_where_their_items_correlate(metric):
+    # ten groups of twenty; all of a group are correct, or all wrong
+    correct = np.repeat([1, 1, 1, 1, 1, 0, 0, 0, 0, 0], 20).astype(bool)
+    b = np.where(correct[:, None], NEAR, FAR)
+    c = np.where(correct[:, None], FAR, NEAR)
     inputs = {"a": [ORIGIN] * 200, "b": b, "c": c, "odd": [2] * 200}
     alone = metric.compute(**inputs)
     grouped = metric.compute(**inputs, groups=np.repeat(np.arange(10), 20))
@@ -83,7 +83,7 @@ def test_groups_widen_the_interval_where_they_go_together(metric):
     assert metric.compute(**inputs, groups=np.repeat(np.arange(10), 20)) == grouped  # seeded
 
 
-def test_cosine_forgets_lengths(metric):
+def test_cosine_ignores_lengths(metric):
     inputs = {"anchor": [[1.0, 0.0]], "positive": [[50.0, 1.0]], "negative": [[1.0, 1.0]]}
     assert metric.compute(**inputs, distance="cosine")["accuracy"] == 1.0
     assert metric.compute(**inputs, distance="euclidean")["accuracy"] == 0.0

@@ -1,4 +1,4 @@
-"""The student's shape: what a configuration may say, and what it is told when it may not."""
+"""The student's configuration: valid values are read, invalid ones give a clear error."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("hop_length", 700, "multiple of 16"),
         ("n_fft", 1_000, "multiple of 16 samples and n_fft of 32"),
@@ -41,8 +41,8 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ("filters", [8], r"filters\[0\]: expected a list"),
     ],
 )
-def test_an_impossible_value_is_refused(key: str, value: object, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_impossible_value_is_refused(key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         from_mapping(FeelprintConfig, {key: value}, "student")
 
 
@@ -51,6 +51,47 @@ def test_what_json_makes_of_a_configuration_is_read_back() -> None:
     filters = [[8, 20, 4, 2], [8, 1, 8, 4]]
     plain = dataclasses.asdict(config) | {"filters": filters, "layers": [16, 16], "dropout": 0}
     assert from_mapping(FeelprintConfig, plain, "student") == config
+
+
+@dataclasses.dataclass
+class Part:
+    size: int
+
+
+@dataclasses.dataclass
+class Whole:
+    parts: tuple[Part, ...] = ()
+    names: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    on: bool = False
+
+
+def test_lists_of_dataclasses_and_mappings_are_built() -> None:
+    values = {"parts": [{"size": 1}, {"size": 2}], "names": {"a": ["b", "c"]}, "on": True}
+    assert from_mapping(Whole, values, "w") == Whole((Part(1), Part(2)), {"a": ("b", "c")}, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"parts": [{"size": 1}, {"sise": 2}]},
+            r"w.parts\[1\]: unknown key sise; known keys: size",
+        ),
+        ({"parts": [7]}, r"w.parts\[0\]: expected a mapping of keys, got 7"),
+        ({"parts": {"size": 1}}, "w.parts: expected a list, got"),
+        ({"names": ["a"]}, "w.names: expected a mapping, got"),
+        ({"names": {"a": [1]}}, r"w.names.a\[0\]: expected text, got 1"),
+        ({"names": {1: ["a"]}}, "w.names: key: expected text, got 1"),
+        ({"on": 1}, "w.on: expected true or false, got 1"),
+        ({"parts": [{"size": True}]}, "expected a whole number, got True"),
+        ({1: 2}, "w: unknown key 1; known keys: names, on, parts"),
+    ],
+)
+def test_a_wrong_type_inside_is_named_by_its_place(
+    values: dict[object, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(Whole, values, "w")  # type: ignore[arg-type]
 
 
 def test_a_missing_key_is_named() -> None:

@@ -100,7 +100,7 @@ def test_a_gain_changes_nothing(gain: float) -> None:
     assert (plain - loud).abs().max() < 1e-3  # of values near the floor, by rounding
 
 
-def test_silence_is_flat_finite_and_not_audible() -> None:
+def test_silence_is_flat_finite_and_has_no_nonsilent_frame() -> None:
     with torch.inference_mode():
         log_mel, nonsilent_ratio = LogMel(DEFAULT)(torch.zeros(1, DEFAULT.window_length))
     assert nonsilent_ratio.tolist() == [0.0]
@@ -109,7 +109,7 @@ def test_silence_is_flat_finite_and_not_audible() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, DEFAULT.window_length - 1), st.sampled_from([1e-4, -0.5, 1.0]))
-def test_any_sample_is_heard(place: int, value: float) -> None:
+def test_any_single_sample_counts_as_sound(place: int, value: float) -> None:
     audio = torch.zeros(1, DEFAULT.window_length)
     audio[0, place] = value
     with torch.inference_mode():
@@ -118,15 +118,15 @@ def test_any_sample_is_heard(place: int, value: float) -> None:
     assert torch.isfinite(log_mel).all()
 
 
-def test_what_lies_below_the_floor_is_not_told_apart() -> None:
+def test_noise_below_the_floor_has_no_effect() -> None:
     config = dataclasses.replace(DEFAULT, floor=1e-4)
     rng = np.random.default_rng(1)
     tone = np.sin(2 * np.pi * 440 * np.arange(config.window_length) / config.sample_rate)
     hiss = 10 ** (-90 / 20) * rng.standard_normal((2, config.window_length))
     with torch.inference_mode():
         one, other = LogMel(config)(torch.from_numpy((tone + hiss).astype(np.float32)))[0]
-        one_told, other_told = LogMel(dataclasses.replace(config, floor=1e-12))(
+        one_lower, other_lower = LogMel(dataclasses.replace(config, floor=1e-12))(
             torch.from_numpy((tone + hiss).astype(np.float32))
         )[0]
     assert (one - other).abs().max() < 0.02
-    assert (one_told - other_told).abs().max() > 1.0
+    assert (one_lower - other_lower).abs().max() > 1.0

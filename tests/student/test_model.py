@@ -1,4 +1,4 @@
-"""The student's promises: any length, no say for padding, silence or loudness."""
+"""The student's promises: any length is valid; padding, silence and loudness have no effect."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from student.frontend import activity_mask, masked_mean
 from student.model import TemporalConv
 
 WINDOW = FeelprintConfig().window_length
+RELEASED = Path(__file__).parents[2] / "rust" / "models"
 LENGTHS = [1, 2_047, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW + 3]
 
 
@@ -25,7 +26,7 @@ def music(batch: int, samples: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> Feelprint:
-    """A student whose batch norm has seen something, and whose embedding is stretched."""
+    """A student with batch-norm statistics and a linear metric that is not the identity."""
     torch.manual_seed(0)
     made = Feelprint().train()
     torch.nn.init.uniform_(made.cnn.norm.weight, 0.5, 2.0)
@@ -85,53 +86,55 @@ def test_zeros_at_the_end_change_nothing(exported: tuple[Feelprint, Path], runti
         assert np.abs(run(np.pad(audio, ((0, 0), (0, zeros)))) - run(audio)).max() < 1e-5
 
 
-# the largest answers are those of the silence too, which is not masked again behind the filters
+# the maxima include the silent frames, which are not masked again behind the filters
 @pytest.mark.parametrize(("share", "most"), [(0.4, 0.6), (0.6, 0.6), (0.8, 0.3)])
 @torch.inference_mode()
-def test_a_window_that_ends_early_is_but_a_shorter_window(
+def test_a_window_that_ends_early_acts_as_a_shorter_window(
     model: Feelprint, share: float, most: float
 ) -> None:
     whole = music(8, WINDOW, seed=3)
-    whole[:4, 1:] += 0.9 * whole[:4, :-1]  # of two kinds, dull and white
+    whole[:4, 1:] += 0.9 * whole[:4, :-1]  # two groups, dull and white
     ends = whole.copy()
     ends[:, round(share * WINDOW) :] = 0.0
     (full, _), (log_mel, nonsilent_ratio) = (
         model.log_mel_windows(torch.from_numpy(x)) for x in (whole, ends)
     )
     assert (nonsilent_ratio - share).abs().max() < 2 / model.config.window_frames
-    heard, short = (model.cnn.pooled_features(x[:, 0]) for x in (full, log_mel))
-    kinds = (heard[:4].mean(dim=0) - heard[4:].mean(dim=0)).norm()
-    assert (short.mean(dim=0) - heard.mean(dim=0)).norm() < most * kinds
-    # were its silence heard, it would be of a kind of its own
-    mean = log_mel.mean(dim=(0, 1, 3)) - heard[:, -model.config.n_mels :].mean(dim=0)
-    assert mean.norm() > kinds
+    full_features, short = (model.cnn.pooled_features(x[:, 0]) for x in (full, log_mel))
+    between = (full_features[:4].mean(dim=0) - full_features[4:].mean(dim=0)).norm()
+    assert (short.mean(dim=0) - full_features.mean(dim=0)).norm() < most * between
+    # without the mask the silence would move it farther than the groups are from each other
+    unmasked = log_mel.mean(dim=(0, 1, 3)) - full_features[:, -model.config.n_mels :].mean(dim=0)
+    assert unmasked.norm() > between
 
 
 @torch.inference_mode()
-def test_what_stands_in_a_silent_frame_is_not_heard(model: Feelprint) -> None:
+def test_the_values_of_a_silent_frame_have_no_effect(model: Feelprint) -> None:
     log_mel = torch.full((1, 64, 32), math.log(model.config.floor))
     log_mel[..., :9] = torch.randn(64, 9, generator=torch.Generator().manual_seed(0)) - 2.7
     nonsilent_ratio = activity_mask(log_mel, model.config.floor)
     assert nonsilent_ratio.flatten().tolist() == [1.0] * 9 + [0.0] * 23
     shown = log_mel.clone()
-    shown[..., 9:] = 5.0  # whatever stands there
-    answers, other = (model.cnn.feature_maps(x, nonsilent_ratio) for x in (log_mel, shown))
-    assert torch.equal(answers, other) and answers[..., :9].any()
+    shown[..., 9:] = 5.0  # any value
+    maps, other = (model.cnn.feature_maps(x, nonsilent_ratio) for x in (log_mel, shown))
+    assert torch.equal(maps, other) and maps[..., :9].any()
 
 
 @torch.inference_mode()
-def test_of_each_channel_the_mean_and_the_largest_answer_are_heard(model: Feelprint) -> None:
+def test_the_features_are_each_channels_mean_and_maximum_and_the_mean_log_mel(
+    model: Feelprint,
+) -> None:
     log_mel, nonsilent_ratio = (
         x[:, 0] for x in model.log_mel_windows(torch.from_numpy(music(3, WINDOW)))
     )
     assert nonsilent_ratio.tolist() == [1.0] * 3
     everywhere = torch.ones(3, 1, 1, model.config.window_frames)
-    answers = model.cnn.feature_maps(log_mel, everywhere).squeeze(2)
-    wanted = torch.cat([answers.mean(dim=2), answers.amax(dim=2), log_mel.mean(dim=2)], dim=1)
+    maps = model.cnn.feature_maps(log_mel, everywhere).squeeze(2)
+    wanted = torch.cat([maps.mean(dim=2), maps.amax(dim=2), log_mel.mean(dim=2)], dim=1)
     assert torch.allclose(model.cnn.pooled_features(log_mel), wanted, atol=1e-5)
 
 
-def test_a_mean_is_of_what_is_audible_and_of_all_where_nothing_is() -> None:
+def test_a_mean_is_over_the_nonsilent_frames_or_over_all_where_none_is() -> None:
     values = torch.tensor([[[1.0, 2.0, 6.0], [4.0, 0.0, 2.0]]])
     for nonsilent_ratio, want in (
         ([1, 1, 0], [1.5, 2.0]),
@@ -142,15 +145,15 @@ def test_a_mean_is_of_what_is_audible_and_of_all_where_nothing_is() -> None:
         assert torch.allclose(made, torch.tensor([want]))
 
 
-def test_zeros_would_change_it_if_silence_were_heard(model: Feelprint) -> None:
+def test_without_the_mask_silence_would_change_the_embedding(model: Feelprint) -> None:
     tokens, nonsilent_ratio = model.encode(
         torch.from_numpy(np.pad(music(1, WINDOW), ((0, 0), (0, WINDOW))))
     )
     masked, attention = model.pool(tokens, nonsilent_ratio)
-    heard, _ = model.pool(tokens, torch.ones_like(nonsilent_ratio))
+    unmasked, _ = model.pool(tokens, torch.ones_like(nonsilent_ratio))
     assert nonsilent_ratio.tolist() == [[1.0, 0.0]]
     assert attention[..., 1].abs().max() < 1e-20
-    assert (masked - heard).abs().max() > 1e-3
+    assert (masked - unmasked).abs().max() > 1e-3
 
 
 def test_silence_has_one_embedding(model: Feelprint) -> None:
@@ -160,7 +163,7 @@ def test_silence_has_one_embedding(model: Feelprint) -> None:
         assert np.abs(embed(model, np.zeros((1, samples), np.float32)) - one).max() < 1e-6
 
 
-def test_a_song_does_not_depend_on_its_batch(model: Feelprint) -> None:
+def test_a_track_does_not_depend_on_its_batch(model: Feelprint) -> None:
     audio = music(3, 3 * WINDOW)
     audio[1] = 0
     alone = np.concatenate([embed(model, audio[i : i + 1]) for i in range(3)])
@@ -168,7 +171,7 @@ def test_a_song_does_not_depend_on_its_batch(model: Feelprint) -> None:
 
 
 @torch.inference_mode()
-def test_windows_stand_for_themselves(model: Feelprint) -> None:
+def test_windows_are_independent(model: Feelprint) -> None:
     audio = torch.from_numpy(music(1, 3 * WINDOW))
     whole = model.encode(audio)[0]
     middle = model.encode(audio[:, WINDOW : 2 * WINDOW])[0]
@@ -176,7 +179,7 @@ def test_windows_stand_for_themselves(model: Feelprint) -> None:
 
 
 @pytest.mark.parametrize("gain", [0.01, 20.0])
-def test_loudness_does_not_count(model: Feelprint, gain: float) -> None:
+def test_loudness_has_no_effect(model: Feelprint, gain: float) -> None:
     audio = music(2, 2 * WINDOW)
     assert (
         np.abs(embed(model, (gain * audio).astype(np.float32)) - embed(model, audio)).max() < 1e-4
@@ -189,24 +192,24 @@ def test_different_music_has_different_embeddings(model: Feelprint) -> None:
     assert np.abs(embed(model, tone) - embed(model, music(1, 2 * WINDOW))).max() > 0.01
 
 
-def test_the_released_form_is_exact_to_float16(model: Feelprint) -> None:
+def test_the_fused_form_is_exact_to_float16(model: Feelprint) -> None:
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    released = model.fold_for_inference()
-    assert [kind[0] for kind in released.config.filters] == [23, 14, 27]
+    fused = model.fold_for_inference()
+    assert [spec[0] for spec in fused.config.filters] == [23, 14, 27]
     assert len(model.cnn.filters) == 5
     assert not any(name.endswith(("scale", "shift")) or "norm" in name
-                   for name, _ in released.cnn.named_parameters())  # fmt: skip
+                   for name, _ in fused.cnn.named_parameters())  # fmt: skip
     audio = music(2, 3 * WINDOW)
-    difference = np.abs(embed(released, audio) - embed(model, audio)).max()
+    difference = np.abs(embed(fused, audio) - embed(model, audio)).max()
     assert 0 < difference < 5e-3
-    for weight in (*released.parameters(), released.head.metric_transform):
+    for weight in (*fused.parameters(), fused.head.metric_transform):
         assert torch.equal(weight, weight.half().float())
-    assert released.fold_for_inference() is released
+    assert fused.fold_for_inference() is fused
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 @torch.inference_mode()
-def test_a_folded_layer_answers_the_same_at_a_window_s_ends_too() -> None:
+def test_a_folded_layer_computes_the_same_at_a_windows_ends_too() -> None:
     torch.manual_seed(0)
     layer, folded = TemporalConv(6, 5, 4, fused=False), TemporalConv(6, 5, 4, fused=True)
     torch.nn.init.normal_(layer.scale)  # of either sign
@@ -219,19 +222,48 @@ def test_a_folded_layer_answers_the_same_at_a_window_s_ends_too() -> None:
 
 
 def test_what_is_saved_is_loaded(model: Feelprint, tmp_path: Path) -> None:
-    released = model.fold_for_inference()
-    released.save(str(tmp_path))
+    fused = model.fold_for_inference()
+    fused.save(str(tmp_path))
     again = Feelprint.from_pretrained(str(tmp_path)).eval()
-    assert again.config == released.config
+    assert again.config == fused.config
     audio = music(1, WINDOW)
-    assert np.array_equal(embed(again, audio), embed(released, audio))
+    assert np.array_equal(embed(again, audio), embed(fused, audio))
 
 
-def test_a_saved_model_with_a_strange_key_is_refused(model: Feelprint, tmp_path: Path) -> None:
+def test_a_saved_model_with_an_unknown_key_is_refused(model: Feelprint, tmp_path: Path) -> None:
     model.save(str(tmp_path))
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"n_mels"', '"mels"'))
     with pytest.raises(ConfigError, match="unknown key mels"):
+        Feelprint.from_pretrained(str(tmp_path))
+
+
+def test_the_names_of_models_up_to_0_10_are_still_read(model: Feelprint, tmp_path: Path) -> None:
+    model.save(str(tmp_path))
+    path, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    weights = load_file(path)
+    save_file({k.replace("metric_transform", "stretch"): v for k, v in weights.items()}, path)
+    config.write_text(config.read_text().replace('"fused"', '"folded"'))
+    again = Feelprint.from_pretrained(str(tmp_path)).eval()
+    assert torch.equal(again.head.metric_transform, model.head.metric_transform)
+    audio = music(1, WINDOW)
+    assert np.array_equal(embed(again, audio), embed(model, audio))
+
+
+@torch.inference_mode()
+def test_the_released_model_computes_what_its_onnx_file_does() -> None:
+    released = Feelprint.from_pretrained(str(RELEASED)).eval()
+    audio = music(1, 3 * WINDOW + 5)
+    want = run_onnxruntime(RELEASED / "feelprint.onnx", audio)
+    assert np.abs(embed(released, audio) - want).max() < 1e-4
+
+
+@pytest.mark.parametrize(("old", "new"), [("head.out.bias", "head.out.bios"), ("head.key", "key")])
+def test_a_lost_weight_is_refused(model: Feelprint, tmp_path: Path, old: str, new: str) -> None:
+    model.save(str(tmp_path))
+    path = tmp_path / "model.safetensors"
+    save_file({k.replace(old, new): v for k, v in load_file(path).items()}, path)
+    with pytest.raises(RuntimeError, match=f'Missing key.* "{old}'):
         Feelprint.from_pretrained(str(tmp_path))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean of ``1 - cos(student_i, teacher_i)``; both (batch, dim).
 
-    Among the losses between embeddings that S-SONDO compared (2026), the one from which most of
-    the teacher's accuracy was kept.
+    Of the losses between embeddings that S-SONDO (2026) compared, the one that preserved most of
+    the teacher's accuracy.
     """
     return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()

@@ -1,4 +1,4 @@
-"""InfoNCE: the items of one group against the rest of the batch."""
+"""InfoNCE: the members of one group against the rest of the batch."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ def info_nce_loss(embeddings: Tensor, group: Tensor, temperature: float = 0.1) -
     """Mean of ``-log(sum over j of i's group of exp(s_ij / t) / sum over all j of exp(s_ij / t))``.
 
     ``embeddings`` (batch, dim) of unit length, ``group`` (batch,) integers: a track or an album;
-    i itself is left out of both sums, and an i that is alone in its group does not count.
+    i itself is excluded from both sums, and an i that is alone in its group is ignored.
     Source: A. van den Oord et al., "Representation learning with contrastive predictive coding",
     2018, equation 4, with several positives as in P. Khosla et al., "Supervised contrastive
     learning", 2020, equation 3 (the sum inside the logarithm).

@@ -10,9 +10,8 @@ def odd_one_out_loss(
     second: Tensor,
     odd: Tensor,
     temperature: float = 0.1,
-    weight: Tensor | None = None,
 ) -> Tensor:
-    """Weighted mean of ``-log p(odd)``, where the most similar pair leaves the odd one out.
+    """Mean of ``-log p(odd)``, where the most similar pair determines the odd one out.
 
     ``p(odd) = exp(s(first, second) / t) / sum over the three pairs of exp(s / t)``, s the dot
     product of unit vectors (batch, dim) and t the temperature. Source: M. Hebart et al.,
@@ -22,5 +21,4 @@ def odd_one_out_loss(
     pairs = ((first, second), (first, odd), (second, odd))
     similarities = torch.stack([(x * y).sum(dim=1) for x, y in pairs], dim=1) / temperature
     target = torch.zeros(len(similarities), dtype=torch.long, device=similarities.device)
-    loss = F.cross_entropy(similarities, target, reduction="none")
-    return loss.mean() if weight is None else (loss * weight).sum() / weight.sum()
+    return F.cross_entropy(similarities, target)

@@ -1,4 +1,4 @@
-"""The batch's similarities as the teacher has them."""
+"""The pairwise similarities of a batch, matched to the teacher's."""
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,8 @@ def relational_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1) 
     """Mean over i of ``KL(p_i || q_i)``, p from the teacher and q from the student.
 
     ``p_i = softmax over j of (x_i . x_j / t)`` over the rows x (batch, dim), which have unit
-    length; i itself is left out of its row. Source: N. Passalis and
-    A. Tefas, "Learning deep representations with probabilistic knowledge transfer", 2018,
-    with cosine similarities.
+    length; j = i is excluded. Source: N. Passalis and A. Tefas, "Learning deep representations
+    with probabilistic knowledge transfer", 2018, with cosine similarities.
     """
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
 

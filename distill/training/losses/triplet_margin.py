@@ -9,14 +9,12 @@ def triplet_margin_loss(
     positive: Tensor,
     negative: Tensor,
     margin: float = 0.2,
-    weight: Tensor | None = None,
 ) -> Tensor:
-    """Weighted mean of ``max(0, d(a, p) - d(a, n) + margin)``, d squared Euclidean.
+    """Mean of ``max(0, d(a, p) - d(a, n) + margin)``, d the squared Euclidean distance.
 
-    All three (batch, dim); ``weight`` (batch,) or none. On unit vectors d is ``2 - 2 cos``.
+    All three (batch, dim). On unit vectors d is ``2 - 2 cos``.
     Source: F. Schroff et al., "FaceNet", 2015, equation 3.
     """
     near = (anchor - positive).square().sum(dim=1)
     far = (anchor - negative).square().sum(dim=1)
-    loss = torch.relu(near - far + margin)
-    return loss.mean() if weight is None else (loss * weight).sum() / weight.sum()
+    return torch.relu(near - far + margin).mean()

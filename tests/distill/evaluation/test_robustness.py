@@ -1,4 +1,4 @@
-"""The alterations of the robustness table, and what is counted."""
+"""The alterations of the robustness table, and the measures on them."""
 
 import shutil
 
@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from distill.evaluation import robustness
-from distill.evaluation.robustness import SAMPLE_RATE, by_mecomp, by_torchaudio, choose, mono
+from distill.evaluation.robustness import SAMPLE_RATE, by_mecomp, by_torchaudio, mono, select_clips
 
 
 def tone(seconds: float, rate: int, hz: float = 440.0) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_stereo_is_added_and_scaled():
     assert by_mecomp(native, SAMPLE_RATE) == pytest.approx(native[:, 0] * np.sqrt(2), abs=1e-6)
 
 
-def test_the_cubic_folds_what_a_filter_removes():
+def test_the_cubic_aliases_what_a_filter_removes():
     native = tone(0.5, 44_100, hz=15_000)  # above half of 22,050 Hz
     assert np.abs(mono(native, 44_100)[2_000:-2_000]).max() < 0.01
     assert np.abs(by_torchaudio(native, 44_100)[2_000:-2_000]).max() < 0.01
@@ -57,11 +57,11 @@ def test_an_mp3_keeps_its_place_and_length():
 
 def test_clips_are_spread_over_tracks_that_are_long_enough():
     durations = {f"t{n}": 10.0 if n % 2 else 60.0 for n in range(100)}
-    clips = choose(durations, 10, 18.0)
+    clips = select_clips(durations, 10, 18.0)
     assert len(clips) == 10 and len({clip.track for clip in clips}) == 10
     assert all(durations[clip.track] == 60.0 for clip in clips)
     assert all(clip.start_s > 0 and clip.start_s + 18.5 <= 60 for clip in clips)
-    assert choose({"short": 15.0}, 10, 18.0) == []
+    assert select_clips({"short": 15.0}, 10, 18.0) == []
 
 
 def test_every_alteration_of_a_real_file(tmp_path):
@@ -75,18 +75,21 @@ def test_every_alteration_of_a_real_file(tmp_path):
     assert abs(len(references["clean"]) - length) <= 1
     assert len(references["whole"]) == 25 * SAMPLE_RATE
     assert len(alterations["first half"]) == len(references["clean"]) // 2
-    assert len(alterations["20 s of the song"]) == 20 * SAMPLE_RATE
+    assert len(alterations["20 s of the track"]) == 20 * SAMPLE_RATE
     assert abs(len(alterations["start +0.5 s"]) - length) <= 1
     louder = np.abs(alterations["gain +12 dB"]).max() / np.abs(references["clean"]).max()
     assert louder == pytest.approx(10 ** (12 / 20), rel=1e-5)
     assert not alterations["zeros appended"][len(references["clean"]) :].any()
 
 
-def test_a_collapsed_space_has_fine_cosines_and_finds_nothing():
+def test_a_collapsed_space_has_high_cosines_and_no_self_retrieval():
     same = np.ones((5, 4))
     collapsed = robustness._compare(same, same)
-    assert collapsed["cosine"] == pytest.approx(1.0) and collapsed["found"] == 0.0
+    assert collapsed["mean_cosine"] == pytest.approx(1.0)
+    assert collapsed["min_cosine"] == pytest.approx(1.0)
+    assert collapsed["self_retrieval"] == 0.0
     steady = robustness._compare(np.eye(5), np.eye(5))
-    assert (steady["cosine"], steady["found"], steady["moved"]) == (1.0, 1.0, 0.0)
+    assert (steady["mean_cosine"], steady["self_retrieval"]) == (1.0, 1.0)
+    assert steady["max_abs_change"] == 0.0
     swapped = robustness._compare(np.eye(5)[::-1], np.eye(5))
-    assert swapped["found"] == pytest.approx(0.2)
+    assert swapped["self_retrieval"] == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""Shards: whole or absent, and a damaged one is found wherever the damage is."""
+"""Shards: complete or absent, and damage is detected at every byte."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     return made
 
 
-def test_what_is_written_is_read_by_slices(path: Path) -> None:
+def test_arrays_are_read_by_slices(path: Path) -> None:
     shard = Shard(path)
     assert is_valid(path)
     assert shard.rejects == {"c": "silent"}
@@ -54,38 +54,47 @@ def test_reading_keeps_no_file_open(path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_any_flipped_bit_is_found(path: Path) -> None:
-    """Of every byte of the file, header and arrays, but for the words of a reject's reason."""
-    whole = path.read_bytes()
-    reason = whole.index(b"silent")
+def test_any_flipped_bit_is_detected(path: Path) -> None:
+    """In every byte of the file, header and arrays, except the text of a reason."""
+    original = path.read_bytes()
+    reason = original.index(b"silent")
     passed = []
-    for at in range(len(whole)):
-        damaged = bytearray(whole)
+    for at in range(len(original)):
+        damaged = bytearray(original)
         damaged[at] ^= 1 << at % 8
         path.write_bytes(damaged)
         if is_valid(path):
             names = set(Shard(path).arrays)
-            # another name for an array: `Job.is_made` knows which there must be
+            # another name for an array: `ShardJob.is_complete` knows the expected names
             if names == set(ARRAYS) and set(Shard(path).rejects) == {"c"}:
                 passed.append(at)
                 for name, want in ARRAYS.items():
                     assert np.array_equal(np.array(Shard(path).arrays[name]), want)
-    assert set(passed) <= set(range(reason, reason + 6)), [whole[at - 9 : at + 9] for at in passed]
+    assert set(passed) <= set(range(reason, reason + 6)), [
+        original[at - 9 : at + 9] for at in passed
+    ]
 
 
 @pytest.mark.parametrize("length", [0, 4, 8, 60, -1])
-def test_a_cut_shard_is_found(path: Path, length: int) -> None:
+def test_a_truncated_shard_is_detected(path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
     assert not is_valid(path)
     with pytest.raises(CacheError, match="is damaged"):
         Shard(path)
 
 
-def test_a_file_cut_while_it_is_read_is_an_error(path: Path) -> None:
+def test_a_file_truncated_after_it_was_opened_is_an_error(path: Path) -> None:
     stored = Shard(path).arrays["b/mel"]
     os.truncate(path, path.stat().st_size - 20)
     with pytest.raises(CacheError, match="cut short"):
         np.array(stored)
+
+
+def test_an_array_whose_file_is_gone_is_an_error(path: Path) -> None:
+    stored = Shard(path).arrays["b/mel"]
+    path.unlink()
+    with pytest.raises(CacheError, match="is missing or cut short"):
+        stored[:1]
 
 
 def test_a_missing_shard_says_what_to_run(tmp_path: Path) -> None:
@@ -94,14 +103,14 @@ def test_a_missing_shard_says_what_to_run(tmp_path: Path) -> None:
     assert not is_valid(tmp_path / "none")
 
 
-def test_a_shard_of_rejects_alone_is_whole(tmp_path: Path) -> None:
+def test_a_shard_of_rejects_alone_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "x" / "y"
     write_shard(path, {}, {"a": "not audio"})
     assert is_valid(path)
     assert Shard(path).rejects == {"a": "not audio"}
 
 
-def test_a_disk_that_is_full_leaves_no_half(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_shard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def full(_: int) -> None:
@@ -115,7 +124,7 @@ def test_a_disk_that_is_full_leaves_no_half(path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_array_of_any_strides_is_written_as_it_reads(tmp_path: Path) -> None:
-    turned = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
-    write_shard(tmp_path / "turned", {"a/mel": turned}, {})
-    read = Shard(tmp_path / "turned").arrays["a/mel"]
-    assert np.array_equal(read[:], turned)
+    transposed = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
+    write_shard(tmp_path / "transposed", {"a/mel": transposed}, {})
+    read = Shard(tmp_path / "transposed").arrays["a/mel"]
+    assert np.array_equal(read[:], transposed)

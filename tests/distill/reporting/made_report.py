@@ -1,4 +1,4 @@
-"""A run folder with a report, made from random vectors by the report's own functions."""
+"""A run folder with a report, whose figures are those of random vectors."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.evaluation import figures
-from distill.evaluation.metrics import album_triplets
+from distill.evaluation import metrics
 from student import Feelprint, FeelprintConfig
 
 TINY = FeelprintConfig(filters=((4, 9, 4, 2),), layers=(8,), dim=16, queries=2, n_mels=16)
 
 
 def made_report(**changes: Any) -> dict[str, Any]:
-    """The figures of 48 random tracks on six albums, in the shape that `distill.reporting.report` writes."""
+    """The report of 48 random tracks on six albums, with the keys of `distill.reporting.report`."""
     rng = np.random.default_rng(0)
     albums = np.arange(48) % 6
-    about = rng.standard_normal((6, 8))[albums][:, None]
+    centres = rng.standard_normal((6, 8))[albums][:, None]
     rows = {
-        name: about + noise * rng.standard_normal((48, 2, 8))
+        name: centres + noise * rng.standard_normal((48, 2, 8))
         for name, noise in (("student", 0.8), ("untrained", 2.0), ("mecomp", 1.5), ("musicnn", 0.6))
     }
     rows["MSD_musicnn"] = rows.pop("musicnn")
-    triplets = album_triplets(albums)
-    moods = figures.mood_triplets(rng.standard_normal((48, 3)), albums)
-    items = {n: figures.all_items(v, albums, triplets, moods) for n, v in rows.items()}
-    table = {n: {f: figures.interval(i, 50) for f, i in r.items()} for n, r in items.items()}
-    steady = {"cosine": 0.99, "lowest": 0.9, "found": 1.0, "moved": 0.01, "n": 30}
+    triplets = metrics.album_triplets(albums)
+    moods = metrics.mood_triplets(rng.standard_normal((48, 3)), albums)
+    scores = {n: metrics.per_item_scores(v, albums, triplets, moods) for n, v in rows.items()}
+    steady = {
+        "mean_cosine": 0.99,
+        "min_cosine": 0.9,
+        "self_retrieval": 1.0,
+        "max_abs_change": 0.01,
+        "n": 30,
+    }
     report = {
         "run": "made",
         "licence": "MIT",
-        "started_as": "MSD_musicnn",
+        "init_from": "MSD_musicnn",
+        "metric_weight": 4.0,
         "teachers": [{"name": "MSD_musicnn", "revision": "f38a", "licence": "ISC", "hub": ""}],
         "audio": [
             {
@@ -55,14 +60,16 @@ def made_report(**changes: Any) -> dict[str, Any]:
         "triplets": len(triplets.anchor),
         "mood_triplets": len(moods.anchor),
         "absent": {"bliss": "no bliss program"},
-        "chance": figures.chance_levels(albums),
+        "chance": metrics.chance_levels(albums),
         "human_ceiling": None,
-        "figures": table,
-        "differences": figures.differences(items, "student", 50),
-        "hubness": {n: figures.hubness(v, albums) for n, v in rows.items()},
+        "figures": {
+            n: {m: metrics.interval(of, 50) for m, of in row.items()} for n, row in scores.items()
+        },
+        "differences": metrics.differences(scores, "student", 50),
+        "hubness": {n: metrics.hubness(v, albums) for n, v in rows.items()},
         "robustness": {n: {"gain +12 dB": steady} for n in ("student", "mecomp")},
         "robustness_clips": 30,
-        "cosine_to_teacher": 0.81,
+        "excerpt_cosine_to_teacher": 0.81,
         "bytes": 1_600_000,
         "parameters": 500_000,
         "speed": {"student/onnxruntime": 0.0002, "student/tract": 0.0003},

@@ -1,4 +1,4 @@
-"""The report's page: everything in it, nothing fetched, nothing that text could break."""
+"""The report's page: it holds every figure, fetches nothing, and escapes text."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets_scripts.corpora.corpus import Track
-from distill.reporting import library_map as atlas
+from distill.reporting import library_map
 from distill.reporting.card import summary
 from distill.reporting.page import curve, forest, render
 from student import Feelprint
@@ -17,7 +17,7 @@ from tests.tones import melody
 
 def songs(count: int, clip_bytes: int = 10**6) -> list[dict]:
     rng = np.random.default_rng(0)
-    heard = []
+    tracks = []
     for n in range(count):
         track = Track(
             f"{n:016x}", f"song {n} </script><b>", "", f"album {n % 3}", [], "debian", "CC0-1.0",
@@ -25,7 +25,7 @@ def songs(count: int, clip_bytes: int = 10**6) -> list[dict]:
         )  # fmt: skip
         attention = rng.random(60)
         vector = rng.standard_normal(32)
-        heard.append(
+        tracks.append(
             (
                 track,
                 {
@@ -36,7 +36,7 @@ def songs(count: int, clip_bytes: int = 10**6) -> list[dict]:
                 },
             )
         )
-    return atlas.atlas(heard, 1.02, clip_bytes)
+    return library_map.map_entries(tracks, 1.02, clip_bytes)
 
 
 def test_the_page_holds_every_figure_and_fetches_nothing():
@@ -44,10 +44,10 @@ def test_the_page_holds_every_figure_and_fetches_nothing():
     page = render(report, summary(report), songs(12), {"finetune/loss": [[0, 1.0], [25, 0.5]]})
     assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
-    assert "$" not in re.sub(r"`[^`]*`", "", page)  # no placeholder is left over
+    assert "$" not in re.sub(r"`[^`]*`", "", page)  # no placeholder remains
     for row in report["figures"].values():
         for value in row.values():
-            assert f"{100 * value['accuracy']:.1f}" in page
+            assert f"{100 * value['value']:.1f}" in page
     for words in ("prefers-color-scheme: dark", "No person has answered", "bliss", "finetune/loss"):
         assert words in page
 
@@ -60,12 +60,12 @@ def test_a_title_cannot_break_out_of_the_page():
     assert "<script>alert" not in render(made_report(run="<script>alert"), "x", [], {})
 
 
-def test_a_song_has_its_nearest_ten_with_distances_and_what_was_heard():
+def test_a_song_has_its_nearest_ten_with_distances_and_top_attention():
     made = songs(30)
     for song in made:
-        apart = [distance for _, distance in song["near"]]
-        assert len(apart) == 10 and apart == sorted(apart)
-        assert len(song["heard"]) == 3 and max(song["bars"]) == 1.0
+        distances = [distance for _, distance in song["near"]]
+        assert len(distances) == 10 and distances == sorted(distances)
+        assert len(song["top_attention"]) == 3 and max(song["bars"]) == 1.0
         assert 0 <= song["x"] <= 1 and 0 <= song["y"] <= 1
 
 
@@ -84,15 +84,15 @@ def test_held_out_songs_come_first_on_the_map():
         Track(f"{n:03d}", "", "", str(n // 10), [], "", "", 1.0, "", s)
         for n, s in enumerate(["test"] * 8 + ["train"] * 60)
     ]
-    picked = atlas.pick(tracks, "test", 20)
+    picked = library_map.select_tracks(tracks, "test", 20)
     assert len(picked) == 20 and sum(t.split == "test" for t in picked) == 8
     assert len({t.album for t in picked if t.split == "train"}) >= 6
-    assert len(atlas.pick(tracks, "test", 5)) == 5
+    assert len(library_map.select_tracks(tracks, "test", 5)) == 5
 
 
-def test_a_song_is_heard_in_parts_as_it_is_whole():
+def test_a_song_embedded_in_chunks_equals_the_whole():
     model, audio = Feelprint(TINY).eval(), melody(1, 1, 80.0)
-    embedding, attention = atlas.listen(model, audio)
+    embedding, attention = library_map.embed_track(model, audio)
     import torch
 
     with torch.inference_mode():
@@ -103,7 +103,7 @@ def test_a_song_is_heard_in_parts_as_it_is_whole():
 
 
 def test_a_clip_is_a_small_ogg_file():
-    clip = atlas.opus(melody(2, 0, 5.0), 22_050)
+    clip = library_map.opus(melody(2, 0, 5.0), 22_050)
     assert clip[:4] == b"OggS" and len(clip) < 40_000
 
 
@@ -113,7 +113,7 @@ def test_a_forest_marks_chance_and_the_model():
     assert svg.count("<circle") == len(table) and 'class="chance"' in svg and "row ours" in svg
 
 
-def test_a_curve_leaves_out_what_is_not_finite():
+def test_a_curve_skips_values_that_are_not_finite():
     svg = curve("loss", [[0, 1.0], [1, float("nan")], [2, 0.5]])
     assert "nan" not in svg
     assert curve("loss", [[0, float("nan")]]) == ""

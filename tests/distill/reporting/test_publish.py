@@ -46,31 +46,40 @@ def test_the_card_is_filled_from_the_figures(run):
     assert card.data.datasets == [DATASET]
     results = {r.metric_type: r.metric_value for r in card.data.eval_results}
     for figure, value in report["figures"]["student"].items():
-        assert results[figure] == pytest.approx(value["accuracy"], abs=1e-4)
-        assert f"{100 * value['accuracy']:.1f}" in card.text
+        assert results[figure] == pytest.approx(value["value"], abs=1e-4)
+        assert f"{100 * value['value']:.1f}" in card.text
     for words in ("No person has answered", "MSD_musicnn", "GPL-2+ (30)", "Not measured: bliss"):
         assert words in card.text, words
     assert NOTICE.strip() in card.text
 
 
-def test_a_model_that_did_not_start_as_the_teacher_does_not_say_so(tmp_path):
-    run = made_run(tmp_path / "run", started_as=None)
-    assert "started as" not in model_card(run, NAME, DATASET)
+def test_the_card_says_how_the_model_is_initialised(tmp_path):
+    said = "initialised from MSD_musicnn's filters"
+    assert said in model_card(made_run(tmp_path / "from"), NAME, DATASET)
+    card = model_card(made_run(tmp_path / "random", init_from=None), NAME, DATASET)
+    assert "initialised from" not in card and NOTICE.strip() not in card
+    assert "initialised at random" in card
 
 
-def test_a_model_that_learned_from_validation_says_so(tmp_path):
-    said = "this one then learned from them too"
+def test_the_card_names_the_linear_metric_only_where_there_is_one(tmp_path):
+    assert "A linear metric on top" in model_card(made_run(tmp_path / "with"), NAME, DATASET)
+    run = made_run(tmp_path / "without", metric_weight=0.0)
+    assert "linear metric" not in model_card(run, NAME, DATASET)
+
+
+def test_a_model_that_was_trained_on_validation_says_so(tmp_path):
+    said = "model is trained on the validation split too"
     assert said not in model_card(made_run(tmp_path / "train"), NAME, DATASET)
     run = made_run(tmp_path / "both", train_splits=["train", "validation"])
     assert said in model_card(run, NAME, DATASET)
 
 
-def test_the_crate_carries_the_notice_of_what_its_weights_started_as():
+def test_the_crate_carries_the_notice_of_the_network_that_initialised_its_weights():
     notice = (Path(__file__).parents[3] / "rust" / "NOTICE").read_text()
     assert " ".join(NOTICE.split()) in " ".join(notice.split())
 
 
-def test_the_newer_results_file_has_what_its_format_asks_for():
+def test_the_results_file_has_the_fields_of_its_format():
     entries = yaml.safe_load(eval_results_file(made_report(dataset=DATASET)))
     assert {e["dataset"]["task_id"] for e in entries} == set(made_report()["figures"]["student"])
     assert all(e["dataset"]["id"] == DATASET and 0 <= e["value"] <= 100 for e in entries)
@@ -106,7 +115,7 @@ def test_a_teacher_of_the_hub_is_the_base_model(tmp_path):
     assert ModelCard(model_card(run, NAME, DATASET)).data.base_model == ["m-a-p/MERT-v1-95M"]
 
 
-def test_a_dry_run_writes_exactly_what_would_go(run, capsys):
+def test_a_dry_run_writes_exactly_what_is_uploaded(run, capsys):
     arguments = [str(run), "--to", NAME, "--dry-run"]
     assert publish.main(arguments) == 0
     folder = run / "publish"
@@ -168,7 +177,7 @@ def test_public_only_when_asked(run, hub, tmp_path):
         (TOKEN, "feelprint", "expected owner/name"),
     ],
 )
-def test_a_wrong_token_or_name_is_told(run, hub, token, name, message):
+def test_a_wrong_token_or_name_is_an_error(run, hub, token, name, message):
     with pytest.raises(HubError, match=message):
         send(hub, run, token, name)
     assert hub.repos == {}
@@ -202,7 +211,7 @@ def test_the_same_run_again_updates_its_own(run, hub, tmp_path):
     (run / "metrics.json").write_text(json.dumps(metrics))
     prepare(run, NAME, DATASET, tmp_path / "out")
     send(hub, tmp_path / "out")
-    assert b"47 songs" in hub.repos["model", NAME]["README.md"]
+    assert b"47 tracks" in hub.repos["model", NAME]["README.md"]
 
 
 def test_the_metric_goes_as_a_space(hub):
@@ -213,7 +222,7 @@ def test_the_metric_goes_as_a_space(hub):
     assert "app.py" in hub.repos["space", "alice/triplet_accuracy"]
 
 
-def test_no_connection_at_all_is_told(run, hub):
+def test_no_connection_is_an_error(run, hub):
     hub.shutdown()
     hub.server_close()
     with pytest.raises(HubError, match=r"the connection to .* failed"):

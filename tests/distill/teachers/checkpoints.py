@@ -88,6 +88,6 @@ def write_clap(folder: Path, **extractor: Any) -> ClapModel:
     }
     model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=40)).eval()
     model.save_pretrained(folder)
-    hearing = {"truncation": "rand_trunc", "frequency_min": 50, **extractor}
-    ClapFeatureExtractor(**hearing).save_pretrained(folder)
+    preprocessing = {"truncation": "rand_trunc", "frequency_min": 50, **extractor}
+    ClapFeatureExtractor(**preprocessing).save_pretrained(folder)
     return model

@@ -1,8 +1,8 @@
-"""MSD_musicnn in float64 numpy, straight from the checkpoint: what the port is tested against.
+"""MSD_musicnn in float64 numpy, from the checkpoint: the reference of the port's tests.
 
-Written from the paper (arXiv:1909.06654) and the published layers, with the whole of every
+Written from the paper (arXiv:1909.06654) and the published layers, with every filter of each
 convolution, in the order in which the network was trained: convolve, rectify, normalise, pool.
-`python -m tests.distill.teachers.musicnn_reference data/teacher` writes `musicnn_reference.npz` anew.
+`python -m tests.distill.teachers.musicnn_reference data/teacher` writes `musicnn_reference.npz`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Network:
 
 
 def main(folder: Path) -> None:
-    """Work the reference out from the wheel in ``folder``."""
+    """Compute the reference from the wheel in ``folder``."""
     variables = read_checkpoint(*checkpoint(folder))
     network = Network(variables)
     mel = log_mel(known_audio())

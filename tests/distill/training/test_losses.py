@@ -1,4 +1,4 @@
-"""Each loss on cases worked by hand."""
+"""Each loss on cases computed by hand."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distill.config import FinetuneConfig
-from distill.features.dataset import Clips
+from distill.training.batches import Clips
 from distill.training.losses import (
     cosine_loss,
     info_nce_loss,
@@ -40,27 +40,25 @@ def test_triplet_margin() -> None:
     assert triplet_margin_loss(rows(RIGHT), rows(UP), rows(UP)).item() == pytest.approx(0.2)
     both = rows(RIGHT, RIGHT), rows(UP, UP), rows(RIGHT, LEFT)
     assert triplet_margin_loss(*both).item() == pytest.approx(1.1)
-    weighted = triplet_margin_loss(*both, weight=torch.tensor([3.0, 1.0]))
-    assert weighted.item() == pytest.approx(1.65)
 
 
 def test_odd_one_out() -> None:
     pair_agrees = odd_one_out_loss(rows(RIGHT), rows(RIGHT), rows(UP), temperature=1.0)
     assert pair_agrees.item() == pytest.approx(ONE_OF_THREE)
-    nobody_can_tell = odd_one_out_loss(rows(RIGHT), rows(RIGHT), rows(RIGHT))
-    assert nobody_can_tell.item() == pytest.approx(math.log(3))
-    # the wrong pair is the similar one: log(e + 2), and more than a guess costs
+    undecided = odd_one_out_loss(rows(RIGHT), rows(RIGHT), rows(RIGHT))
+    assert undecided.item() == pytest.approx(math.log(3))
+    # the wrong pair is the similar one: log(e + 2), more than the loss of a guess
     wrong = odd_one_out_loss(rows(RIGHT), rows(UP), rows(RIGHT), temperature=1.0)
     assert wrong.item() == pytest.approx(math.log(math.e + 2))
-    # at a tenth of the temperature the similarities count ten times
+    # at a tenth of the temperature the similarities are multiplied by ten
     sharp = odd_one_out_loss(rows(RIGHT), rows(RIGHT), rows(UP), temperature=0.1)
     assert sharp.item() == pytest.approx(math.log(math.exp(10) + 2) - 10, abs=1e-5)
     both = rows(RIGHT, RIGHT), rows(RIGHT, RIGHT), rows(UP, RIGHT)
-    weighted = odd_one_out_loss(*both, temperature=1.0, weight=torch.tensor([1.0, 3.0]))
-    assert weighted.item() == pytest.approx((ONE_OF_THREE + 3 * math.log(3)) / 4)
+    mean = odd_one_out_loss(*both, temperature=1.0)
+    assert mean.item() == pytest.approx((ONE_OF_THREE + math.log(3)) / 2)
 
 
-def test_odd_one_out_does_not_care_for_the_order_of_the_pair() -> None:
+def test_odd_one_out_does_not_depend_on_the_order_of_the_pair() -> None:
     first, second, odd = (torch.randn(5, 8) for _ in range(3))
     assert torch.allclose(
         odd_one_out_loss(first, second, odd), odd_one_out_loss(second, first, odd)
@@ -74,12 +72,12 @@ def test_info_nce() -> None:
     # groups across: the one positive has similarity 0, another has 1
     across = info_nce_loss(four, torch.tensor([0, 1, 0, 1]), 1.0)
     assert across.item() == pytest.approx(math.log(math.e + 2))
-    # two positives stand together in the numerator; the fourth, alone, does not count
+    # two positives are summed in the numerator; the fourth, alone in its group, is ignored
     three = info_nce_loss(rows(RIGHT, RIGHT, RIGHT, UP), torch.tensor([5, 5, 5, 7]), 1.0)
     assert three.item() == pytest.approx(math.log(2 * math.e + 1) - math.log(2 * math.e))
 
 
-def test_info_nce_of_strangers_is_nothing_and_can_be_trained_on() -> None:
+def test_info_nce_without_positives_is_zero_and_has_a_gradient() -> None:
     embeddings = rows(RIGHT, UP)
     loss = info_nce_loss(embeddings, torch.tensor([0, 1]))
     loss.backward()
@@ -98,12 +96,13 @@ def test_relational() -> None:
     assert loss.item() == pytest.approx(2 / 3 * row)
 
 
-def test_made_triplets_are_of_the_batchs_fours() -> None:
-    # three fours: tracks 1 and 2 of album 0, track 3 (twice) of album 1, tracks 1 and 5 of album 0
+def test_made_triplets_are_of_the_batchs_quadruplets() -> None:
+    # three quadruplets: tracks 1 and 2 of album 0, track 3 (twice) of album 1, tracks 1 and 5 of
+    # album 0
     album = torch.tensor([0] * 4 + [1] * 4 + [0] * 4)
     clips = Clips(torch.zeros(12), torch.zeros(12), torch.zeros(12), album, album)
     anchor, positive, negative = made_triplets(clips, ("excerpts",))
-    # the negative stands at the anchor's place in the next four of another album
+    # the negative is the corresponding clip of the next quadruplet of another album
     assert anchor.tolist() == [0, 4, 8, 2, 6, 10]
     assert positive.tolist() == [1, 5, 9, 3, 7, 11]
     assert negative.tolist() == [4, 8, 4, 6, 10, 6]
@@ -128,11 +127,11 @@ def test_one_album_makes_no_triplet_and_no_loss() -> None:
     assert total.item() == 0
 
 
-def test_people_s_answers_take_the_place_of_made_triplets() -> None:
+def test_peoples_triplets_are_used_instead_of_made_ones() -> None:
     album = torch.tensor([0] * 4 + [1] * 4 + [2, 3, 4])
     embeddings = torch.nn.functional.normalize(torch.randn(11, 32), dim=1)
-    answers = torch.tensor([[9, 10, 8]])
-    clips = Clips(torch.zeros(11), torch.zeros(11), embeddings, album, album, answers)
+    triplets = torch.tensor([[9, 10, 8]])
+    clips = Clips(torch.zeros(11), torch.zeros(11), embeddings, album, album, triplets)
     only = FinetuneConfig(teacher=0.0, triplet_margin=1.0, odd_one_out=1.0, margin=2.0)
     losses = clip_losses(embeddings, clips, only)
     songs = [embeddings[n : n + 1] for n in (9, 10, 8)]
@@ -143,8 +142,8 @@ def test_people_s_answers_take_the_place_of_made_triplets() -> None:
 def test_the_terms_are_weighted_and_can_be_switched_off() -> None:
     album = torch.tensor([0] * 4 + [1] * 4)
     embeddings = torch.nn.functional.normalize(torch.randn(8, 32), dim=1)
-    taught = torch.nn.functional.normalize(torch.randn(8, 40), dim=1)
-    clips = Clips(torch.zeros(8), torch.zeros(8), taught, torch.arange(8) // 2, album)
+    targets = torch.nn.functional.normalize(torch.randn(8, 40), dim=1)
+    clips = Clips(torch.zeros(8), torch.zeros(8), targets, torch.arange(8) // 2, album)
     every = FinetuneConfig(
         teacher=2.0, relational=1.0, same_track=1.0, same_album=1.0, triplet_margin=1.0,
         odd_one_out=1.0,
@@ -153,7 +152,7 @@ def test_the_terms_are_weighted_and_can_be_switched_off() -> None:
     assert set(losses) == {
         "teacher", "relational", "same_track", "same_album", "triplet_margin", "odd_one_out"
     }  # fmt: skip
-    # the teacher's space is cut to the embedding's size
-    cosine = cosine_loss(embeddings, taught[:, :32])
+    # the target is the first dimensions of the teacher's space
+    cosine = cosine_loss(embeddings, targets[:, :32])
     assert losses["teacher"].item() == pytest.approx(2 * cosine.item())
     assert set(clip_losses(embeddings, clips, FinetuneConfig())) == {"teacher"}

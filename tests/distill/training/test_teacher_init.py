@@ -1,4 +1,4 @@
-"""A student starts as its teacher: at the teacher's resolution it hears what the teacher hears."""
+"""A student initialised from its teacher computes the same at the teacher's resolution."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ FULL = FeelprintConfig(
 
 @pytest.fixture(scope="module")
 def network(wheel_folder: Path) -> musicnn.MusicnnNetwork:
-    """The teacher, with every filter heard where it answers most: two of 64 are not."""
+    """The teacher, with the maximum pooled for every filter; for two of 64 it is the minimum."""
     found = musicnn.load_network(wheel_folder)
     for number in range(1, 6):
         found.variables[f"batch_normalization_{number}/gamma"].abs_()
@@ -48,13 +48,13 @@ def music() -> torch.Tensor:
     return torch.stack([0.1 * low, 0.05 * high * pulse + 0.01 * noise, 0.2 * noise * pulse])
 
 
-LIVING = (64, 20, 61, 63)  # of the teacher's channels: its front end, its convolutions over time
-EDGE = 80  # frames at a window's ends, whose answers reach beyond it: both hear something else
+ACTIVE = (64, 20, 61, 63)  # channels of the teacher: front end, temporal convolutions
+EDGE = 80  # frames at a window's ends, where the two pad differently
 
 
 @pytest.mark.parametrize("layers", [(64, 64, 64), (20, 61, 63)])
 @torch.inference_mode()
-def test_at_the_teachers_resolution_it_hears_what_the_teacher_hears(
+def test_at_the_teachers_resolution_it_computes_the_teachers_channels(
     network: musicnn.MusicnnNetwork, layers: tuple[int, ...]
 ) -> None:
     shape = dataclasses.replace(FULL, layers=layers)
@@ -62,75 +62,79 @@ def test_at_the_teachers_resolution_it_hears_what_the_teacher_hears(
     init_from_musicnn(model, network)
     log_mel = musicnn.log_mel(music()).transpose(1, 2)  # (windows, mels, frames)
     frames = network.frames(log_mel.transpose(1, 2))
-    hints = fit_channel_targets(model, network, network.pool(frames).numpy())
+    targets = fit_channel_targets(model, network, network.pool(frames).numpy())
     begins = (0, *accumulate((64, *layers[:2])))
-    counted = [torch.arange(n) + at for n, at in zip(LIVING, begins, strict=True)]
-    assert torch.equal(hints.channels, torch.cat(counted))
-    want = frames.transpose(1, 2) @ torch.from_numpy(hints.rule)  # (windows, frames, channels)
-    # its own scales and shifts stand where they are heard; the last convolution is heard by none
+    counted = [torch.arange(n) + at for n, at in zip(ACTIVE, begins, strict=True)]
+    assert torch.equal(targets.channels, torch.cat(counted))
+    want = frames.transpose(1, 2) @ torch.from_numpy(
+        targets.projection
+    )  # (windows, frames, channels)
+    # a channel's scale and shift belong to the layer that takes it; no layer takes the last ones
     cnn, last = model.cnn, network.filters(7)[2]
     ends = [(one.scale.flatten(), one.shift.flatten()) for one in (cnn.layers[0], cnn.layers[2])]
     ends.append(tuple(one[last] for one in network.affine(8)))
-    scale, shift = (torch.cat(each)[hints.channels] for each in zip(*ends, strict=True))
-    moves = want.std(dim=1).amax(dim=0) > 1e-3
-    assert moves.sum() > 120
+    scale, shift = (torch.cat(each)[targets.channels] for each in zip(*ends, strict=True))
+    varies = want.std(dim=1).amax(dim=0) > 1e-3
+    assert varies.sum() > 120
 
-    def wrong(student: Feelprint) -> float:
+    def error(student: Feelprint) -> float:
         mel = (log_mel - TEACHER_LEVEL) * math.log(10)
-        heard = student.cnn.feature_maps(mel, torch.ones(len(mel), 1, 1, mel.shape[2]))
-        heard = heard[:, hints.channels, 0]
-        error = heard.transpose(1, 2) * scale + shift - want
-        return float(error[:, EDGE:-EDGE, moves].abs().max() / want[:, EDGE:-EDGE, moves].std())
+        maps = student.cnn.feature_maps(mel, torch.ones(len(mel), 1, 1, mel.shape[2]))
+        maps = maps[:, targets.channels, 0].transpose(1, 2) * scale + shift
+        inner = (slice(None), slice(EDGE, -EDGE), varies)
+        return float((maps - want)[inner].abs().max() / want[inner].std())
 
-    assert wrong(model) < 0.02
-    assert wrong(Feelprint(shape).eval()) > 0.5
+    assert error(model) < 0.02
+    assert error(Feelprint(shape).eval()) > 0.5
 
 
 @torch.inference_mode()
-def test_what_it_has_beyond_its_teacher_changes_nothing_at_the_start(
+def test_additional_channels_have_no_effect_before_training(
     network: musicnn.MusicnnNetwork,
 ) -> None:
     same = Feelprint(FULL).eval()
     init_from_musicnn(same, network)
-    kinds = tuple((count + 2, *shape) for count, *shape in FULL.filters)
-    wide = Feelprint(dataclasses.replace(FULL, filters=kinds, layers=(70, 66, 64))).eval()
+    filters = tuple((count + 2, *shape) for count, *shape in FULL.filters)
+    wide = Feelprint(dataclasses.replace(FULL, filters=filters, layers=(70, 66, 64))).eval()
     init_from_musicnn(wide, network)
     log_mel = (musicnn.log_mel(music()).transpose(1, 2) - TEACHER_LEVEL) * math.log(10)
     clips = network.pool(network.frames(musicnn.log_mel(music()))).numpy()
-    hints = fit_channel_targets(wide, network, clips)
-    assert len(hints.channels) == sum(LIVING)
-    heard = wide.cnn.pooled_features(log_mel)[:, hints.channels]
-    alike = same.cnn.pooled_features(log_mel)[:, fit_channel_targets(same, network, clips).channels]
-    assert torch.allclose(heard, alike, atol=1e-4)
-    labels = hints(clips)
-    beside_another = np.concatenate([clips, np.ones((len(clips), 9), np.float32)], axis=1)
-    assert np.array_equal(hints(beside_another), labels)
-    moves = labels.std(axis=0) > 0.1
-    assert np.allclose(labels.mean(axis=0), 0, atol=1e-4)
-    assert np.allclose(labels.std(axis=0)[moves], 1, atol=1e-3) and moves.sum() > 150
+    targets = fit_channel_targets(wide, network, clips)
+    assert len(targets.channels) == sum(ACTIVE)
+    wider = wide.cnn.pooled_features(log_mel)[:, targets.channels]
+    narrow = same.cnn.pooled_features(log_mel)[
+        :, fit_channel_targets(same, network, clips).channels
+    ]
+    assert torch.allclose(wider, narrow, atol=1e-4)
+    values = targets(clips)
+    with_another_teacher = np.concatenate([clips, np.ones((len(clips), 9), np.float32)], axis=1)
+    assert np.array_equal(targets(with_another_teacher), values)
+    varies = values.std(axis=0) > 0.1
+    assert np.allclose(values.mean(axis=0), 0, atol=1e-4)
+    assert np.allclose(values.std(axis=0)[varies], 1, atol=1e-3) and varies.sum() > 150
 
 
 @torch.inference_mode()
-def test_at_its_own_resolution_it_still_follows(network: musicnn.MusicnnNetwork) -> None:
+def test_at_the_students_resolution_the_channels_correlate(network: musicnn.MusicnnNetwork) -> None:
     model = Feelprint().eval()
     init_from_musicnn(model, network)
     audio = torch.randn(12, 22_528, generator=torch.Generator().manual_seed(1))
     tilt = torch.linspace(0.02, 0.98, 12).unsqueeze(1)
-    for n in range(1, audio.shape[1]):  # noise from white to dull
+    for n in range(1, audio.shape[1]):  # noise from white to low-pass
         audio[:, n] += tilt[:, 0] * audio[:, n - 1]
-    tokens = model.cnn.pooled_features(model.log_mel(audio)[0])
+    features = model.cnn.pooled_features(model.log_mel(audio)[0])
     at_16k = torch.nn.functional.interpolate(audio.unsqueeze(1), 16_346, mode="linear")[:, 0]
     level = 10 ** (-13 / 20)
     at_16k = at_16k * (level / at_16k.square().mean(dim=1, keepdim=True).sqrt())
     pooled = network.pool(network.frames(musicnn.log_mel(at_16k))).numpy()
-    hints = fit_channel_targets(model, network, pooled)
-    heard = torch.from_numpy(hints(pooled))
-    likeness = [
-        torch.corrcoef(torch.stack([mine, its]))[0, 1]
-        for mine, its in zip(tokens.T[hints.channels], heard.T, strict=True)
-        if its.std() > 0.05
+    targets = fit_channel_targets(model, network, pooled)
+    wanted = torch.from_numpy(targets(pooled))
+    correlations = [
+        torch.corrcoef(torch.stack([own, target]))[0, 1]
+        for own, target in zip(features.T[targets.channels], wanted.T, strict=True)
+        if target.std() > 0.05
     ]
-    assert len(likeness) > 50 and torch.stack(likeness).nanmedian() > 0.6
+    assert len(correlations) > 50 and torch.stack(correlations).nanmedian() > 0.6
 
 
 def test_a_resampled_filter_has_the_same_sum() -> None:

@@ -1,4 +1,4 @@
-"""The training loop: it learns, it resumes as if nothing had happened, and it stops at nonsense."""
+"""The training loop: it learns, resumes with the same result, and stops at a loss of NaN."""
 
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from torch import nn
 
 from datasets_scripts.corpora.corpus import Track
 from distill.config import DistillConfig, FinetuneConfig
-from distill.features.dataset import ClipBatches, Clips, Recording, Targets
+from distill.features.recordings import Recording
 from distill.training import train
+from distill.training.batches import ClipBatches, Clips, Targets
 from distill.training.losses import cosine_loss
 from distill.training.teacher_space import fit_metric_transform
 from distill.training.train import (
@@ -19,9 +20,9 @@ from distill.training.train import (
     EmbeddingStudent,
     Losses,
     TokenStudent,
+    Trainer,
     distill,
     finetune,
-    run_steps,
     unit_embeddings,
 )
 from student import Feelprint, FeelprintConfig
@@ -40,9 +41,9 @@ COMPONENTS = 8
 
 @pytest.fixture(scope="module")
 def found() -> list[Recording]:
-    """Tracks whose log-mel tells a teacher's embedding, by a fixed linear rule."""
+    """Tracks whose teacher embedding is a fixed linear function of the log-mel."""
     rng = np.random.default_rng(0)
-    rule = rng.standard_normal((16, 24))
+    projection = rng.standard_normal((16, 24))
     made = []
     for number in range(40):
         colour = rng.standard_normal(16) + 0.3 * rng.standard_normal((6, 16))  # (segment, mel)
@@ -50,9 +51,9 @@ def found() -> list[Recording]:
         track = Track(
             str(number), "", "", f"album {number // 4}", [], "", "", 1.0, "", "train"
         )  # fmt: skip
-        taught = (colour @ rule).astype(np.float16)
+        embedding = (colour @ projection).astype(np.float16)
         made.append(
-            Recording(track, 0, mel.astype(np.float16), np.ones(18, np.uint8), (taught,))  # type: ignore[arg-type]
+            Recording(track, 0, mel.astype(np.float16), np.ones(18, np.uint8), (embedding,))  # type: ignore[arg-type]
         )
     return made
 
@@ -71,21 +72,21 @@ def student() -> Feelprint:
     model = Feelprint(SMALL)
     for name, parameter in model.cnn.named_parameters():
         if name.endswith("conv.bias"):
-            torch.nn.init.constant_(parameter, 2.0)  # no channel is dead before it learns
+            torch.nn.init.constant_(parameter, 2.0)  # every channel is active before training
     return model
 
 
 def finetuned(
     found: list[Recording], targets: Targets, folder: Path, steps: int = 8
 ) -> dict[str, torch.Tensor]:
-    """The third stage with every term and with dropout; the weights that it ends with."""
-    every = FinetuneConfig(
+    """The final weights of the third stage, with every term and with dropout."""
+    config = FinetuneConfig(
         steps=steps, relational=0.2, same_track=0.1, same_album=0.1, triplet_margin=0.1,
         odd_one_out=0.1,
     )  # fmt: skip
     model = student()
     folder.mkdir(exist_ok=True)
-    finetune(Accelerator(), model, batches(found, targets), every, folder)
+    finetune(Accelerator(), model, batches(found, targets), config, folder)
     return model.state_dict()
 
 
@@ -110,13 +111,18 @@ def test_the_second_stage_learns_the_teacher(
     assert loss(module) < 0.4
 
 
-def test_channel_by_channel_each_learns_its_own(found: list[Recording], tmp_path: Path) -> None:
-    """Three channels are taught, on scales of their own; what nobody teaches stays as it is."""
+def test_each_channel_learns_its_own_target(found: list[Recording], tmp_path: Path) -> None:
+    """Three channels have targets, each with its scale; weights without a target do not change."""
     channels = torch.tensor([3, 13, 21])
     targets = Targets.fit(found, COMPONENTS)
     space = targets.space
     drawn = ClipBatches(
-        found, targets, 16, (1,), 0, label=lambda clips: ((clips - space.mean) / space.scale)[:, :3]
+        found,
+        targets,
+        16,
+        (1,),
+        0,
+        target_fn=lambda clips: ((clips - space.mean) / space.scale)[:, :3],
     )
     model = student()
     before = ChannelStudent(student(), channels)
@@ -128,16 +134,16 @@ def test_channel_by_channel_each_learns_its_own(found: list[Recording], tmp_path
 
     config = DistillConfig(steps=80, batch_size=16, learning_rate=0.01, weight_decay=0.0)
     distill(Accelerator(), model, drawn, config, tmp_path, channels)
-    learned = ChannelStudent(student(), channels)
-    learned.load_state_dict(torch.load(tmp_path / "distill.pt", weights_only=True)["module"])
-    assert error(learned) < 0.3 * error(before)
-    as_drawn = student().state_dict()
-    for name, value in learned.model.state_dict().items():
+    trained = ChannelStudent(student(), channels)
+    trained.load_state_dict(torch.load(tmp_path / "distill.pt", weights_only=True)["module"])
+    assert error(trained) < 0.3 * error(before)
+    initial = student().state_dict()
+    for name, value in trained.model.state_dict().items():
         if name.startswith(("head.", "cnn.token")):
-            assert torch.equal(value, as_drawn[name]), name
+            assert torch.equal(value, initial[name]), name
 
 
-def test_a_cnn_without_a_learning_rate_stays_as_it_is(
+def test_a_cnn_with_a_learning_rate_of_zero_does_not_change(
     found: list[Recording], targets: Targets, tmp_path: Path
 ) -> None:
     model = student()
@@ -145,11 +151,11 @@ def test_a_cnn_without_a_learning_rate_stays_as_it_is(
     finetune(Accelerator(), model, batches(found, targets), config, tmp_path)
     before = student().state_dict()
     for name, value in model.state_dict().items():
-        stays = name.startswith(("cnn.filters", "cnn.layers", "head.metric_transform"))
-        assert torch.equal(value, before[name]) == stays, name
+        frozen = name.startswith(("cnn.filters", "cnn.layers", "head.metric_transform"))
+        assert torch.equal(value, before[name]) == frozen, name
 
 
-def test_the_embedding_is_stretched_after_training_and_again_the_same(
+def test_the_metric_is_fitted_after_training_and_again_with_the_same_result(
     found: list[Recording], targets: Targets, tmp_path: Path
 ) -> None:
     config = FinetuneConfig(steps=4, metric_weight=0.5)
@@ -159,15 +165,15 @@ def test_the_embedding_is_stretched_after_training_and_again_the_same(
         finetune(Accelerator(), model, batches(found, targets), config, tmp_path, found)
         made.append(torch.load(tmp_path / "finetune.pt")["module"]["model.head.metric_transform"])
     assert torch.allclose(*made, atol=1e-4)
-    directions, albums = unit_embeddings(EmbeddingStudent(model), found, max(config.clip_segments))
-    assert np.allclose(made[1], fit_metric_transform(directions, albums, 0.5), atol=1e-6)
-    assert np.allclose(np.linalg.norm(directions, axis=2), 1, atol=1e-5)
+    embeddings, albums = unit_embeddings(EmbeddingStudent(model), found, max(config.clip_segments))
+    assert np.allclose(made[1], fit_metric_transform(embeddings, albums, 0.5), atol=1e-6)
+    assert np.allclose(np.linalg.norm(embeddings, axis=2), 1, atol=1e-5)
     assert len(set(albums)) == len(found) / 4
     assert not torch.allclose(made[0].T @ made[0], torch.eye(len(made[0])), atol=0.1)
 
 
 @pytest.mark.parametrize("killed_at", [1, 3, 4, 7])
-def test_a_killed_stage_ends_as_if_it_had_not_been(
+def test_a_killed_stage_ends_with_the_weights_of_an_uninterrupted_one(
     found: list[Recording],
     targets: Targets,
     tmp_path: Path,
@@ -176,7 +182,7 @@ def test_a_killed_stage_ends_as_if_it_had_not_been(
 ) -> None:
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 3)
     undisturbed = finetuned(found, targets, tmp_path / "undisturbed")
-    torch.rand(killed_at)  # whatever the process did before does not count
+    torch.rand(killed_at)  # random numbers drawn before have no effect
     losses = train.clip_losses
     calls = 0
 
@@ -197,10 +203,10 @@ def test_a_killed_stage_ends_as_if_it_had_not_been(
         assert torch.equal(value, resumed[name]), name
 
 
-def test_a_checkpoint_is_whole_or_the_one_before(
+def test_a_checkpoint_is_complete_or_the_one_before(
     found: list[Recording], targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed in the middle of writing: half of a file under another name, which is not read."""
+    """Killed while writing: the incomplete file has another name, and is not read."""
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 3)
     undisturbed = finetuned(found, targets, tmp_path / "undisturbed")
     save, saves = torch.save, 0
@@ -232,7 +238,7 @@ def test_the_same_seed_gives_the_same_weights(
     assert sum(moved) > len(moved) / 2
 
 
-def test_a_stage_that_is_done_is_not_done_again(
+def test_a_complete_stage_is_not_trained_again(
     found: list[Recording], targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = finetuned(found, targets, tmp_path / "run")
@@ -245,19 +251,18 @@ def test_a_stage_that_is_done_is_not_done_again(
     assert all(torch.equal(value, again[name]) for name, value in done.items())
 
 
-def test_a_loss_that_is_no_number_stops_the_run(
+def test_a_loss_that_is_not_finite_stops_the_run(
     found: list[Recording], targets: Targets, tmp_path: Path
 ) -> None:
     module = nn.Linear(1, 1)
 
-    def loss_of(prepared: nn.Module, clips: Clips) -> Losses:
+    def loss_fn(prepared: nn.Module, clips: Clips) -> Losses:
         return {"broken": prepared(torch.ones(1, 1)).sum() * torch.nan}
 
     groups: list[dict[str, object]] = [{"params": list(module.parameters()), "lr": 0.1}]
     with pytest.raises(FloatingPointError, match=r"first: the loss is nan at step 1; lower"):
-        run_steps(
-            Accelerator(), "first", module, groups, batches(found, targets), loss_of, 2, tmp_path
-        )
+        trainer = Trainer(Accelerator(), "first", module, groups, loss_fn, 2, tmp_path)
+        trainer.train(batches(found, targets))
     assert not list(tmp_path.iterdir())
 
 

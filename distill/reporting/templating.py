@@ -1,0 +1,69 @@
+"""The templates of the report page and the model card, and how their figures are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from distill.evaluation.evaluate import OURS
+
+TEMPLATES = Path(__file__).parent / "templates"
+METRICS = {  # title, and what is counted
+    "triplet": (
+        "Same album nearer",
+        "Of two songs, the one of the same album is nearer.",
+    ),
+    "odd_one_out": ("Odd one out", "Of three songs, the two of one album are the nearest pair."),
+    "mood": ("Mood", "Of two songs of other albums, the one of a similar mood is nearer."),
+    "track_recall@1": ("Track recall@1", "The nearest clip of all is of the same song."),
+    "track_mrr": ("Track MRR", "Mean of 1 / rank of the song's other clip."),
+    "album_precision@1": (
+        "Album precision@1",
+        "The nearest clip of another song is of the same album.",
+    ),
+    "album_precision@5": (
+        "Album precision@5",
+        "Share of the five nearest songs that are of the same album.",
+    ),
+}
+NAMES = {
+    "student": "this model",
+    "untrained": "untrained",
+    "mfcc": "MFCC",
+    "mecomp": "MECOMP 0.7.2",
+    "bliss": "bliss 0.13",
+    "MSD_musicnn": "teacher: musicnn",
+    "mood": "mood",
+}
+BASELINES = ("mecomp", "bliss", "mfcc", "untrained")
+
+
+def name_of(row: str) -> str:
+    """The name of a row on the page and the card."""
+    return NAMES.get(row, f"teacher: {row}")
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{100 * share:.1f}"
+
+
+def ordered(rows: Mapping[str, Any]) -> list[str]:
+    """The model first, then its teachers, then the baselines, the untrained network last."""
+    baselines = [row for row in BASELINES if row in rows]
+    return [OURS, *(row for row in rows if row != OURS and row not in baselines), *baselines]
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,  # a missing figure is an error, not an empty cell
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+ENVIRONMENT.filters |= {"percent": percent, "name_of": name_of, "ordered": ordered}
+ENVIRONMENT.globals |= {"METRICS": METRICS, "OURS": OURS}
