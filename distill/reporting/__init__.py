@@ -1,4 +1,4 @@
-"""Reporting: the HTML report, the model card, and publishing on the Hub.
+"""The HTML report, the model card, and publishing on the Hub.
 
-`python -m distill.reporting RUN` measures a run and writes its report.
+`python -m distill.reporting RUN` writes the report of a run.
 """

@@ -64,7 +64,7 @@ def render(
     songs: Sequence[Mapping[str, Any]],
     curves: Mapping[str, Sequence[Sequence[float]]],
 ) -> str:
-    """The whole page: the figures of a report, the songs of the map, the training curves."""
+    """The whole page: a report's figures, a summary of them, the songs of the map, the curves."""
     figures, chance = report["figures"], report["chance"]
     return ENVIRONMENT.get_template("page.html").render(
         report=report,

@@ -27,7 +27,7 @@ from distill.evaluation.evaluate import (
 from distill.evaluation.excerpts import EmbedFn, student_embedder
 from distill.evaluation.robustness import robustness, select_clips
 from distill.evaluation.speed import speed
-from distill.reporting.card import summary, training_data_summary
+from distill.reporting.card import model_paragraph, summary, training_data_summary
 from distill.reporting.library_map import cached_track_parts, curves, map_entries, select_tracks
 from distill.reporting.page import render
 from distill.teachers.base import Teacher
@@ -174,6 +174,7 @@ def report(
     parts = cached_track_parts(model, corpus, tracks, folder, model_digest(model))
     window_s = model.config.window_length / model.config.sample_rate
     entries = map_entries(parts, window_s, round(clips_mb * 1e6))
-    page = render(measured, summary(measured), entries, curves(run / "tensorboard"))
+    text = f"{model_paragraph(measured)} {summary(measured)}"
+    page = render(measured, text, entries, curves(run / "tensorboard"))
     write_text(run / "report.html", page)
     return measured
