@@ -18,11 +18,11 @@ import pytest
 import soundfile
 
 from datasets_scripts.corpora.corpus import Corpus, Item, Track, write_corpus
-from survey.assign import Assigner
 from survey.clips import ClipLibrary, prepare
 from survey.config import Limits, Shares, SurveyConfig
-from survey.schema import migrate, open_database
-from survey.store import Store
+from survey.database.schema import migrate, open_database
+from survey.database.store import Store
+from survey.rounds.assign import Assigner
 
 RATE = 22_050
 ARTISTS = 4
@@ -32,7 +32,7 @@ TRACKS = 7
 CONFIG = SurveyConfig(
     clip_s=10.0,
     gold_tracks=2,
-    min_heard_s=0.0,
+    min_listened_s=0.0,
     repeat_after=2,
     limits=Limits(100_000, 100_000, 1_000_000, 10_000, 10),
 )
@@ -148,7 +148,7 @@ def store(database: str) -> Iterator[Store]:
     """A store on each database."""
     engine = open_database(database)
     migrate(engine)
-    yield Store(engine, CONFIG.min_heard_s)
+    yield Store(engine, CONFIG.min_listened_s)
     engine.dispose()
 
 
@@ -157,7 +157,7 @@ def lite(tmp_path: Path) -> Iterator[Store]:
     """A store on SQLite, for what no database can change."""
     engine = open_database(f"sqlite:///{tmp_path / 'survey.db'}")
     migrate(engine)
-    yield Store(engine, CONFIG.min_heard_s)
+    yield Store(engine, CONFIG.min_listened_s)
     engine.dispose()
 
 

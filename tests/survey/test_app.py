@@ -12,16 +12,16 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from survey.app import Survey, create_app
-from survey.assign import Assigner
 from survey.clips import ClipLibrary
 from survey.config import Limits, SurveyConfig
-from survey.schema import answers, raters, rounds
-from survey.store import Store
+from survey.database.schema import answers, raters, rounds
+from survey.database.store import Store
+from survey.rounds.assign import Assigner
+from survey.web.app import Survey, create_app
 
 from .conftest import CONFIG
 
-HEARD = [4.0, 4.0, 4.0]
+LISTENED_S = [4.0, 4.0, 4.0]
 
 
 class Person:
@@ -49,7 +49,7 @@ class Person:
         return self.call("/api/rounds", {}).json()["rounds"]
 
     def answer(self, token: str, place: int | None = 0, heard: list | None = None) -> Any:
-        body = {"round": token, "place": place, "heard_s": heard or HEARD}
+        body = {"round": token, "place": place, "listened_s": heard or LISTENED_S}
         return self.call("/api/answer", body)
 
 
@@ -155,7 +155,7 @@ def test_leaving_forgets_the_browser_only(app: Any, lite: Store) -> None:
 
 
 def test_heard_too_little_is_refused_with_the_reason(make: Callable[..., Any], lite: Store) -> None:
-    lite.min_heard_s = 3.0
+    lite.min_listened_s = 3.0
     person = Person(make())
     person.start()
     person.text("/round")
@@ -242,7 +242,7 @@ def test_no_post_without_its_own_csrf_token(make: Callable[..., Any], path: str)
     person.start()
     other.start()
     fields = {"consent": "yes", "round": "A" * 22, "sure": "yes", "token": "a-long-owner-token"}
-    body = {"round": "A" * 22, "place": 0, "heard_s": HEARD}
+    body = {"round": "A" * 22, "place": 0, "listened_s": LISTENED_S}
     for token in ("", "0" * 64, other.csrf("/me")):
         if path.startswith("/api/"):
             reply = person.http.post(path, json=body, headers={"X-CSRF": token})
@@ -337,17 +337,17 @@ def test_markup_in_names_is_text(lite: Store, library: ClipLibrary) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"round": "short", "place": 0, "heard_s": HEARD},
-        {"round": "A" * 22, "place": 3, "heard_s": HEARD},
-        {"round": "A" * 22, "place": -1, "heard_s": HEARD},
-        {"round": "A" * 22, "place": "0", "heard_s": HEARD},
-        {"round": "A" * 22, "place": True, "heard_s": HEARD},
-        {"round": "A" * 22, "place": 0, "heard_s": [1.0, 2.0]},
-        {"round": "A" * 22, "place": 0, "heard_s": [-1.0, 2.0, 3.0]},
-        {"round": "A" * 22, "place": 0, "heard_s": [1e300, 2.0, 3.0]},
-        {"round": "A" * 22, "place": 0, "heard_s": HEARD, "more": 1},
-        {"round": "A" * 21 + "\0", "place": 0, "heard_s": HEARD},
-        {"place": 0, "heard_s": HEARD},
+        {"round": "short", "place": 0, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": 3, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": -1, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": "0", "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": True, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": 0, "listened_s": [1.0, 2.0]},
+        {"round": "A" * 22, "place": 0, "listened_s": [-1.0, 2.0, 3.0]},
+        {"round": "A" * 22, "place": 0, "listened_s": [1e300, 2.0, 3.0]},
+        {"round": "A" * 22, "place": 0, "listened_s": LISTENED_S, "more": 1},
+        {"round": "A" * 21 + "\0", "place": 0, "listened_s": LISTENED_S},
+        {"place": 0, "listened_s": LISTENED_S},
         [],
         "x",
     ],

@@ -14,16 +14,16 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from survey import active
-from survey.assign import Assigner, check_gold
-from survey.clips import ClipLibrary, Song
+from survey.clips import ClipLibrary, LibraryTrack
 from survey.config import RatersPerTriplet, Shares, SurveyConfig, SurveyError
-from survey.schema import rounds, triplets
-from survey.store import Rater, Store
+from survey.database.schema import rounds, triplets
+from survey.database.store import Rater, Store
+from survey.rounds import active
+from survey.rounds.assign import Assigner, check_gold
 
 from .conftest import CONFIG
 
-HEARD = [5.0, 5.0, 5.0]
+LISTENED_S = [5.0, 5.0, 5.0]
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def large(library: ClipLibrary) -> ClipLibrary:
     """Two hundred songs of sixty artists; nobody plays them here."""
     made = ClipLibrary(library.folder)
     songs = [
-        Song(f"{n:016x}", f"Song {n}", f"Artist {n % 60}", "", frozenset(), "", "", "train")
+        LibraryTrack(f"{n:016x}", f"Song {n}", f"Artist {n % 60}", "", frozenset(), "", "", "train")
         for n in range(200)
     ]
     made.tracks = {song.id: song for song in songs}
-    made.twins = [song.id for song in songs[:50]]
+    made.two_excerpt_tracks = [song.id for song in songs[:50]]
     return made
 
 
@@ -45,7 +45,7 @@ def answer_all(store: Store, assigner: Assigner, rater: Rater, count: int) -> li
     for _ in range(count):
         current = assigner.rounds(rater, 1)[0]
         store.show(current)
-        store.answer(rater, current.token, 0, HEARD)
+        store.answer(rater, current.token, 0, LISTENED_S)
         found.append(current)
     return found
 
@@ -65,7 +65,7 @@ def test_shares(lite: Store, large: ClipLibrary) -> None:
         lite.delete_rater(rater)
     for rater in [lite.add_rater("", "", "") for _ in range(2)]:
         answered.update(r.kind for r in answer_all(lite, assigner, rater, 100))
-    assert answered["cold"] == pytest.approx(100, abs=29)
+    assert answered["random_train"] == pytest.approx(100, abs=29)
     assert answered["random"] == pytest.approx(60, abs=26)
     assert answered["repeat"] == pytest.approx(20, abs=17)
     assert answered["gold"] == pytest.approx(20, abs=17)
@@ -76,14 +76,14 @@ def test_every_round_is_three_songs_of_three_artists(
 ) -> None:
     rater = store.add_rater("", "", "")
     for current in answer_all(store, assigner, rater, 15):
-        artists = {library.tracks[t].artist for t, _ in current.songs}
+        artists = {library.tracks[t].artist for t, _ in current.clips}
         if current.kind == "gold":
             assert len(artists) == 2
-            same = Counter(t for t, _ in current.songs).most_common(1)[0][0]
-            assert {e for t, e in current.songs if t == same} == {0, 1}
+            same = Counter(t for t, _ in current.clips).most_common(1)[0][0]
+            assert {e for t, e in current.clips if t == same} == {0, 1}
         else:
             assert len(artists) == 3
-            assert {e for _, e in current.songs} == {0}
+            assert {e for _, e in current.clips} == {0}
 
 
 def test_places_are_shuffled(lite: Store, large: ClipLibrary) -> None:
@@ -112,8 +112,8 @@ def test_a_triplet_gets_its_quota_of_raters_and_no_rater_twice(
         streams = {r.id: r.stream for r in db.execute(sa.select(triplets))}
     assert len(set(pairs)) == len(pairs)
     for triplet, count in Counter(t for t, _ in pairs).items():
-        assert count <= {"cold": 2, "random": 3}[streams[triplet]]
-    full = {"cold": 2, "random": 3}
+        assert count <= {"random_train": 2, "random": 3}[streams[triplet]]
+    full = {"random_train": 2, "random": 3}
     done = [t for t, n in Counter(t for t, _ in pairs).items() if n == full[streams[t]]]
     assert len(done) > len(streams) / 2  # open triplets are filled before new ones are made
 
@@ -132,7 +132,7 @@ def test_repeats_come_later_once_and_with_the_same_songs(lite: Store, large: Cli
     for again in repeats:
         first = found[order[original[again.id]]]
         assert first.kind != "repeat"
-        assert sorted(first.songs) == sorted(again.songs)
+        assert sorted(first.clips) == sorted(again.clips)
         assert order[again.id] - order[first.id] >= 5
 
 
@@ -166,9 +166,9 @@ def test_active_rounds_are_the_least_sure(lite: Store, large: ClipLibrary) -> No
     rater = lite.add_rater("", "", "")
     kinds: dict[str, list[list[int]]] = {"active": [], "random": []}
     for r in assigner.rounds(rater, 120):
-        kinds[r.kind].append([ids.index(t) for t, _ in r.songs])
+        kinds[r.kind].append([ids.index(t) for t, _ in r.clips])
     unsure = {
-        kind: active.unsureness(active.odd_probabilities(vectors, np.asarray(t), 0.1)).mean()
+        kind: active.information_gain(active.odd_probabilities(vectors, np.asarray(t), 0.1)).mean()
         for kind, t in kinds.items()
     }
     assert unsure["active"] > 0.95 * np.log(3)
@@ -181,15 +181,15 @@ def test_gold_strangers_are_far_by_the_embeddings(lite: Store, large: ClipLibrar
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     ids = list(large.tracks)
     assigner = Assigner(lite, large, CONFIG, (ids, vectors), seed=0)
-    for track in large.twins[:20]:
+    for track in large.two_excerpt_tracks[:20]:
         alike = vectors[0] @ vectors[0, ids.index(track)]
-        stranger = ids.index(assigner._stranger(track))
+        stranger = ids.index(assigner._distractor(track))
         assert (alike < alike[stranger]).mean() < 0.12
 
 
 def test_gold_without_a_long_track_is_an_error(library: ClipLibrary) -> None:
     short = ClipLibrary(library.folder)
-    short.twins = []
+    short.two_excerpt_tracks = []
     with pytest.raises(SurveyError, match=r"shares\.gold to 0"):
         check_gold(short, SurveyConfig())
 
@@ -209,8 +209,8 @@ def test_odd_probabilities_of_a_worked_case() -> None:
 def test_an_ensemble_asks_where_it_disagrees_not_where_it_is_a_toss_up() -> None:
     sure_a, sure_b, toss = [1.0, 0, 0], [0, 1.0, 0], [1 / 3, 1 / 3, 1 / 3]
     p = np.array([[sure_a, toss, sure_a], [sure_b, toss, sure_a]])
-    np.testing.assert_allclose(active.unsureness(p), [np.log(2), 0, 0], atol=1e-6)
-    np.testing.assert_allclose(active.unsureness(p[:1, 1:2]), [np.log(3)], atol=1e-6)
+    np.testing.assert_allclose(active.information_gain(p), [np.log(2), 0, 0], atol=1e-6)
+    np.testing.assert_allclose(active.information_gain(p[:1, 1:2]), [np.log(3)], atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -220,16 +220,16 @@ def test_drawn_triples_have_three_artists(codes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     if len(set(codes)) < 3:
         with pytest.raises(SurveyError):
-            active.draw_triples(artists, 5, rng)
+            active.draw_triplets(artists, 5, rng)
         return
-    drawn = active.draw_triples(artists, 50, rng)
+    drawn = active.draw_triplets(artists, 50, rng)
     assert drawn.shape == (50, 3)
     assert all(len(set(artists[t])) == 3 for t in drawn)
 
 
 def test_drawn_triples_are_uniform() -> None:
     """Four songs of four artists: each of the four sets in a quarter of 8,000 draws."""
-    drawn = active.draw_triples(np.arange(4), 8000, np.random.default_rng(0))
+    drawn = active.draw_triplets(np.arange(4), 8000, np.random.default_rng(0))
     counts = Counter(map(tuple, np.sort(drawn, axis=1)))
     assert len(counts) == 4
     assert list(counts.values()) == pytest.approx([2000] * 4, abs=160)
@@ -239,9 +239,11 @@ def test_least_sure_leaves_out_what_was_asked_and_spreads() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((2, 30, 4))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    first = active.least_sure(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1))
+    first = active.select_uncertain(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1))
     asked = {tuple(t) for t in first}
-    second = active.least_sure(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1), asked)
+    second = active.select_uncertain(
+        vectors, np.arange(30), 60, 0.1, np.random.default_rng(1), asked
+    )
     assert len(first) == len(second) == 60
     assert not asked & {tuple(t) for t in second}
     assert np.bincount(first.ravel()).max() <= 12  # twice the share of 60 * 3 / 30

@@ -30,7 +30,7 @@ FLAGS = [
 CONFIG = """
 clip_s: 10.0
 gold_tracks: 2
-min_heard_s: 0.4
+min_listened_s: 0.4
 repeat_after: 2
 goal: 5
 limits: {pages_per_rater: 100000, answers_per_rater: 100000, per_address: 1000000,

@@ -34,13 +34,13 @@ def loudness(path: Path) -> float:
 
 def test_every_track_has_a_clip_in_both_formats(library: ClipLibrary) -> None:
     assert len(library.tracks) == TRACKS
-    assert len(library.twins) == CONFIG.gold_tracks
+    assert len(library.two_excerpt_tracks) == CONFIG.gold_tracks
     for track in library.tracks:
         for suffix, codec in (("ogg", "opus"), ("m4a", "aac")):
             found = probe(library.path(track, 0, suffix))
             assert found["streams"][0]["codec_name"] == codec
             assert float(found["format"]["duration"]) == pytest.approx(10, abs=0.1)
-    for track in library.twins:
+    for track in library.two_excerpt_tracks:
         assert library.path(track, 1, "ogg").is_file()
 
 
@@ -48,7 +48,9 @@ def test_clips_are_equally_loud(library: ClipLibrary) -> None:
     """The corpus spans 32 dB; its clips agree to within a loudness unit."""
     found = [loudness(library.path(track, 0, "ogg")) for track in library.tracks]
     assert found == pytest.approx([CONFIG.loudness_lufs] * TRACKS, abs=1.0)
-    assert loudness(library.path(library.twins[0], 1, "m4a")) == pytest.approx(-23, abs=1.0)
+    assert loudness(library.path(library.two_excerpt_tracks[0], 1, "m4a")) == pytest.approx(
+        -23, abs=1.0
+    )
 
 
 @pytest.fixture

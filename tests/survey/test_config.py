@@ -39,7 +39,7 @@ def test_the_printed_configuration_is_the_default(
         ("shares: {active: 1.2, random: -0.3}", "each share must be 0 to 1"),
         ("shares: {active: 0, random: 0, repeat: 0.5, gold: 0.5}", "active .* must be above 0"),
         ("clip_s: 30", "10 to 20 seconds"),
-        ("min_heard_s: 16", "0 to clip_s"),
+        ("min_listened_s: 16", "0 to clip_s"),
         ("raters_per_triplet: {active: 0}", "at least 1"),
         ("limits: {per_address: 0}", "at least 1 a minute"),
         ("public_url: example.org", "must start with http"),
@@ -89,6 +89,6 @@ def test_errors_are_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_importing_parses_no_arguments() -> None:
-    code = "import survey.cli, survey.app, survey.export"
+    code = "import survey.cli, survey.web.app, survey.results.export"
     command = [sys.executable, "-c", code, "--nonsense"]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 
-from survey.app import Survey, create_app
-from survey.assign import Assigner
 from survey.clips import ClipLibrary
-from survey.store import Store
+from survey.database.store import Store
+from survey.rounds.assign import Assigner
+from survey.web.app import Survey, create_app
 
 from .conftest import CONFIG
 from .test_app import Person

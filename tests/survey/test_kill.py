@@ -16,14 +16,14 @@ import sqlalchemy as sa
 
 from survey.clips import ClipLibrary, folder_name
 from survey.config import load_config
-from survey.schema import answers, open_database, rounds
+from survey.database.schema import answers, open_database, rounds
 
 from .server import Server, served
 
 CONFIG = """
 clip_s: 10.0
 gold_tracks: 2
-min_heard_s: 0.0
+min_listened_s: 0.0
 shares: {active: 0.6, random: 0.4, repeat: 0.0, gold: 0.0}
 raters_per_triplet: {active: 1000, random: 1000}
 limits: {pages_per_rater: 100000, answers_per_rater: 100000, per_address: 1000000,
@@ -76,7 +76,7 @@ class Loader(threading.Thread):
                     return
                 token = found["rounds"][0]["token"]
                 place = self.rng.randrange(3)
-                body = json.dumps({"round": token, "place": place, "heard_s": [9.0, 9.0, 9.0]})
+                body = json.dumps({"round": token, "place": place, "listened_s": [9.0, 9.0, 9.0]})
                 for _ in range(self.rng.randint(1, 2)):  # now and then twice on purpose
                     self.ask("POST", "/api/answer", body, "application/json")
                     self.acknowledged[token] = place

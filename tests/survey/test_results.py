@@ -15,13 +15,13 @@ from scipy.stats import binomtest
 
 from datasets_scripts.triplets.agreement import agreement
 from datasets_scripts.triplets.table import read_triplets
-from survey import plots, results
-from survey.assign import Assigner
 from survey.clips import ClipLibrary
 from survey.config import RatersPerTriplet, Shares, SurveyError
-from survey.export import export
-from survey.results import Answered, alpha_interval, as_triplets, qualities, wilson
-from survey.store import Store
+from survey.database.store import Store
+from survey.results import Answered, alpha_interval, as_triplets, plots, qualities, wilson
+from survey.results import report as results
+from survey.results.export import export
+from survey.rounds.assign import Assigner
 
 from .conftest import CONFIG, make_item
 
@@ -134,7 +134,7 @@ def surveyed(lite: Store, library: ClipLibrary) -> Store:
             if not found:
                 break
             lite.show(found[0])
-            songs = found[0].songs
+            songs = found[0].clips
             tracks = [track for track, _ in songs]
             if len(set(tracks)) == 2:  # a gold round: the stranger
                 place: int | None = next(p for p in range(3) if tracks.count(tracks[p]) == 1)
@@ -171,9 +171,9 @@ def test_export_is_the_triplet_table(surveyed: Store, tmp_path: Path) -> None:
     said = export(surveyed, out)
     table = read_triplets(out)
     given = results.all_answers(surveyed)
-    wanted = [a for a in given if a.kind in ("cold", "random")]
+    wanted = [a for a in given if a.kind in ("random_train", "random")]
     assert len(table) == len(wanted) > 40
-    assert {t.source for t in table} == {"survey-cold", "survey-random"}
+    assert {t.source for t in table} == {"survey-random_train", "survey-random"}
     for row, answer in zip(table, wanted, strict=True):
         assert row.songs == answer.abc and row.rater == answer.rater and row.when == answer.when
         assert row.odd == (None if answer.odd is None else answer.abc[answer.odd])
@@ -199,7 +199,7 @@ def test_the_filter_says_what_it_left_out(surveyed: Store, tmp_path: Path) -> No
     assert {t.rater for t in table} == set(found) - set(bad)
     (line,) = [s for s in said if "left out rater" in s]
     rows = [a for a in results.all_answers(surveyed) if a.rater == bad[0]]
-    asked = sum(a.kind in ("cold", "random") for a in rows)
+    asked = sum(a.kind in ("random_train", "random") for a in rows)
     assert bad[0] in line and f"with {asked} rows" in line and "is below 0.9" in line
     with pytest.raises(SurveyError, match="nothing to export"):
         export(surveyed, tmp_path / "b.parquet", min_gold_accuracy=1.1, min_consistency=1.1)
@@ -242,8 +242,8 @@ def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> N
     export(lite, tmp_path / "m.csv", corpus=tmp_path / "corpus")
     numbers = {i.track.id: i.track.source for i in items}
     (triplet,) = read_mecomp(tmp_path / "m.csv").triplets
-    assert triplet.odd == numbers[current.songs[1][0]]
-    assert set(triplet.songs) == {numbers[track] for track, _ in current.songs}
+    assert triplet.odd == numbers[current.clips[1][0]]
+    assert set(triplet.songs) == {numbers[track] for track, _ in current.clips}
 
 
 # -- plots

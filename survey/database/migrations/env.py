@@ -1,8 +1,8 @@
-"""Alembic's environment: runs in the connection that `survey.schema.migrate` hands over."""
+"""Alembic's environment: it uses the connection of `survey.database.schema.migrate`."""
 
 from alembic import context
 
-from survey.schema import metadata
+from survey.database.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

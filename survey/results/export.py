@@ -1,19 +1,19 @@
-"""The answers as a table of triplets, for training and for others: Parquet, or MECOMP's CSV."""
+"""Exports the answers as a table of triplets: Parquet, or MECOMP's CSV."""
 
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from pathlib import Path
 
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
+from datasets_scripts.files import atomic_path
 from datasets_scripts.triplets.table import Triplet, weigh, write_triplets
 from survey.config import SurveyError
-from survey.results import Quality, all_answers, as_triplets, qualities
-from survey.store import Store
+from survey.database.store import Store
+from survey.results.quality import Quality, all_answers, as_triplets, qualities
 
-FMA = "fma:"  # how a corpus of FMA's music names the source of a track
+FMA = "fma:"  # prefix of the source of a track from FMA
 
 
 def export(
@@ -23,15 +23,16 @@ def export(
     min_consistency: float = 0.0,
     corpus: Path | None = None,
 ) -> list[str]:
-    """Writes `out`, and returns what it holds and what it left out, in sentences.
+    """Writes `out`, and returns lines that say what was exported and what was left out.
 
-    A `.parquet` is the triplet table: the source is survey-active, survey-cold (drawn at random
-    while there was no model) or survey-random (the test stream, never to be trained on); raters
-    are random names; "can't tell" is a null; the answers to one triplet weigh 1 together. A
-    `.csv` has MECOMP's columns, which know no "can't tell"; with `corpus`, songs of FMA go by
-    their FMA numbers, as MECOMP's own. Repeats and gold rounds measure the raters, and are never
-    rows. A rater below a minimum is left out whole; one who met no gold round, or no repeat, is
-    not judged by it. Raises SurveyError for another suffix, or when nothing is left.
+    A `.parquet` is the triplet table: the source is survey-active, survey-random_train (drawn at
+    random while there was no model) or survey-random (the test stream, never to be trained on);
+    raters have random names; "can't tell" is a null; the weights of the answers to one triplet
+    sum to 1. A `.csv` has MECOMP's columns, in which there is no "can't tell"; with `corpus`,
+    tracks of FMA have their FMA numbers there, as in MECOMP's own. Repeats and gold rounds measure
+    the raters and are not exported. All answers of a rater below a minimum are left out; a rater
+    without gold rounds, or without repeats, is not judged by them. Raises SurveyError for another
+    suffix, or when nothing is left.
     """
     if out.suffix not in (".parquet", ".csv"):
         raise SurveyError(f"cannot write {out}: expected a name that ends in .parquet or .csv")
@@ -47,20 +48,21 @@ def export(
         raise SurveyError(
             f"there is nothing to export: {len(given)} answers, and {len(dropped)} raters left out"
         )
-    said = [f"{out}: {_count(table)}"]
+    lines = [f"{out}: {_summary(table)}"]
     if out.suffix == ".csv":
         decided = [t for t in table if t.odd is not None]
         _write_csv(decided, out, _fma_numbers(corpus))
-        said.append(f"left out, as the CSV cannot say it: {len(table) - len(decided)} can't tell")
+        undecided = len(table) - len(decided)
+        lines.append(f"left out, because the CSV has no value for it: {undecided} can't tell")
     else:
         write_triplets(table, out)
     kinds = Counter(answer.kind for answer in given)
-    said.append(
-        f"left out, as they measure raters: {kinds['repeat']} repeats, {kinds['gold']} gold"
+    lines.append(
+        f"left out, because they measure raters: {kinds['repeat']} repeats, {kinds['gold']} gold"
     )
     rows = Counter(t.rater for t in as_triplets(given))
     for rater, why in dropped.items():
-        said.append(f"left out rater {rater} with {rows[rater]} rows: {why}")
+        lines.append(f"left out rater {rater} with {rows[rater]} rows: {why}")
     unjudged = [
         r
         for r, q in quality.items()
@@ -68,33 +70,34 @@ def export(
         or (min_consistency > 0 and q.consistency is None)
     ]
     if unjudged:
-        said.append(
-            f"kept though not judged, for want of gold rounds or repeats: {len(unjudged)} raters, "
+        lines.append(
+            f"kept without being judged, for lack of gold rounds or repeats: "
+            f"{len(unjudged)} raters, "
             f"{sum(rows[r] for r in unjudged)} rows"
         )
-    return said
+    return lines
 
 
 def _below(quality: Quality, min_gold_accuracy: float, min_consistency: float) -> str:
     """Why a rater is left out; empty for one who is kept."""
-    gold, same = quality.gold_accuracy, quality.consistency
+    gold, consistency = quality.gold_accuracy, quality.consistency
     if gold is not None and gold < min_gold_accuracy:
         return f"gold accuracy {gold:.2f} on {quality.gold} is below {min_gold_accuracy:g}"
-    if same is not None and same < min_consistency:
-        return f"consistency {same:.2f} on {quality.repeats} is below {min_consistency:g}"
+    if consistency is not None and consistency < min_consistency:
+        return f"consistency {consistency:.2f} on {quality.repeats} is below {min_consistency:g}"
     return ""
 
 
-def _count(table: list[Triplet]) -> str:
+def _summary(table: list[Triplet]) -> str:
     sources = Counter(t.source for t in table)
     parts = ", ".join(f"{n} {source}" for source, n in sorted(sources.items()))
-    unsure = sum(t.odd is None for t in table)
+    undecided = sum(t.odd is None for t in table)
     raters = len({t.rater for t in table})
-    return f"{len(table)} answers of {raters} raters ({parts}; {unsure} can't tell)"
+    return f"{len(table)} answers of {raters} raters ({parts}; {undecided} can't tell)"
 
 
 def _fma_numbers(corpus: Path | None) -> dict[str, str]:
-    """FMA's own number of each track that came from there, by id."""
+    """The FMA number of each track from FMA, by id."""
     if corpus is None:
         return {}
     try:
@@ -105,12 +108,10 @@ def _fma_numbers(corpus: Path | None) -> dict[str, str]:
 
 
 def _write_csv(table: list[Triplet], out: Path, names: dict[str, str]) -> None:
-    """MECOMP's layout: three songs, and the 1-based positions of the two that go together."""
-    half = out.with_name(out.name + ".part")
-    with half.open("w", newline="", encoding="utf-8") as file:
+    """MECOMP's layout: three tracks, and the 1-based positions of the two that belong together."""
+    with atomic_path(out) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["song1", "song2", "song3", "anchor", "positive"])
         for t in table:
-            pair = [n for n, song in enumerate(t.songs, start=1) if song != t.odd]
-            writer.writerow([*(names.get(song, song) for song in t.songs), *pair])
-    os.replace(half, out)
+            pair = [n for n, track in enumerate(t.songs, start=1) if track != t.odd]
+            writer.writerow([*(names.get(track, track) for track in t.songs), *pair])

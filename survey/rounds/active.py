@@ -1,4 +1,4 @@
-"""Which triplets would teach the model most: the ones whose odd-one-out it is least sure of."""
+"""Active selection: the triplets from whose answers the model would learn most."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 
 from survey.config import SurveyError
 
-CANDIDATES = 20_000  # triplets drawn uniformly, of which the least sure are kept
+N_CANDIDATES = 20_000  # triplets drawn uniformly, of which the most informative are kept
 
 
 def read_embeddings(paths: Sequence[Path], ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The tracks of `ids` that every table holds, and their unit vectors, (members, tracks, dim).
+    """The tracks of `ids` in every table, and their unit vectors, (members, tracks, dim).
 
     Each table is a Parquet file with the columns `id` (string) and `embedding` (list of floats),
-    one row a track; several tables are the members of an ensemble, which need not share an axis
-    but must share a length. Raises SurveyError for a table that does not fit.
+    one row a track; several tables are the members of an ensemble, whose vectors must have the
+    same length, while their axes may differ. Raises SurveyError for a table that does not fit.
     """
     wanted = set(ids)
     members: list[dict[str, np.ndarray]] = []
@@ -51,27 +51,27 @@ def read_embeddings(paths: Sequence[Path], ids: Sequence[str]) -> tuple[list[str
     return shared, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def odd_probabilities(vectors: np.ndarray, triples: np.ndarray, temperature: float) -> np.ndarray:
-    """How likely each song is the odd one out: a softmax over the three pairs' similarities.
+def odd_probabilities(vectors: np.ndarray, triplets: np.ndarray, temperature: float) -> np.ndarray:
+    """How likely each track is the odd one out: a softmax over the three pairs' similarities.
 
     p(a is odd) is proportional to exp(cos(b, c) / temperature), and so on: the odd one is the
-    song that the most alike pair leaves out (SPoSE; Hebart et al. 2020, eq. 1).
-    vectors: (members, tracks, dim), unit length; triples: (n, 3) track indices.
+    track outside the most similar pair (SPoSE; Hebart et al. 2020, eq. 1).
+    vectors: (members, tracks, dim), unit length; triplets: (n, 3) track indices.
     Returns (members, n, 3).
     """
-    a, b, c = (vectors[:, triples[:, i]] for i in range(3))  # each (members, n, dim)
+    a, b, c = (vectors[:, triplets[:, i]] for i in range(3))  # each (members, n, dim)
     pairs = [(b * c).sum(-1), (a * c).sum(-1), (a * b).sum(-1)]
     logits = np.stack(pairs, axis=-1) / temperature  # (members, n, 3)
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
-def unsureness(probabilities: np.ndarray) -> np.ndarray:
-    """How much an answer is expected to tell, in nats: (members, n, 3) -> (n,).
+def information_gain(probabilities: np.ndarray) -> np.ndarray:
+    """The expected information gain of each answer, in nats: (members, n, 3) -> (n,).
 
     For one model the entropy of its answer; for an ensemble the mutual information between the
-    answer and the member (BALD; Houlsby et al. 2011): high where the members are sure and
-    disagree, low where all of them say that the triplet is a toss-up.
+    answer and the member (BALD; Houlsby et al. 2011): high where the members are confident and
+    disagree, low where all of them find the three tracks equally likely.
     """
     mean = _entropy(probabilities.mean(axis=0))
     if len(probabilities) == 1:
@@ -83,11 +83,11 @@ def _entropy(p: np.ndarray) -> np.ndarray:
     return -(p * np.log(np.clip(p, 1e-12, None))).sum(axis=-1)
 
 
-def draw_triples(artists: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` triples of track indices, uniform over those of three distinct artists.
+def draw_triplets(artists: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` triplets of track indices, uniform over those of three distinct artists.
 
-    artists: (tracks,) whole numbers, one for each artist. Returns (count, 3). Raises SurveyError
-    when there are not three artists.
+    artists: (tracks,), the number of each track's artist. Returns (count, 3). Raises SurveyError
+    when there are fewer than three artists.
     """
     if len(np.unique(artists)) < 3:
         raise SurveyError(
@@ -103,7 +103,7 @@ def draw_triples(artists: np.ndarray, count: int, rng: np.random.Generator) -> n
     return kept[:count]
 
 
-def least_sure(
+def select_uncertain(
     vectors: np.ndarray,
     artists: np.ndarray,
     count: int,
@@ -111,20 +111,21 @@ def least_sure(
     rng: np.random.Generator,
     asked: Set[tuple[int, int, int]] = frozenset(),
 ) -> np.ndarray:
-    """Up to `count` triples that the model is least sure of, most telling first: (n, 3).
+    """Up to `count` triplets with the largest information gain, the largest first: (n, 3).
 
-    Drawn from CANDIDATES uniform ones, without those in `asked` (each sorted); no track is in
-    more than its share of them twice over, so that one odd track does not fill the list.
+    They are selected from N_CANDIDATES uniform ones, without those in `asked` (each sorted). A
+    track is in at most twice the mean number of triplets per track, so that one unusual track
+    does not fill the list.
     """
-    candidates = np.unique(np.sort(draw_triples(artists, CANDIDATES, rng), axis=1), axis=0)
-    order = np.argsort(-unsureness(odd_probabilities(vectors, candidates, temperature)))
-    most = max(2, -(-6 * count // len(artists)))
+    candidates = np.unique(np.sort(draw_triplets(artists, N_CANDIDATES, rng), axis=1), axis=0)
+    order = np.argsort(-information_gain(odd_probabilities(vectors, candidates, temperature)))
+    per_track = max(2, -(-6 * count // len(artists)))
     used = np.zeros(len(artists), np.int64)
     chosen = []
-    for triple in candidates[order]:
-        if used[triple].max() < most and tuple(triple) not in asked:
-            used[triple] += 1
-            chosen.append(triple)
+    for triplet in candidates[order]:
+        if used[triplet].max() < per_track and tuple(triplet) not in asked:
+            used[triplet] += 1
+            chosen.append(triplet)
             if len(chosen) == count:
                 break
     return np.asarray(chosen, np.int64).reshape(-1, 3)

@@ -14,7 +14,7 @@
   const plays = cards.map((card) => card.querySelector(".play"));
   const chooses = cards.map((card) => card.querySelector(".choose"));
   const notes = cards.map((card) => card.querySelector(".heard"));
-  const minHeard = Number(page.dataset.minHeard);
+  const minListened = Number(page.dataset.minListened);
   const goal = Number(page.dataset.goal);
   const suffix = new Audio().canPlayType('audio/ogg; codecs="opus"') ? "ogg" : "m4a";
   const PENDING = "feelprint-unsent-answer";
@@ -82,7 +82,7 @@
     return clips.get(address);
   }
 
-  const missing = () => heard.map((s) => Math.max(0, minHeard - s));
+  const missing = () => heard.map((s) => Math.max(0, minListened - s));
   const ready = () => !sending && Math.max(...missing()) === 0;
 
   function draw() {
@@ -234,7 +234,7 @@
     }
     stop();
     if (place !== null) cards[place].classList.add("chosen");
-    const pending = { round: round.token, place, heard_s: heard.map((s) => Number(s.toFixed(2))) };
+    const pending = { round: round.token, place, listened_s: heard.map((s) => Number(s.toFixed(2))) };
     localStorage.setItem(PENDING, JSON.stringify(pending));
     send(pending);
   }

@@ -1,4 +1,4 @@
-"""What to ask a rater next: active, random, repeat and gold rounds, in their configured shares."""
+"""Picks a rater's next round: active, random, repeat or gold, in the configured shares."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from collections.abc import Iterator
 import numpy as np
 import sqlalchemy as sa
 
-from survey import active
 from survey.clips import ClipLibrary
 from survey.config import SurveyConfig, SurveyError
-from survey.schema import answers, rounds, triplets
-from survey.store import Rater, Round, Store, now
+from survey.database.rows import Rater, Round, now
+from survey.database.schema import answers, rounds, triplets
+from survey.database.store import Store
+from survey.rounds.active import draw_triplets, select_uncertain
 
-POOL = 256  # triplets chosen at a time
-REFILLS = 2  # pools without a single new triplet, before the corpus counts as exhausted
+POOL_SIZE = 256  # triplets selected at a time
+MAX_REFILLS = 2  # pools without a new triplet, after which the corpus counts as exhausted
 
 
 class Assigner:
-    """Chooses rounds for raters.
+    """Picks rounds for raters.
 
-    embeddings: None, or (ids, vectors) as `active.read_embeddings` gives them. Without them the
-    active share is drawn uniformly, and its rounds are of kind `cold`, so that they can be
-    trained on, unlike those of the random test stream. seed is for tests; None in service.
+    embeddings: None, or (ids, vectors) from `active.read_embeddings`. Without them the active
+    share is drawn uniformly, as kind `random_train`: those rounds may be trained on, and those of
+    the test stream, `random`, may not. seed: for tests; None in service.
     """
 
     def __init__(
@@ -40,16 +41,16 @@ class Assigner:
         self.library = library
         self.config = config
         self.embeddings = embeddings
-        self.training = "cold" if embeddings is None else "active"
+        self.training_stream = "random_train" if embeddings is None else "active"
         self._rng = np.random.default_rng(seed)
         self.notes: list[str] = []
         known = list(library.tracks) if embeddings is None else embeddings[0]
-        self._drawn_from = {
-            self.training: self._tracks_of("train", known),
+        self._tracks_by_stream = {
+            self.training_stream: self._tracks_of("train", known),
             "random": self._tracks_of("test", list(library.tracks)),
         }
         self._pools: dict[str, deque[tuple[str, str, str]]] = {
-            stream: deque() for stream in self._drawn_from
+            stream: deque() for stream in self._tracks_by_stream
         }
         self._filling = threading.Lock()
         self._expired = 0.0
@@ -61,8 +62,8 @@ class Assigner:
     def _tracks_of(self, split: str, ids: list[str]) -> list[str]:
         """The tracks of `ids` in a split of the corpus, or all of them where it is too small.
 
-        A triplet that spans two splits can neither be trained on nor tested with. Raises
-        SurveyError where even all of them are not of three artists.
+        A triplet that spans two splits is of no use for training or for testing. Raises
+        SurveyError where `ids` are of fewer than three artists.
         """
         tracks = self.library.tracks
         inside = [i for i in ids if tracks[i].split == split]
@@ -81,7 +82,7 @@ class Assigner:
         return ids
 
     def rounds(self, rater: Rater, count: int) -> list[Round]:
-        """The rater's open rounds, at least `count` of them unless the corpus is exhausted."""
+        """The rater's open rounds: at least `count`, unless the corpus is exhausted."""
         if time.monotonic() - self._expired > 600:
             self._expired = time.monotonic()
             self.store.expire(self.config.round_expires_h)
@@ -96,7 +97,7 @@ class Assigner:
             return self.store.open_rounds(db, rater)
 
     def _add(self, db: sa.Connection, rater: Rater) -> bool:
-        """One more round for the rater; False when every kind is exhausted for them."""
+        """Gives the rater one more round; False when every kind is exhausted for them."""
         for kind in self._kinds():
             if kind == "repeat":
                 added = self._add_repeat(db, rater)
@@ -109,9 +110,9 @@ class Assigner:
         return False
 
     def _kinds(self) -> Iterator[str]:
-        """A kind drawn by its share; then, should it have nothing to give, the others in turn."""
+        """A kind drawn by its share, then the kinds that replace it when it is exhausted."""
         shares = {
-            self.training: self.config.shares.active,
+            self.training_stream: self.config.shares.active,
             "random": self.config.shares.random,
             "repeat": self.config.shares.repeat,
             "gold": self.config.shares.gold,
@@ -119,26 +120,26 @@ class Assigner:
         kinds, weights = list(shares), np.asarray(list(shares.values()))
         first = kinds[self._rng.choice(len(kinds), p=weights / weights.sum())]
         yield first
-        # Training rounds and test rounds fill in; a share of 0 is never asked.
-        yield from (k for k in (self.training, "random") if k != first and shares[k] > 0)
-        if self.training == "active":
-            yield "cold"  # what was begun before there was a model, and still wants raters
+        # Training and test rounds replace the others; a kind with a share of 0 is never asked.
+        yield from (k for k in (self.training_stream, "random") if k != first and shares[k] > 0)
+        if self.training_stream == "active":
+            yield "random_train"  # triplets from before there was a model that still need raters
 
     def _add_repeat(self, db: sa.Connection, rater: Rater) -> bool:
-        """Asks an earlier round again: answered at least repeat_after answers ago, and once."""
+        """Repeats one round, answered at least repeat_after answers ago and not repeated yet."""
         again = rounds.alias("again")
         query = (
             sa.select(rounds.c.id, rounds.c.triplet, triplets.c.a, triplets.c.b, triplets.c.c)
             .join_from(rounds, answers)
             .join(triplets)
             .where(rounds.c.rater == rater.id)
-            .where(rounds.c.kind.in_(["active", "cold", "random"]))
+            .where(rounds.c.kind.in_(["active", "random_train", "random"]))
             .where(~sa.exists().where(again.c.repeats == rounds.c.id))
             .order_by(answers.c.id.desc())
             .offset(self.config.repeat_after - 1)
         )
-        held = self.library.tracks.keys()
-        old = [row for row in db.execute(query) if {row.a, row.b, row.c} <= held]
+        available = self.library.tracks.keys()
+        old = [row for row in db.execute(query) if {row.a, row.b, row.c} <= available]
         if not old:
             return False
         row = old[self._rng.integers(len(old))]
@@ -146,21 +147,21 @@ class Assigner:
         return True
 
     def _add_gold(self, db: sa.Connection, rater: Rater) -> bool:
-        """Asks a gold triplet that the rater has not met: two excerpts of one track, a stranger."""
+        """Adds a gold triplet new to the rater: two excerpts of a track, and a distractor."""
         query = sa.select(triplets.c.a).join_from(rounds, triplets)
-        met = set(
+        asked = set(
             db.execute(
                 query.where(rounds.c.rater == rater.id, triplets.c.stream == "gold")
             ).scalars()
         )
-        left = [track for track in self.library.twins if track not in met]
-        if not left:
+        candidates = [track for track in self.library.two_excerpt_tracks if track not in asked]
+        if not candidates:
             return False
-        track = left[self._rng.integers(len(left))]
+        track = candidates[self._rng.integers(len(candidates))]
         known = sa.select(triplets).where(triplets.c.stream == "gold", triplets.c.a == track)
         row = db.execute(known.where(triplets.c.quota > 0)).first()
         if row is None:
-            key = _insert(db, "gold", (track, track, self._stranger(track)), 1, 1)
+            key = _insert(db, "gold", (track, track, self._distractor(track)), 1, 1)
         else:
             key = row.id
             db.execute(
@@ -171,34 +172,35 @@ class Assigner:
         self.store.add_round(db, rater, key, "gold")
         return True
 
-    def _stranger(self, track: str) -> str:
-        """A song plainly unlike `track`: of another artist, and far from it as far as is known.
+    def _distractor(self, track: str) -> str:
+        """A track that clearly differs from `track`, by another artist.
 
-        Far means among the tenth least alike by the embeddings, else of no genre in common.
+        It is drawn from the tenth with the lowest similarity by the embeddings; without
+        embeddings, from the tracks with no genre in common, where genres are known.
         """
         tracks = self.library.tracks
         own = tracks[track]
         others = [i for i in tracks if tracks[i].artist_key != own.artist_key]
         if self.embeddings is not None and track in self.embeddings[0]:
             known, vectors = self.embeddings
-            alike = np.einsum("mtd,md->t", vectors, vectors[:, known.index(track)])
-            order = [known[i] for i in np.argsort(alike)]
+            similarity = np.einsum("mtd,md->t", vectors, vectors[:, known.index(track)])
+            order = [known[i] for i in np.argsort(similarity)]
             far = [i for i in order if tracks[i].artist_key != own.artist_key]
             others = far[: max(1, len(far) // 10)]
         elif own.genres:
-            unlike = [i for i in others if tracks[i].genres and not own.genres & tracks[i].genres]
-            others = unlike or others
+            disjoint = [i for i in others if tracks[i].genres and not own.genres & tracks[i].genres]
+            others = disjoint or others
         return others[self._rng.integers(len(others))]
 
     def _add_triplet(self, db: sa.Connection, rater: Rater, stream: str) -> bool:
-        """Asks a triplet of a stream: one that still wants raters, else a new one."""
-        met = sa.exists().where(rounds.c.triplet == triplets.c.id, rounds.c.rater == rater.id)
+        """Adds a triplet of a stream: one that still needs raters, or else a new one."""
+        asked = sa.exists().where(rounds.c.triplet == triplets.c.id, rounds.c.rater == rater.id)
         query = (
             sa.select(triplets.c.id)
-            .where(triplets.c.stream == stream, triplets.c.taken < triplets.c.quota, ~met)
+            .where(triplets.c.stream == stream, triplets.c.taken < triplets.c.quota, ~asked)
             .order_by(triplets.c.taken.desc(), triplets.c.id)
             .limit(1)
-            .with_for_update(skip_locked=True)  # PostgreSQL: two raters never wait for one row
+            .with_for_update(skip_locked=True)  # PostgreSQL: no rater waits for another's row
         )
         key = db.execute(query).scalar()
         if key is not None:
@@ -213,16 +215,16 @@ class Assigner:
         return True
 
     def _new_triplet(self, db: sa.Connection, stream: str) -> int | None:
-        """A triplet that no stream has asked yet; None when the corpus seems exhausted."""
+        """The id of a triplet that is new to every stream; None when the corpus seems exhausted."""
         if stream not in self._pools:
             return None
         per = self.config.raters_per_triplet
         quota = per.random if stream == "random" else per.active
-        for _ in range(REFILLS * POOL):
+        for _ in range(MAX_REFILLS * POOL_SIZE):
             with self._filling:
                 pool = self._pools[stream]
                 if not pool:
-                    pool.extend(self._choose(stream))
+                    pool.extend(self._select(stream))
                 if not pool:
                     return None
                 abc = pool.popleft()
@@ -232,9 +234,9 @@ class Assigner:
                 return key
         return None
 
-    def _choose(self, stream: str) -> list[tuple[str, str, str]]:
+    def _select(self, stream: str) -> list[tuple[str, str, str]]:
         """The next triplets for a stream, each sorted, none of them asked before."""
-        ids = self._drawn_from[stream]
+        ids = self._tracks_by_stream[stream]
         artists = _codes([self.library.tracks[i].artist_key for i in ids])
         if stream == "active":
             assert self.embeddings is not None
@@ -247,11 +249,11 @@ class Assigner:
                 if a in index and b in index and c in index
             }
             temperature = self.config.temperature
-            chosen = active.least_sure(vectors, artists, POOL, temperature, self._rng, asked)
+            selected = select_uncertain(vectors, artists, POOL_SIZE, temperature, self._rng, asked)
         else:
-            chosen = active.draw_triples(artists, POOL, self._rng)
-        drawn = dict.fromkeys(_sorted(ids[i] for i in triple) for triple in chosen)
-        return [abc for abc in drawn if abc not in self._asked]
+            selected = draw_triplets(artists, POOL_SIZE, self._rng)
+        new = dict.fromkeys(_sorted(ids[i] for i in indices) for indices in selected)
+        return [abc for abc in new if abc not in self._asked]
 
 
 def _sorted(ids: Iterator[str]) -> tuple[str, str, str]:
@@ -260,14 +262,14 @@ def _sorted(ids: Iterator[str]) -> tuple[str, str, str]:
 
 
 def _codes(keys: list[str]) -> np.ndarray:
-    """A whole number for each distinct key, (len(keys),)."""
+    """The same number for equal keys, (len(keys),)."""
     return np.unique(np.asarray(keys), return_inverse=True)[1]
 
 
 def _insert(
     db: sa.Connection, stream: str, abc: tuple[str, str, str], quota: int, taken: int
 ) -> int | None:
-    """The id of a new triplet; None when these three songs are in a stream already."""
+    """The id of a new triplet; None when these three tracks are in a stream already."""
     values = dict(zip("abc", abc, strict=True))
     row = {"stream": stream, "quota": quota, "taken": taken, "created": now(), **values}
     if db.dialect.name == "postgresql":
@@ -279,8 +281,8 @@ def _insert(
 
 
 def check_gold(library: ClipLibrary, config: SurveyConfig) -> None:
-    """Raises SurveyError when gold rounds are asked for and no track has a second excerpt."""
-    if config.shares.gold > 0 and not library.twins:
+    """Raises SurveyError when gold rounds are configured and no track has a second excerpt."""
+    if config.shares.gold > 0 and not library.two_excerpt_tracks:
         raise SurveyError(
             "no track is long enough for a second excerpt, so there can be no gold rounds: "
             "set shares.gold to 0 (and give its share to another kind)"

@@ -1,7 +1,7 @@
-"""Plots as SVG text: drawn here, so that the pages load nothing from anyone else.
+"""Plots as SVG text, drawn on the server, so that the pages load nothing from third parties.
 
-An SVG in a page is styled by its style sheet (the content policy allows no inline style); one in
-a file of its own carries the same colours, light and dark.
+An SVG in a page is styled by the page's style sheet (the content policy allows no inline style); a
+standstandalone file contains the same colours, light and dark.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 class _Axes:
-    """Maps data to the drawing, and draws the grid."""
+    """Maps data to coordinates of the drawing, and draws the grid."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
         self.x0, self.x1 = x if x[1] > x[0] else (x[0], x[0] + 1)
@@ -68,7 +68,7 @@ class _Axes:
         return "".join(out)
 
 
-def _svg(title: str, body: str, x_label: str, alone: bool) -> str:
+def _svg(title: str, body: str, x_label: str, standalone: bool) -> str:
     label = (
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">'
         f"{escape(x_label)}</text>"
@@ -76,12 +76,12 @@ def _svg(title: str, body: str, x_label: str, alone: bool) -> str:
     return (
         f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'role="img" aria-label="{escape(title, quote=True)}">'
-        f"{STYLE if alone else ''}{body}{label}</svg>"
+        f"{STYLE if standalone else ''}{body}{label}</svg>"
     )
 
 
 def bars(title: str, labels: Sequence[str], values: Sequence[float], x_label: str) -> str:
-    """One bar a label, from zero; at most about eight labels are written."""
+    """A bar chart from zero; about eight labels are written at most."""
     if not any(values):
         return empty(title)
     axes = _Axes((0, len(values)), (0, max(values)))
@@ -100,13 +100,13 @@ def bars(title: str, labels: Sequence[str], values: Sequence[float], x_label: st
                 f'<text x="{(left + right) / 2:.1f}" y="{HEIGHT - BOTTOM + 16}" '
                 f'text-anchor="middle">{escape(label)}</text>'
             )
-    return _svg(title, "".join(body), x_label, alone=False)
+    return _svg(title, "".join(body), x_label, standalone=False)
 
 
-def lines(title: str, series: Sequence[Series], x_label: str, alone: bool = False) -> str:
-    """Lines over a share from 0 to 1 (written in per cent), each with its band and its name.
+def lines(title: str, series: Sequence[Series], x_label: str, standalone: bool = False) -> str:
+    """Line charts of shares from 0 to 1 (written in per cent), each with its band and its name.
 
-    alone: for a file of its own rather than for a page of the survey.
+    standalone: for a file of its own instead of a page of the survey.
     """
     xs = [x for s in series for x, _ in s.points]
     ys = [y for s in series for _, y in s.points]
@@ -122,10 +122,10 @@ def lines(title: str, series: Sequence[Series], x_label: str, alone: bool = Fals
         )
     for i, s in enumerate(series):
         colour = f"c{i % 3 + 1}"
-        there = [f"{axes.px(x):.1f},{axes.py(high):.1f}" for x, _, high in s.band]
-        back = [f"{axes.px(x):.1f},{axes.py(low):.1f}" for x, low, _ in reversed(s.band)]
-        if there:
-            body.append(f'<polygon class="{colour} band" points="{" ".join(there + back)}"/>')
+        upper = [f"{axes.px(x):.1f},{axes.py(high):.1f}" for x, _, high in s.band]
+        lower = [f"{axes.px(x):.1f},{axes.py(low):.1f}" for x, low, _ in reversed(s.band)]
+        if upper:
+            body.append(f'<polygon class="{colour} band" points="{" ".join(upper + lower)}"/>')
         points = " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in s.points)
         body.append(f'<polyline class="{colour} line" points="{points}"/>')
         y = HEIGHT - BOTTOM - 14 - 18 * (len(series) - 1 - i)
@@ -133,14 +133,14 @@ def lines(title: str, series: Sequence[Series], x_label: str, alone: bool = Fals
             f'<rect class="{colour} fill" x="{WIDTH - 190}" y="{y - 9}" width="14" height="4"/>'
             f'<text x="{WIDTH - 170}" y="{y - 3}">{escape(s.name)}</text>'
         )
-    return _svg(title, "".join(body), x_label, alone)
+    return _svg(title, "".join(body), x_label, standalone)
 
 
 def empty(title: str) -> str:
-    """The plot of nothing yet."""
+    """A plot without data."""
     return _svg(
         title,
         f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT / 2:.0f}" text-anchor="middle">nothing yet</text>',
         "",
-        alone=False,
+        standalone=False,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ metadata = sa.MetaData()
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-class Moment(sa.TypeDecorator[datetime]):
-    """An aware UTC datetime; SQLite forgets the zone, so it is put back on the way out."""
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """An aware UTC datetime; SQLite stores no zone, so UTC is added to what it returns."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -46,16 +48,16 @@ raters = sa.Table(
     "raters",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.String(32), nullable=False, unique=True),  # random; all that is exported
-    sa.Column("consented", Moment, nullable=False),
+    sa.Column("name", sa.String(32), nullable=False, unique=True),  # random; used in exports
+    sa.Column("consented", UtcDateTime, nullable=False),
     sa.Column("headphones", sa.String(16), nullable=False),
     sa.Column("age", sa.String(16), nullable=False),
     sa.Column("training", sa.String(16), nullable=False),
 )
 
-# A triplet belongs to one stream for good, so that no triplet of the test stream is ever asked
-# as a training round. Gold ones hold one track twice (a = b) and the stranger as c; all others
-# are sorted, a < b < c, so that the unique constraint sees the same three songs as the same.
+# A triplet never changes its stream, so that no triplet of the test stream becomes a training
+# round. Gold triplets hold one track twice (a = b) and a distractor as c; all others are sorted,
+# a < b < c, so that the unique constraint recognises the same three tracks.
 triplets = sa.Table(
     "triplets",
     metadata,
@@ -64,9 +66,9 @@ triplets = sa.Table(
     sa.Column("a", sa.String(64), nullable=False),
     sa.Column("b", sa.String(64), nullable=False),
     sa.Column("c", sa.String(64), nullable=False),
-    sa.Column("quota", sa.Integer, nullable=False),  # raters wanted
-    sa.Column("taken", sa.Integer, nullable=False),  # raters it was given to
-    sa.Column("created", Moment, nullable=False),
+    sa.Column("quota", sa.Integer, nullable=False),  # how many raters shall answer it
+    sa.Column("taken", sa.Integer, nullable=False),  # how many raters have been given it
+    sa.Column("created", UtcDateTime, nullable=False),
     sa.UniqueConstraint("a", "b", "c", name="one_stream_per_triplet"),
     sa.CheckConstraint("taken >= 0", name="taken_not_negative"),
 )
@@ -83,8 +85,8 @@ rounds = sa.Table(
     sa.Column("kind", sa.String(8), nullable=False),  # active, cold, random, repeat or gold
     sa.Column("places", sa.String(3), nullable=False),  # "201": place 0 shows c, then a, then b
     sa.Column("repeats", sa.Integer, sa.ForeignKey("rounds.id", ondelete="CASCADE")),
-    sa.Column("assigned", Moment, nullable=False),
-    sa.Column("shown", Moment),  # when it became the rater's current round
+    sa.Column("assigned", UtcDateTime, nullable=False),
+    sa.Column("shown", UtcDateTime),  # when it became the rater's current round
 )
 sa.Index("rounds_rater", rounds.c.rater, rounds.c.id)
 sa.Index("rounds_triplet", rounds.c.triplet)
@@ -102,12 +104,12 @@ answers = sa.Table(
         unique=True,
     ),
     sa.Column("odd", sa.Integer),  # 0, 1, 2 for the triplet's a, b, c; null: can't tell
-    sa.Column("place", sa.Integer),  # where it stood on the page, 0 to 2
-    sa.Column("heard_0_s", sa.Float, nullable=False),  # by place
-    sa.Column("heard_1_s", sa.Float, nullable=False),
-    sa.Column("heard_2_s", sa.Float, nullable=False),
-    sa.Column("taken_s", sa.Float, nullable=False),  # from shown to answered
-    sa.Column("answered", Moment, nullable=False),
+    sa.Column("place", sa.Integer),  # its position on the page, 0 to 2
+    sa.Column("listened_0_s", sa.Float, nullable=False),  # seconds, by place
+    sa.Column("listened_1_s", sa.Float, nullable=False),
+    sa.Column("listened_2_s", sa.Float, nullable=False),
+    sa.Column("response_time_s", sa.Float, nullable=False),  # from shown to answered
+    sa.Column("answered", UtcDateTime, nullable=False),
 )
 sa.Index("answers_answered", answers.c.answered)
 
@@ -165,20 +167,55 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+def alembic_config(connection: sa.Connection) -> Config:
+    """Alembic's configuration for the survey's migrations, run in `connection`."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
 def migrate(engine: sa.Engine) -> None:
-    """Brings the database to the newest schema; one already there stays as it is.
+    """Brings the database to the newest schema, in one transaction; a current one is unchanged.
 
     Raises SurveyError when the database was written by a newer version of the survey.
     """
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with engine.execution_options(write=True).begin() as connection:
+    with (
+        engine.execution_options(write=True).connect() as connection,
+        _unchecked_foreign_keys(connection),
+        connection.begin(),
+    ):
+        config = alembic_config(connection)
+        scripts = ScriptDirectory.from_config(config).walk_revisions()
         found = MigrationContext.configure(connection).get_current_revision()
-        if found is not None and found not in known:
+        if found is not None and found not in {script.revision for script in scripts}:
             raise SurveyError(
                 f"the database has schema {found}, which this version does not know: "
                 "it was made by a newer one, so update the survey"
             )
-        config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if engine.dialect.name == "sqlite":
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            if broken:
+                raise SurveyError(
+                    f"after the migration, rows would refer to rows that do not exist: "
+                    f"{broken[:5]}; the database stays as it was"
+                )
+
+
+@contextmanager
+def _unchecked_foreign_keys(connection: sa.Connection) -> Iterator[None]:
+    """Foreign keys off in SQLite: making a table anew drops it, which would delete by cascade.
+
+    SQLite changes this setting only outside a transaction (https://sqlite.org/lang_altertable.html,
+    section 7); PostgreSQL alters its tables in place and needs none of this.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")

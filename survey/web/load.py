@@ -1,16 +1,16 @@
-"""Load: raters at once, as locust users, against a survey on this machine.
+"""Load test: simultaneous raters, as locust users, against a survey on this machine.
 
     feelprint-survey config > load.yaml     # then set limits.per_address and
                                             # limits.new_raters_per_address to 1000000
     feelprint-survey --corpus DIR --data DATA --config load.yaml
-    locust --locustfile survey/load.py --host http://127.0.0.1:8000 --headless \\
+    locust --locustfile survey/web/load.py --host http://127.0.0.1:8000 --headless \\
         --users 300 --spawn-rate 15 --run-time 2m --reset-stats
 
 Without ``--reset-stats``, the time in which the raters arrive counts too.
 
-A rater listens for 10 to 20 seconds a round, then answers, asks for the round after the next, and
-loads its three clips, as the page does; every tenth round they load the page anew, and now and
-then they read what is stored of them. It sends nothing to any machine but this one.
+A rater listens for 10 to 20 seconds a round, answers, requests the round after the next, and
+loads its three clips, as the page does; every tenth round they load the page again, and every
+twentieth the page of their own data. All requests go to this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from locust.exception import StopUser
 
 @events.test_start.add_listener
 def only_this_machine(environment: Any, **_: Any) -> None:
-    """Refuses every host but the loopback."""
+    """Ends the run unless the host is the loopback."""
     if not re.match(r"http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?/?$", environment.host or ""):
         environment.process_exit_code = 2
         environment.runner.quit()
@@ -32,7 +32,7 @@ def only_this_machine(environment: Any, **_: Any) -> None:
 
 
 class Rater(FastHttpUser):
-    """One rater, from consent on."""
+    """One rater, from the consent on."""
 
     wait_time = between(10, 20)
 
@@ -45,18 +45,18 @@ class Rater(FastHttpUser):
         self.loaded: set[str] = set()
         self.load_page()
         self.rounds = self.look_ahead()
-        self.wait()  # nobody answers before having listened
+        self.wait()  # listen before the first answer
 
     def load_page(self) -> None:
-        """The round's page, whose CSRF token goes with every call."""
+        """Loads the round's page, whose CSRF token every call needs."""
         page = self.client.get("/round", name="page: round").text or ""
         found = re.findall(r'data-csrf="(\w+)"', page)
         if not found:
-            raise StopUser("this rater has heard it all")
+            raise StopUser("this rater has answered every round")
         self.headers = {"X-CSRF": found[0]}
 
     def look_ahead(self) -> list[dict[str, Any]]:
-        """The current and the next round, and the clips of both that are not there yet."""
+        """The current and the next round; loads the clips of both that are not loaded yet."""
         reply = self.client.post("/api/rounds", json={}, headers=self.headers, name="next round")
         rounds: list[dict[str, Any]] = reply.json()["rounds"]
         for clip in [c for r in rounds for c in r["clips"] if c not in self.loaded]:
@@ -66,10 +66,10 @@ class Rater(FastHttpUser):
 
     @task
     def answer(self) -> None:
-        """Answers the current round, and prepares the one after the next."""
+        """Answers the current round, and loads the one after the next."""
         if not self.rounds:
-            raise StopUser("this rater has heard it all")
-        body = {"round": self.rounds[0]["token"], "place": 1, "heard_s": [4.0, 5.0, 3.5]}
+            raise StopUser("this rater has answered every round")
+        body = {"round": self.rounds[0]["token"], "place": 1, "listened_s": [4.0, 5.0, 3.5]}
         with self.client.post(
             "/api/answer", json=body, headers=self.headers, name="answer", catch_response=True
         ) as reply:
