@@ -1,4 +1,4 @@
-"""The tables, and the one way to open them: SQLite (WAL, synchronous FULL) or PostgreSQL."""
+"""The tables and their migrations, on SQLite (WAL, synchronous FULL) or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ triplets = sa.Table(
     "triplets",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("stream", sa.String(8), nullable=False),  # active, cold, random or gold
+    sa.Column("stream", sa.String(16), nullable=False),  # active, random_train, random or gold
     sa.Column("a", sa.String(64), nullable=False),
     sa.Column("b", sa.String(64), nullable=False),
     sa.Column("c", sa.String(64), nullable=False),
@@ -82,7 +82,7 @@ rounds = sa.Table(
     sa.Column("clips_token", sa.String(32), nullable=False, unique=True),
     sa.Column("rater", sa.Integer, sa.ForeignKey("raters.id", ondelete="CASCADE"), nullable=False),
     sa.Column("triplet", sa.Integer, sa.ForeignKey("triplets.id"), nullable=False),
-    sa.Column("kind", sa.String(8), nullable=False),  # active, cold, random, repeat or gold
+    sa.Column("kind", sa.String(16), nullable=False),  # one of the streams, or repeat
     sa.Column("places", sa.String(3), nullable=False),  # "201": place 0 shows c, then a, then b
     sa.Column("repeats", sa.Integer, sa.ForeignKey("rounds.id", ondelete="CASCADE")),
     sa.Column("assigned", UtcDateTime, nullable=False),

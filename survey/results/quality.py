@@ -80,10 +80,8 @@ def all_answers(store: Store) -> list[Answered]:
     )
     with store.read() as db:
         return [
-            Answered(i, name, kind, (a, b, c), odd, place, response_time_s, when, repeats)
-            for i, name, kind, a, b, c, odd, place, response_time_s, when, repeats in db.execute(
-                query
-            )
+            Answered(i, name, kind, (a, b, c), odd, place, time_s, when, repeats)
+            for i, name, kind, a, b, c, odd, place, time_s, when, repeats in db.execute(query)
         ]
 
 

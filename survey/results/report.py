@@ -60,7 +60,8 @@ class Report:
     plots: list[Plot] = field(default_factory=list)
 
 
-def _share(name: str, hits: int, total: int, note: str) -> Figure:
+def share_figure(name: str, hits: int, total: int, note: str) -> Figure:
+    """A share with its Wilson interval and the number of cases, `total`."""
     if total == 0:
         return Figure(name, "–", f"{note}: none yet")
     low, high = wilson_interval(hits, total)
@@ -92,13 +93,13 @@ def report(
             f"{undecided / len(given):.0%}" if given else "–",
             f"{undecided} answers",
         ),
-        _share(
+        share_figure(
             "Repeat consistency",
             sum(q.repeats_consistent for q in quality.values()),
             sum(q.repeats for q in quality.values()),
             "repeats",
         ),
-        _share(
+        share_figure(
             "Gold accuracy",
             sum(q.gold_correct for q in quality.values()),
             sum(q.gold for q in quality.values()),
@@ -110,7 +111,7 @@ def report(
         figures.append(Figure("Current model", "–", "start with --embeddings to score one"))
     else:
         note = "random-stream answers that it agrees with"
-        figures.append(_share("Current model", sum(hits), len(hits), note))
+        figures.append(share_figure("Current model", sum(hits), len(hits), note))
     return Report(now(), figures, _plots(given, quality, hits))
 
 
@@ -124,11 +125,7 @@ def _agreement(given: Sequence[Answered]) -> list[Figure]:
     between = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}, "
     return [
         Figure("Krippendorff's alpha", f"{found.alpha:.2f}", f"{between}{found.triplets} triplets"),
-        Figure(
-            "Ceiling",
-            f"{found.ceiling:.0%}",
-            "how often a rater agrees with the majority of the others",
-        ),
+        Figure("Ceiling", f"{found.ceiling:.0%}", "agreement of a rater with the others' majority"),
     ]
 
 
@@ -191,11 +188,8 @@ def _running(
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float, float]]]:
     """The share of hits so far at no more than MAX_POINTS points, and its interval."""
     total = np.cumsum(hits)
-    at: list[int] = (
-        np.unique(np.linspace(1, len(hits), min(MAX_POINTS, len(hits)), dtype=int)).tolist()
-        if hits
-        else []
-    )
+    count = min(MAX_POINTS, len(hits))
+    at = np.unique(np.linspace(1, len(hits), count, dtype=int)).tolist() if hits else []
     points = [(float(n), float(total[n - 1] / n)) for n in at]
     band = [(float(n), *wilson_interval(int(total[n - 1]), int(n))) for n in at]
     return points, band

@@ -110,10 +110,8 @@ def _learning_curve(setting: Simulation, seed: int, strategy: str) -> list[float
             new = active.select_uncertain(vectors, artists, setting.batch, setting.temperature, rng)
         else:
             new = active.draw_triplets(artists, setting.batch, rng)
-        triplets, odd = (
-            np.concatenate([triplets, new]),
-            np.concatenate([odd, simulate_answers(new)]),
-        )
+        triplets = np.concatenate([triplets, new])
+        odd = np.concatenate([odd, simulate_answers(new)])
 
 
 def _fit(

@@ -207,8 +207,8 @@ def test_people_s_answers_are_trained_on_and_the_test_stream_is_not(
     table = [
         told,
         Triplet(one[1], two[0], three[0], three[0], "survey-random"),
-        Triplet(one[1], two[1], three[0], None, "survey-cold"),
-        Triplet(one[1], two[1], held[0], held[0], "survey-cold"),
+        Triplet(one[1], two[1], three[0], None, "survey-random_train"),
+        Triplet(one[1], two[1], held[0], held[0], "survey-random_train"),
     ]
 
     def prepared(name: str, triplets: list[Triplet], **weights: float) -> list[str]:

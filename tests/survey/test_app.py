@@ -17,7 +17,8 @@ from survey.config import Limits, SurveyConfig
 from survey.database.schema import answers, raters, rounds
 from survey.database.store import Store
 from survey.rounds.assign import Assigner
-from survey.web.app import Survey, create_app
+from survey.web.app import create_app
+from survey.web.site import Survey
 
 from .conftest import CONFIG
 
@@ -48,8 +49,8 @@ class Person:
     def rounds(self) -> list[dict]:
         return self.call("/api/rounds", {}).json()["rounds"]
 
-    def answer(self, token: str, place: int | None = 0, heard: list | None = None) -> Any:
-        body = {"round": token, "place": place, "listened_s": heard or LISTENED_S}
+    def answer(self, token: str, place: int | None = 0, listened_s: list | None = None) -> Any:
+        body = {"round": token, "place": place, "listened_s": listened_s or LISTENED_S}
         return self.call("/api/answer", body)
 
 
@@ -100,7 +101,7 @@ def test_consent_is_needed(app: Any, lite: Store) -> None:
         assert db.execute(sa.select(raters)).all() == []
 
 
-def test_undo_takes_the_last_answer_back(app: Any) -> None:
+def test_undo_deletes_the_last_answer(app: Any) -> None:
     person = Person(app)
     person.start()
     first, _ = person.rounds()
@@ -137,7 +138,7 @@ def test_deleting_takes_the_rater_away(app: Any, lite: Store) -> None:
     form = {"csrf": person.csrf("/me")}
     assert person.http.post("/me/delete", data=form).status_code == 422  # not without a yes
     reply = person.http.post("/me/delete", data=form | {"sure": "yes"})
-    assert "1 answer, and all else" in reply.text
+    assert "1 answer, and everything else" in reply.text
     for table in (raters, rounds, answers):
         with lite.read() as db:
             assert db.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
@@ -154,7 +155,7 @@ def test_leaving_forgets_the_browser_only(app: Any, lite: Store) -> None:
         assert db.execute(sa.select(sa.func.count()).select_from(raters)).scalar() == 1
 
 
-def test_heard_too_little_is_refused_with_the_reason(make: Callable[..., Any], lite: Store) -> None:
+def test_listening_too_briefly_is_refused(make: Callable[..., Any], lite: Store) -> None:
     lite.min_listened_s = 3.0
     person = Person(make())
     person.start()
@@ -164,7 +165,7 @@ def test_heard_too_little_is_refused_with_the_reason(make: Callable[..., Any], l
     assert reply.json() == {"error": "an answer counts once each clip was heard for 3 seconds"}
 
 
-def test_when_all_was_heard_the_page_says_so(
+def test_when_every_round_was_answered_the_page_says_so(
     make: Callable[..., Any], library: ClipLibrary
 ) -> None:
     person = Person(make())
@@ -174,7 +175,7 @@ def test_when_all_was_heard_the_page_says_so(
         if not found:
             break
         person.answer(found[0]["token"])
-    assert "You have heard it all" in person.text("/round")
+    assert "You have answered every round" in person.text("/round")
     assert "no round left" in person.text("/round")
 
 
@@ -265,9 +266,9 @@ def test_forged_cookies_are_nobody(app: Any) -> None:
     person.start()
     value = person.http.cookies["survey"]
     head, rest = value.split(".", 1)
-    told, signature = value.rsplit(".", 1)
+    signed_part, signature = value.rsplit(".", 1)
     # its first character: some bits of the last one stand for nothing
-    signed = f"{told}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
+    signed = f"{signed_part}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
     for forged in (signed, head[:-2] + "fQ." + rest, "x"):
         person.http.cookies.clear()
         person.http.cookies.set("survey", forged, domain="testserver.local", path="/")
@@ -437,5 +438,5 @@ def test_owner_page_opens_to_its_token_alone(make: Callable[..., Any]) -> None:
 
 
 def test_static_files_hold_no_secret(app: Any) -> None:
-    folder = Path(__file__).parents[2] / "survey" / "static"
+    folder = Path(__file__).parents[2] / "survey" / "web" / "static"
     assert {p.name for p in folder.iterdir()} == {"icon.svg", "round.js", "style.css"}

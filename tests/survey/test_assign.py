@@ -156,7 +156,7 @@ def test_streams_never_share_a_triplet(lite: Store, library: ClipLibrary) -> Non
     assert all(a < b < c for a, b, c in held)
 
 
-def test_active_rounds_are_the_least_sure(lite: Store, large: ClipLibrary) -> None:
+def test_active_rounds_have_the_largest_information_gain(lite: Store, large: ClipLibrary) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1, 200, 8))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -167,24 +167,24 @@ def test_active_rounds_are_the_least_sure(lite: Store, large: ClipLibrary) -> No
     kinds: dict[str, list[list[int]]] = {"active": [], "random": []}
     for r in assigner.rounds(rater, 120):
         kinds[r.kind].append([ids.index(t) for t, _ in r.clips])
-    unsure = {
+    gain = {
         kind: active.information_gain(active.odd_probabilities(vectors, np.asarray(t), 0.1)).mean()
         for kind, t in kinds.items()
     }
-    assert unsure["active"] > 0.95 * np.log(3)
-    assert unsure["random"] < 0.75 * np.log(3)
+    assert gain["active"] > 0.95 * np.log(3)
+    assert gain["random"] < 0.75 * np.log(3)
 
 
-def test_gold_strangers_are_far_by_the_embeddings(lite: Store, large: ClipLibrary) -> None:
+def test_gold_distractors_are_far_by_the_embeddings(lite: Store, large: ClipLibrary) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1, 200, 8))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     ids = list(large.tracks)
     assigner = Assigner(lite, large, CONFIG, (ids, vectors), seed=0)
     for track in large.two_excerpt_tracks[:20]:
-        alike = vectors[0] @ vectors[0, ids.index(track)]
-        stranger = ids.index(assigner._distractor(track))
-        assert (alike < alike[stranger]).mean() < 0.12
+        similarity = vectors[0] @ vectors[0, ids.index(track)]
+        distractor = ids.index(assigner._distractor(track))
+        assert (similarity < similarity[distractor]).mean() < 0.12
 
 
 def test_gold_without_a_long_track_is_an_error(library: ClipLibrary) -> None:
@@ -215,7 +215,7 @@ def test_an_ensemble_asks_where_it_disagrees_not_where_it_is_a_toss_up() -> None
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=40), st.integers(0, 2**32 - 1))
-def test_drawn_triples_have_three_artists(codes: list[int], seed: int) -> None:
+def test_drawn_triplets_have_three_artists(codes: list[int], seed: int) -> None:
     artists = np.asarray(codes)
     rng = np.random.default_rng(seed)
     if len(set(codes)) < 3:
@@ -227,7 +227,7 @@ def test_drawn_triples_have_three_artists(codes: list[int], seed: int) -> None:
     assert all(len(set(artists[t])) == 3 for t in drawn)
 
 
-def test_drawn_triples_are_uniform() -> None:
+def test_drawn_triplets_are_uniform() -> None:
     """Four songs of four artists: each of the four sets in a quarter of 8,000 draws."""
     drawn = active.draw_triplets(np.arange(4), 8000, np.random.default_rng(0))
     counts = Counter(map(tuple, np.sort(drawn, axis=1)))

@@ -65,7 +65,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page that tells of every error, and of every request that leaves the survey."""
+    """A page that records every error, and every request to another host."""
 
     def __init__(self, context: BrowserContext, server: Server) -> None:
         self.page = context.new_page()
@@ -93,10 +93,10 @@ class Watched:
     def loaded(self) -> None:
         expect(self.page.locator(".play:enabled")).to_have_count(3, timeout=15_000)
 
-    def hear(self, *places: int) -> None:
+    def listen(self, *places: int) -> None:
         for place in places:
             self.page.locator(".play").nth(place).click()
-            expect(self.page.locator(".heard").nth(place)).to_have_text("heard", timeout=60_000)
+            expect(self.page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
 
     def answered(self, count: int) -> None:
         expect(self.page.locator("#progress-text")).to_have_text(
@@ -128,26 +128,26 @@ def test_a_session_by_mouse(browser: Browser, server: Server, data: Path) -> Non
     me.consent()
     page = me.page
     choose = page.get_by_role("button", name=re.compile("is the odd one out"))
-    # Nothing can be chosen before all three were heard, and the page says what is missing.
+    # Nothing can be chosen before all three have been heard; the page says which one is missing.
     choose.nth(0).click(force=True)
     expect(page.locator("#says")).to_contain_text("First listen to clip 1")
-    me.hear(0)
+    me.listen(0)
     expect(page.locator(".clip").nth(0)).to_have_class(re.compile("playing"))
     page.locator(".play").nth(1).click()  # the second plays, and so the first stops
     expect(page.locator(".playing")).to_have_count(1)
     expect(page.locator(".clip").nth(1)).to_have_class(re.compile("playing"))
-    expect(page.locator(".heard").nth(1)).to_have_text("heard", timeout=60_000)
-    me.hear(2)
+    expect(page.locator(".listened").nth(1)).to_have_text("heard", timeout=60_000)
+    me.listen(2)
     choose.nth(1).click()
     me.answered(1)
     expect(page.locator("#says")).to_contain_text("Stored")
     me.loaded()
     assert stored(data) == before + 1
     for count in (2, 3, 4):
-        me.hear(0, 1, 2)
+        me.listen(0, 1, 2)
         choose.nth(count % 3).click()
         me.answered(count)
-    me.hear(0, 1, 2)
+    me.listen(0, 1, 2)
     page.get_by_role("button", name="Can't tell").click()
     me.answered(5)
     expect(page.locator("#says")).to_contain_text("That makes 5 answers")
@@ -180,9 +180,9 @@ def test_a_session_by_keyboard_alone(browser: Browser, server: Server) -> None:
     for count, key in enumerate(("q", "w", "e", "r"), start=1):
         for place in range(3):
             # a clip that is not there yet cannot be played
-            expect(page.locator(".heard").nth(place)).not_to_have_text("loading", timeout=60_000)
+            expect(page.locator(".listened").nth(place)).not_to_have_text("loading", timeout=60_000)
             press(str(place + 1))
-            expect(page.locator(".heard").nth(place)).to_have_text("heard", timeout=60_000)
+            expect(page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
         expect(page.locator(".playing")).to_have_count(1)
         press("Space")
         expect(page.locator(".playing")).to_have_count(0)
@@ -199,7 +199,7 @@ def test_a_session_by_keyboard_alone(browser: Browser, server: Server) -> None:
     for place in range(3):
         page.locator(".play").nth(place).focus()
         press("Space")
-        expect(page.locator(".heard").nth(place)).to_have_text("heard", timeout=60_000)
+        expect(page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
     press("Tab")  # from the third clip's play button to its choice
     press("Enter")
     me.answered(5)
@@ -220,9 +220,9 @@ def test_a_session_on_a_phone(browser: Browser, server: Server) -> None:
     for count in (1, 2):
         for place in range(3):
             page.locator(".play").nth(place).tap()
-            expect(page.locator(".heard").nth(place)).to_have_text("heard", timeout=60_000)
+            expect(page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
         # Everything that a round needs is on the screen, and wide enough for a thumb.
-        for control in page.locator(".play, .choose, #unsure").all():
+        for control in page.locator(".play, .choose, #cant-tell").all():
             box = control.bounding_box()
             assert box is not None
             assert box["x"] >= 0 and box["x"] + box["width"] <= 360
@@ -242,11 +242,11 @@ def test_the_tab_is_closed_in_the_middle(browser: Browser, server: Server) -> No
     context = browser.new_context()
     me = Watched(context, server)
     me.consent()
-    me.hear(0, 1, 2)
+    me.listen(0, 1, 2)
     me.page.locator(".choose").nth(2).click()
     me.answered(1)
     me.loaded()
-    me.hear(0)
+    me.listen(0)
     before = me.page.locator("#round").get_attribute("data-csrf")
     link = me.base
     me.page.close()
@@ -257,8 +257,8 @@ def test_the_tab_is_closed_in_the_middle(browser: Browser, server: Server) -> No
     back.answered(1)
     assert back.page.locator("#round").get_attribute("data-csrf") == before
     # Nothing of the round that was broken off counts: it is listened to again.
-    expect(back.page.locator(".heard")).to_have_text(["not heard yet"] * 3)
-    back.hear(0, 1, 2)
+    expect(back.page.locator(".listened")).to_have_text(["not heard yet"] * 3)
+    back.listen(0, 1, 2)
     back.page.locator(".choose").nth(0).click()
     back.answered(2)
     # And by the private link in a browser that knows nothing.
@@ -277,7 +277,7 @@ def test_the_connection_drops(browser: Browser, server: Server, data: Path) -> N
     me = Watched(context, server)
     page = me.page
     me.consent()
-    me.hear(0, 1, 2)
+    me.listen(0, 1, 2)
     before = stored(data)
     context.set_offline(True)
     page.locator(".choose").nth(1).click()
@@ -289,7 +289,7 @@ def test_the_connection_drops(browser: Browser, server: Server, data: Path) -> N
     me.loaded()
     assert stored(data) == before + 1
     # The reply is lost after the server stored the answer; then the tab is closed.
-    me.hear(0, 1, 2)
+    me.listen(0, 1, 2)
 
     def lose(route: Any) -> None:
         route.fetch()
@@ -322,12 +322,12 @@ def test_the_next_clips_come_ahead(browser: Browser, server: Server) -> None:
             break
         me.page.wait_for_timeout(50)
     assert len(clips) == len(set(clips)) == 6
-    me.hear(0, 1, 2)
+    me.listen(0, 1, 2)
     me.page.route("**/clip/**", lambda route: route.abort())  # from now on none can be loaded
     me.page.locator(".choose").nth(0).click()
     me.answered(1)
     me.loaded()
-    me.hear(0, 1, 2)
+    me.listen(0, 1, 2)
 
 
 def test_axe_finds_nothing(browser: Browser, server: Server) -> None:
@@ -337,9 +337,9 @@ def test_axe_finds_nothing(browser: Browser, server: Server) -> None:
     accessible(page)
     me.consent()
     accessible(page)
-    me.hear(0, 1)
+    me.listen(0, 1)
     accessible(page)
-    me.hear(2)
+    me.listen(2)
     accessible(page)
     page.locator(".choose").nth(0).click()
     me.answered(1)

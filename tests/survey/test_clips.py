@@ -102,8 +102,8 @@ def test_clip_is_from_the_middle(tmp_path: Path) -> None:
     items[0] = of_file(items[0], file)
     write_corpus(items, tmp_path / "corpus", "# middle\n")
     made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, lambda _: None)
-    heard, rate = soundfile.read(made.path(items[0].track.id, 0, "ogg"))
-    seconds = np.sqrt((heard[: 9 * rate].reshape(9, -1) ** 2).mean(axis=1))
+    wave, rate = soundfile.read(made.path(items[0].track.id, 0, "ogg"))
+    seconds = np.sqrt((wave[: 9 * rate].reshape(9, -1) ** 2).mean(axis=1))
     assert seconds.min() > 0.3 * seconds.max()
 
 
@@ -117,7 +117,7 @@ def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
     write_corpus(items, tmp_path / "corpus", "# trouble\n")
     said: list[str] = []
     made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, said.append)
-    reasons = {row["id"]: row["left_out"] for row in made.left_out}
+    reasons = {row["id"]: row["left_out"] for row in made.skipped_tracks}
     assert "5.0 s long" in reasons[items[3].track.id]
     assert "silent" in reasons[quiet.track.id]
     assert "ffmpeg could not read it" in reasons[items[-1].track.id]

@@ -13,7 +13,8 @@ from schemathesis.checks import not_a_server_error
 from survey.clips import ClipLibrary
 from survey.database.store import Store
 from survey.rounds.assign import Assigner
-from survey.web.app import Survey, create_app
+from survey.web.app import create_app
+from survey.web.site import Survey
 
 from .conftest import CONFIG
 from .test_app import Person

@@ -11,16 +11,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from scipy.stats import binomtest
 
 from datasets_scripts.triplets.agreement import agreement
 from datasets_scripts.triplets.table import read_triplets
 from survey.clips import ClipLibrary
 from survey.config import RatersPerTriplet, Shares, SurveyError
 from survey.database.store import Store
-from survey.results import Answered, alpha_interval, as_triplets, plots, qualities, wilson
-from survey.results import report as results
+from survey.results import plots
 from survey.results.export import export
+from survey.results.quality import (
+    Answered,
+    all_answers,
+    alpha_interval,
+    as_triplets,
+    model_hits,
+    qualities,
+)
+from survey.results.report import Figure, ReportCache, report, share_figure
 from survey.rounds.assign import Assigner
 
 from .conftest import CONFIG, make_item
@@ -58,10 +65,16 @@ def test_quality_of_raters() -> None:
     assert (found["two"].gold_accuracy, found["two"].consistency) == (None, 1.0)
 
 
-@pytest.mark.parametrize(("right", "total"), [(0, 5), (5, 5), (9, 12), (120, 300)])
-def test_wilson(right: int, total: int) -> None:
-    expected = binomtest(right, total).proportion_ci(method="wilson")
-    assert wilson(right, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+@pytest.mark.parametrize(("hits", "total"), [(0, 5), (5, 5), (9, 12), (120, 300)])
+def test_a_share_is_shown_with_its_wilson_interval(hits: int, total: int) -> None:
+    """The interval by the formula of E. B. Wilson (1927), equation 5."""
+    z = 1.959964
+    p, zz = hits / total, z * z / total
+    half = z * np.sqrt(p * (1 - p) / total + zz / (4 * total))
+    low, high = (max(0.0, (p + zz / 2 + sign * half) / (1 + zz)) for sign in (-1, 1))
+    note = f"{low:.0%} to {high:.0%}, {total} rounds"
+    assert share_figure("Name", hits, total, "rounds") == Figure("Name", f"{p:.0%}", note)
+    assert share_figure("Name", 0, 0, "rounds") == Figure("Name", "–", "rounds: none yet")
 
 
 def test_the_model_is_scored_on_the_random_stream_alone() -> None:
@@ -74,8 +87,8 @@ def test_the_model_is_scored_on_the_random_stream_alone() -> None:
         answered(5, kind="gold", odd=2),
         answered(6, odd=2, abc=("a", "b", "unknown")),
     ]
-    assert results.model_hits(given, (["a", "b", "c"], vectors), 0.1) == [True, False]
-    assert results.model_hits([], (["a", "b", "c"], vectors), 0.1) == []
+    assert model_hits(given, (["a", "b", "c"], vectors), 0.1) == [True, False]
+    assert model_hits([], (["a", "b", "c"], vectors), 0.1) == []
 
 
 def made_answers(noise: float, triplets: int = 150, raters: int = 4, seed: int = 0) -> list:
@@ -136,7 +149,7 @@ def surveyed(lite: Store, library: ClipLibrary) -> Store:
             lite.show(found[0])
             songs = found[0].clips
             tracks = [track for track, _ in songs]
-            if len(set(tracks)) == 2:  # a gold round: the stranger
+            if len(set(tracks)) == 2:  # a gold round: the distractor
                 place: int | None = next(p for p in range(3) if tracks.count(tracks[p]) == 1)
             else:
                 place = max(range(3), key=lambda p: order[songs[p][0]])
@@ -152,25 +165,37 @@ def test_the_report_of_a_survey(surveyed: Store, library: ClipLibrary) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1, len(library.tracks), 4))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    report = results.report(surveyed, (list(library.tracks), vectors), 0.1)
-    figures = {f.name: f for f in report.figures}
-    given = results.all_answers(surveyed)
+    made = report(surveyed, (list(library.tracks), vectors), 0.1)
+    figures = {f.name: f for f in made.figures}
+    given = all_answers(surveyed)
     assert figures["Answers"].value == str(len(given))
     assert figures["Raters"].value == "5"
     assert figures["Krippendorff's alpha"].value != "–"
     assert "random-stream answers" in figures["Current model"].note
     assert {"Answers a day", "Time an answer", "Gold accuracy by rater"} <= {
-        p.title for p in report.plots
+        p.title for p in made.plots
     }
-    empty = [p.title for p in report.plots if "nothing yet" in p.svg]
+    empty = [p.title for p in made.plots if "nothing yet" in p.svg]
     assert empty == []
+
+
+def test_the_report_is_made_anew_once_it_is_old(lite: Store) -> None:
+    fresh = ReportCache(lite, None, 0.1)
+    assert fresh.get() is fresh.get()
+    lite.add_rater("", "", "")
+    assert {f.name: f.value for f in fresh.get().figures}["Raters"] == "0"
+    stale = ReportCache(lite, None, 0.1, max_age_s=-1)
+    first = stale.get()
+    lite.add_rater("", "", "")
+    assert {f.name: f.value for f in first.figures}["Raters"] == "1"
+    assert {f.name: f.value for f in stale.get().figures}["Raters"] == "2"
 
 
 def test_export_is_the_triplet_table(surveyed: Store, tmp_path: Path) -> None:
     out = tmp_path / "answers.parquet"
     said = export(surveyed, out)
     table = read_triplets(out)
-    given = results.all_answers(surveyed)
+    given = all_answers(surveyed)
     wanted = [a for a in given if a.kind in ("random_train", "random")]
     assert len(table) == len(wanted) > 40
     assert {t.source for t in table} == {"survey-random_train", "survey-random"}
@@ -191,14 +216,14 @@ def test_export_is_the_triplet_table(surveyed: Store, tmp_path: Path) -> None:
 
 
 def test_the_filter_says_what_it_left_out(surveyed: Store, tmp_path: Path) -> None:
-    found = qualities(results.all_answers(surveyed))
+    found = qualities(all_answers(surveyed))
     bad = [r for r, q in found.items() if q.gold_accuracy is not None and q.gold_accuracy < 0.9]
     assert len(bad) == 1
     said = export(surveyed, tmp_path / "a.parquet", min_gold_accuracy=0.9)
     table = read_triplets(tmp_path / "a.parquet")
     assert {t.rater for t in table} == set(found) - set(bad)
     (line,) = [s for s in said if "left out rater" in s]
-    rows = [a for a in results.all_answers(surveyed) if a.rater == bad[0]]
+    rows = [a for a in all_answers(surveyed) if a.rater == bad[0]]
     asked = sum(a.kind in ("random_train", "random") for a in rows)
     assert bad[0] in line and f"with {asked} rows" in line and "is below 0.9" in line
     with pytest.raises(SurveyError, match="nothing to export"):
@@ -259,7 +284,7 @@ def test_plots_are_whole_svg_and_escape_their_text() -> None:
         plots.bars("t", [], [], "x"),
         plots.bars("t", ["a"], [0], "x"),
         plots.lines(evil, [line], evil),
-        plots.lines(evil, [line], evil, alone=True),
+        plots.lines(evil, [line], evil, standalone=True),
         plots.lines("t", [], "x"),
         plots.lines("t", [plots.Series("one point", [(1, 1.0)], [(1, 1.0, 1.0)])], "x"),
     ):

@@ -90,7 +90,7 @@ def test_only_the_current_round_of_its_own_rater(store: Store, assigner: Assigne
     assert rows(store, answers) == []
 
 
-def test_heard_too_little_does_not_count(
+def test_listened_too_briefly_does_not_count(
     store: Store, assigner: Assigner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three seconds each by the page's count, and nine on the server's own clock."""

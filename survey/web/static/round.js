@@ -1,19 +1,19 @@
-/* One round after another: load three clips, play one at a time, send the answer until it is
-   stored. Nothing is called stored before the server has said so; an answer that could not be sent
-   is kept in this browser and sent again, and the server stores it once. */
+/* The page of the rounds: loads three clips, plays one at a time, and sends the answer until the
+   server confirms that it is stored. An answer that could not be sent is kept in this browser and
+   sent again; the server stores it once. */
 "use strict";
 (() => {
   const page = document.getElementById("round");
   const heading = document.getElementById("heading");
   const says = document.getElementById("says");
-  const unsure = document.getElementById("unsure");
+  const cantTell = document.getElementById("cant-tell");
   const undo = document.getElementById("undo");
   const undoRound = document.getElementById("undo-round");
   const keys = document.getElementById("keys");
   const cards = [...document.querySelectorAll(".clip")];
   const plays = cards.map((card) => card.querySelector(".play"));
   const chooses = cards.map((card) => card.querySelector(".choose"));
-  const notes = cards.map((card) => card.querySelector(".heard"));
+  const notes = cards.map((card) => card.querySelector(".listened"));
   const minListened = Number(page.dataset.minListened);
   const goal = Number(page.dataset.goal);
   const suffix = new Audio().canPlayType('audio/ogg; codecs="opus"') ? "ogg" : "m4a";
@@ -23,7 +23,7 @@
   let answered = Number(page.dataset.answered);
   let round = JSON.parse(page.dataset.round);
   let next = null; // the round after this one, once it is known
-  let heard = [0, 0, 0]; // seconds, by place
+  let listenedS = [0, 0, 0]; // seconds, by place
   let audios = [null, null, null];
   let playing = -1;
   let sending = false;
@@ -35,7 +35,7 @@
     says.classList.toggle("trouble", trouble);
   };
 
-  // Calls `attempt` until it gives something, waiting longer each time, less when back online.
+  // Calls `attempt` until it returns a value; the pauses grow, and end when the browser is online.
   async function untilItWorks(attempt, trouble) {
     for (let pause = 1000; ; pause = Math.min(pause * 2, 16000)) {
       try {
@@ -52,14 +52,14 @@
     }
   }
 
-  // What came back, whole; null where asking again may help.
-  async function settled(response, read) {
+  // The reply with its whole body; null where a further attempt may succeed.
+  async function complete(response, read) {
     if (response.status === 429 || response.status >= 500) return null;
     return { ok: response.ok, status: response.status, body: await read(response) };
   }
 
   const post = async (path, body) =>
-    settled(
+    complete(
       await fetch(path, {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-CSRF": page.dataset.csrf },
@@ -71,7 +71,7 @@
   function load(address) {
     if (!clips.has(address)) {
       const loading = untilItWorks(
-        async () => settled(await fetch(`${address}.${suffix}`), (response) => response.blob()),
+        async () => complete(await fetch(`${address}.${suffix}`), (response) => response.blob()),
         () => say("The connection is slow or gone. Still trying to load the music.", true),
       ).then((clip) => {
         if (!clip.ok) throw new Error(`clip ${clip.status}`);
@@ -82,14 +82,14 @@
     return clips.get(address);
   }
 
-  const missing = () => heard.map((s) => Math.max(0, minListened - s));
+  const missing = () => listenedS.map((s) => Math.max(0, minListened - s));
   const ready = () => !sending && Math.max(...missing()) === 0;
 
   function draw() {
     missing().forEach((left, place) => {
       const enough = left === 0;
       const loaded = audios[place] !== null;
-      notes[place].textContent = !loaded ? "loading" : enough ? "heard" : heard[place] === 0
+      notes[place].textContent = !loaded ? "loading" : enough ? "heard" : listenedS[place] === 0
         ? "not heard yet" : `${Math.ceil(left)} s more`;
       notes[place].classList.toggle("enough", loaded && enough);
       plays[place].disabled = !loaded;
@@ -101,7 +101,7 @@
       cards[place].style.setProperty("--done", done.toFixed(4));
       chooses[place].setAttribute("aria-disabled", String(!ready()));
     });
-    unsure.setAttribute("aria-disabled", String(!ready()));
+    cantTell.setAttribute("aria-disabled", String(!ready()));
     const inGoal = answered % goal;
     const bar = document.getElementById("progress");
     bar.value = answered > 0 && inGoal === 0 ? goal : inGoal;
@@ -140,7 +140,7 @@
       last = audio.currentTime;
       if (step > 0 && step < 2 && audio === audios[place]) {
         const before = ready();
-        heard[place] += step;
+        listenedS[place] += step;
         if (!before && ready()) say("You can choose now.");
       }
       draw();
@@ -157,7 +157,7 @@
 
   async function show(shown) {
     round = shown;
-    heard = [0, 0, 0];
+    listenedS = [0, 0, 0];
     audios = [null, null, null];
     playing = -1;
     cards.forEach((card) => card.classList.remove("chosen"));
@@ -199,7 +199,7 @@
       () => post("/api/answer", pending),
       () => say("No connection. Your answer is kept here and will be sent again.", true),
     );
-    // Signed out, or a page of an older session: the answer waits for the page's next load.
+    // Signed out, or a page of an older session: the answer is sent after the reload.
     if (reply.status === 401 || reply.status === 403) return location.reload();
     localStorage.removeItem(PENDING);
     sending = false;
@@ -217,7 +217,7 @@
     const old = round;
     let current = stored.current;
     if (!current) current = (await lookAhead())?.[0] ?? null;
-    if (!current) return location.reload(); // the page for those who have heard it all
+    if (!current) return location.reload(); // no round is left: the server shows the page for that
     if (next && next.token === current.token) current = next;
     if (old.token !== current.token) forget(old);
     const shown = show(current);
@@ -234,14 +234,14 @@
     }
     stop();
     if (place !== null) cards[place].classList.add("chosen");
-    const pending = { round: round.token, place, listened_s: heard.map((s) => Number(s.toFixed(2))) };
+    const pending = { round: round.token, place, listened_s: listenedS.map((s) => Number(s.toFixed(2))) };
     localStorage.setItem(PENDING, JSON.stringify(pending));
     send(pending);
   }
 
   plays.forEach((button, place) => button.addEventListener("click", () => play(place)));
   chooses.forEach((button, place) => button.addEventListener("click", () => choose(place)));
-  unsure.addEventListener("click", () => choose(null));
+  cantTell.addEventListener("click", () => choose(null));
   document.getElementById("undo-form").addEventListener("submit", () => {
     localStorage.removeItem(PENDING);
   });
@@ -285,7 +285,12 @@
     const unsent = localStorage.getItem(PENDING);
     if (unsent !== null) {
       say("Sending your answer from last time.");
-      return send(JSON.parse(unsent));
+      const pending = JSON.parse(unsent);
+      if (pending.heard_s) { // kept by an earlier version of this page
+        pending.listened_s = pending.heard_s;
+        delete pending.heard_s;
+      }
+      return send(pending);
     }
     await show(round);
     await lookAhead();
