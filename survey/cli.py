@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from survey.config import SurveyConfig, SurveyError, as_yaml, load_config
 
@@ -19,6 +19,25 @@ if TYPE_CHECKING:  # each command imports what it needs, so that `export` loads 
 Run = Callable[[argparse.Namespace], None]
 DATABASE = "FEELPRINT_SURVEY_DATABASE"
 OWNER = "FEELPRINT_SURVEY_OWNER"
+SHARED_OPTIONS: dict[str, dict[str, Any]] = {
+    "--corpus": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "a corpus (DIR/data/*.parquet) or a folder of music",
+    },
+    "--data": {
+        "type": Path,
+        "default": Path("data/survey"),
+        "metavar": "DIR",
+        "help": "folder of the clips and, without --database, the answers (default: data/survey)",
+    },
+    "--database": {
+        "metavar": "URL",
+        "help": "sqlite:///FILE or postgresql://USER@HOST/NAME; the environment variable "
+        f"{DATABASE} does the same and keeps a password off the command line",
+    },
+    "--config": {"type": Path, "metavar": "FILE", "help": "a YAML file (see: config)"},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,44 +58,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="feelprint-survey", description=__doc__)
-    kinds = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, text: str, run: Run) -> argparse.ArgumentParser:
-        sub = kinds.add_parser(name, help=text, description=text)
+    def add(name: str, text: str, run: Run, *shared: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
+        for option in shared:
+            sub.add_argument(option, **SHARED_OPTIONS[option])
         return sub
 
-    def with_data(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--data",
-            type=Path,
-            default=Path("data/survey"),
-            metavar="DIR",
-            help="folder of the clips and, without --database, the answers (default: data/survey)",
-        )
-
-    def with_config(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--config", type=Path, metavar="FILE", help="a YAML file (see: config)")
-
-    def with_database(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--database",
-            metavar="URL",
-            help="sqlite:///FILE or postgresql://USER@HOST/NAME; the environment variable "
-            f"{DATABASE} does the same and keeps a password off the command line",
-        )
-
-    def with_corpus(sub: argparse.ArgumentParser, required: bool) -> None:
-        sub.add_argument(
-            "--corpus", type=Path, required=required, metavar="DIR",
-            help="a corpus (DIR/data/*.parquet) or a folder of music",
-        )  # fmt: skip
-
-    serve = add("serve", "serve the survey (the default command)", _serve)
-    with_corpus(serve, required=False)
-    with_data(serve)
-    with_database(serve)
-    with_config(serve)
+    serve = add(
+        "serve", "serve the survey (the default command)", _serve,
+        "--corpus", "--data", "--database", "--config",
+    )  # fmt: skip
     serve.add_argument(
         "--embeddings", type=Path, nargs="+", default=[], metavar="FILE",
         help="Parquet tables (id, embedding) of the current model; several form an ensemble",
@@ -84,14 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
 
-    prepare = add("prepare", "cut the clips of a corpus, without serving it", _prepare)
-    with_corpus(prepare, required=True)
-    with_data(prepare)
-    with_config(prepare)
+    prepare = add(
+        "prepare", "cut the clips of a corpus, without serving it", _prepare, "--data", "--config"
+    )
+    prepare.add_argument("--corpus", required=True, **SHARED_OPTIONS["--corpus"])
 
-    export = add("export", "write the answers as a table of triplets", _export)
-    with_data(export)
-    with_database(export)
+    export = add(
+        "export", "write the answers as a table of triplets", _export, "--data", "--database"
+    )
     export.add_argument("out", type=Path, help="FILE.parquet, or FILE.csv for MECOMP's layout")
     export.add_argument(
         "--min-gold-accuracy", type=float, default=0.0, metavar="SHARE",

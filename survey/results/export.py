@@ -64,17 +64,14 @@ def export(
     for rater, why in dropped.items():
         lines.append(f"left out rater {rater} with {rows[rater]} rows: {why}")
     unjudged = [
-        r
-        for r, q in quality.items()
-        if (min_gold_accuracy > 0 and q.gold_accuracy is None)
-        or (min_consistency > 0 and q.consistency is None)
+        rater
+        for rater, found in quality.items()
+        if (min_gold_accuracy > 0 and found.gold_accuracy is None)
+        or (min_consistency > 0 and found.consistency is None)
     ]
     if unjudged:
-        lines.append(
-            f"kept without being judged, for lack of gold rounds or repeats: "
-            f"{len(unjudged)} raters, "
-            f"{sum(rows[r] for r in unjudged)} rows"
-        )
+        count = sum(rows[rater] for rater in unjudged)
+        lines.append(f"kept without gold rounds or repeats: {len(unjudged)} raters, {count} rows")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Assignment: the shares, the quotas, repeats, gold, and streams that never mix."""
+"""Assignment: shares, quotas, repeats, gold rounds, and disjoint streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LISTENED_S = [5.0, 5.0, 5.0]
 
 @pytest.fixture(scope="module")
 def large(library: ClipLibrary) -> ClipLibrary:
-    """Two hundred songs of sixty artists; nobody plays them here."""
+    """Two hundred tracks of sixty artists, without clips."""
     made = ClipLibrary(library.folder)
     songs = [
         LibraryTrack(f"{n:016x}", f"Song {n}", f"Artist {n % 60}", "", frozenset(), "", "", "train")
@@ -51,12 +51,12 @@ def answer_all(store: Store, assigner: Assigner, rater: Rater, count: int) -> li
 
 
 def test_shares(lite: Store, large: ClipLibrary) -> None:
-    """Rounds in the configured shares, 4 standard deviations either way."""
+    """Rounds occur in the configured shares, within 4 standard deviations."""
     shares = Shares(active=0.5, random=0.3, repeat=0.1, gold=0.1)
     assigner = Assigner(lite, large, replace(CONFIG, shares=shares), seed=0)
     raters = [lite.add_rater("", "", "") for _ in range(15)]
     kinds = Counter(r.kind for rater in raters for r in assigner.rounds(rater, 40))
-    # Nothing was answered yet, so nothing can be repeated: its share goes to the others.
+    # Without answers there are no repeats; other kinds get their share.
     assert kinds["repeat"] == 0
     assert sum(kinds.values()) == 600
     assert kinds["gold"] == pytest.approx(60, abs=30)
@@ -71,7 +71,7 @@ def test_shares(lite: Store, large: ClipLibrary) -> None:
     assert answered["gold"] == pytest.approx(20, abs=17)
 
 
-def test_every_round_is_three_songs_of_three_artists(
+def test_every_round_has_three_tracks_of_three_artists(
     store: Store, library: ClipLibrary, assigner: Assigner
 ) -> None:
     rater = store.add_rater("", "", "")
@@ -118,7 +118,7 @@ def test_a_triplet_gets_its_quota_of_raters_and_no_rater_twice(
     assert len(done) > len(streams) / 2  # open triplets are filled before new ones are made
 
 
-def test_repeats_come_later_once_and_with_the_same_songs(lite: Store, large: ClipLibrary) -> None:
+def test_repeats_come_later_once_and_with_the_same_clips(lite: Store, large: ClipLibrary) -> None:
     config = replace(CONFIG, shares=Shares(0.4, 0.2, 0.4, 0), repeat_after=5)
     assigner = Assigner(lite, large, config, seed=0)
     rater = lite.add_rater("", "", "")
@@ -137,7 +137,7 @@ def test_repeats_come_later_once_and_with_the_same_songs(lite: Store, large: Cli
 
 
 def test_streams_never_share_a_triplet(lite: Store, library: ClipLibrary) -> None:
-    """Seven songs give few triplets; what the test stream took, training never gets."""
+    """Seven tracks give few triplets; each belongs to one stream only."""
     config = replace(CONFIG, shares=Shares(0.5, 0.5, 0, 0))
     assigner = Assigner(lite, library, config, seed=0)
     artists = [t.artist for t in library.tracks.values()]
@@ -149,7 +149,7 @@ def test_streams_never_share_a_triplet(lite: Store, library: ClipLibrary) -> Non
     )
     rater = lite.add_rater("", "", "")
     assert len(assigner.rounds(rater, 10_000)) == possible
-    assert len(assigner.rounds(rater, 10_000)) == possible  # and no more is found
+    assert len(assigner.rounds(rater, 10_000)) == possible  # and no further ones
     with lite.read() as db:
         held = [(t.a, t.b, t.c) for t in db.execute(sa.select(triplets))]
     assert len(set(held)) == len(held) == possible
@@ -198,7 +198,7 @@ def test_gold_without_a_long_track_is_an_error(library: ClipLibrary) -> None:
 
 
 def test_odd_probabilities_of_a_worked_case() -> None:
-    """Two equal songs and one at a right angle: similarities 0, 0 and 1."""
+    """Two equal tracks and an orthogonal one: similarities 0, 0 and 1."""
     vectors = np.array([[[1.0, 0], [1, 0], [0, 1]]])
     p = active.odd_probabilities(vectors, np.array([[0, 1, 2], [2, 0, 1]]), 0.5)
     e = np.exp(2)
@@ -206,9 +206,9 @@ def test_odd_probabilities_of_a_worked_case() -> None:
     np.testing.assert_allclose(p[0, 1], [e / (2 + e), 1 / (2 + e), 1 / (2 + e)])
 
 
-def test_an_ensemble_asks_where_it_disagrees_not_where_it_is_a_toss_up() -> None:
-    sure_a, sure_b, toss = [1.0, 0, 0], [0, 1.0, 0], [1 / 3, 1 / 3, 1 / 3]
-    p = np.array([[sure_a, toss, sure_a], [sure_b, toss, sure_a]])
+def test_information_gain_of_an_ensemble_is_its_disagreement() -> None:
+    certain_a, certain_b, uniform = [1.0, 0, 0], [0, 1.0, 0], [1 / 3, 1 / 3, 1 / 3]
+    p = np.array([[certain_a, uniform, certain_a], [certain_b, uniform, certain_a]])
     np.testing.assert_allclose(active.information_gain(p), [np.log(2), 0, 0], atol=1e-6)
     np.testing.assert_allclose(active.information_gain(p[:1, 1:2]), [np.log(3)], atol=1e-6)
 
@@ -228,7 +228,7 @@ def test_drawn_triplets_have_three_artists(codes: list[int], seed: int) -> None:
 
 
 def test_drawn_triplets_are_uniform() -> None:
-    """Four songs of four artists: each of the four sets in a quarter of 8,000 draws."""
+    """Four tracks of four artists: each of the four triplets is drawn 2,000 times in 8,000."""
     drawn = active.draw_triplets(np.arange(4), 8000, np.random.default_rng(0))
     counts = Counter(map(tuple, np.sort(drawn, axis=1)))
     assert len(counts) == 4
@@ -246,7 +246,7 @@ def test_least_sure_leaves_out_what_was_asked_and_spreads() -> None:
     )
     assert len(first) == len(second) == 60
     assert not asked & {tuple(t) for t in second}
-    assert np.bincount(first.ravel()).max() <= 12  # twice the share of 60 * 3 / 30
+    assert np.bincount(first.ravel()).max() <= 12  # twice the mean of 60 * 3 / 30
 
 
 def write_table(path: Path, ids: list[str], vectors: list) -> Path:

@@ -1,4 +1,4 @@
-"""Clips: equally loud, bare of metadata, cut once, and honest about what gave none."""
+"""Clips: equally loud, without metadata, cut once; skipped tracks are reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import CONFIG, TRACKS, make_item
 
 
 def probe(path: Path) -> dict:
-    """ffprobe's account of a file."""
+    """ffprobe's description of a file."""
     command = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams"]
     return json.loads(subprocess.check_output([*command, "-show_chapters", str(path)]))
 
@@ -55,7 +55,7 @@ def test_clips_are_equally_loud(library: ClipLibrary) -> None:
 
 @pytest.fixture
 def tagged(tmp_path: Path) -> Path:
-    """A corpus of MP3s with titles, artists, a chapter's worth of tags, and an encoder's name."""
+    """A corpus of MP3s with titles, artists, other tags, and an encoder's name."""
     items = []
     for number in range(3):
         item = make_item(tmp_path, number, seconds=15)
@@ -86,13 +86,13 @@ def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
             tags = found["format"].get("tags", {}) | found["streams"][0].get("tags", {})
             boring = {"major_brand", "minor_version", "compatible_brands", "language"}
             boring |= {"handler_name", "vendor_id"}
-            assert tags.pop("encoder", "Lavc libopus") == "Lavc libopus"  # ours, of every clip
+            assert tags.pop("encoder", "Lavc libopus") == "Lavc libopus"  # written to every clip
             assert set(tags) <= boring, tags
             assert found["chapters"] == []
 
 
 def test_clip_is_from_the_middle(tmp_path: Path) -> None:
-    """A track that is silent but for its middle ten seconds gives a full clip."""
+    """The clip of a track with sound only in its middle ten seconds is sound throughout."""
     items = [make_item(tmp_path, n, seconds=30) for n in range(3)]
     file = tmp_path / items[0].name
     wave, rate = soundfile.read(file)
@@ -107,7 +107,7 @@ def test_clip_is_from_the_middle(tmp_path: Path) -> None:
     assert seconds.min() > 0.3 * seconds.max()
 
 
-def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
+def test_skipped_tracks_are_reported(tmp_path: Path) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
     items.append(make_item(tmp_path, 3, seconds=5))
     quiet = make_item(tmp_path, 4, seconds=12, level=0.0)
@@ -125,7 +125,7 @@ def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
     assert sum(line.startswith("left out") for line in said) == 3
 
 
-def test_cutting_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cutting_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
     write_corpus(items, tmp_path / "corpus", "# three\n")
     corpus = Corpus(tmp_path / "corpus")

@@ -77,11 +77,7 @@ def old(database: str, library: ClipLibrary) -> Iterator[tuple[sa.Engine, dict[s
         tables = sa.MetaData()
         tables.reflect(db)
         for name in TABLES:
-            columns = tables.tables[name].columns
             for row in held[name]:
-                for column in columns:  # SQLite reflects no zone, and would write local time
-                    if isinstance(row.get(column.name), datetime):
-                        row[column.name] = row[column.name].astimezone(UTC)
                 db.execute(sa.insert(tables.tables[name]).values(row))
         if engine.dialect.name == "postgresql":
             for name in TABLES[1:]:
@@ -117,7 +113,7 @@ def test_nothing_is_lost(old: tuple[sa.Engine, dict[str, list[dict]]]) -> None:
     assert len(rows(engine, "answers")) == 6
 
 
-def test_constraints_hold_after_it(old: tuple[sa.Engine, dict[str, list[dict]]]) -> None:
+def test_constraints_hold_after_the_migration(old: tuple[sa.Engine, dict[str, list[dict]]]) -> None:
     engine, held = old
     migrate(engine)
     triplets, rounds = metadata.tables["triplets"], metadata.tables["rounds"]
@@ -138,10 +134,10 @@ def test_constraints_hold_after_it(old: tuple[sa.Engine, dict[str, list[dict]]])
             db.execute(statement)
 
 
-def test_the_survey_goes_on(
+def test_the_survey_continues(
     old: tuple[sa.Engine, dict[str, list[dict]]], library: ClipLibrary
 ) -> None:
-    """Answers are read and undone, and a training triplet from before still gets its raters."""
+    """Answers are read and undone, and an open triplet of the old survey gets its third rater."""
     engine, _ = old
     migrate(engine)
     store = Store(engine, CONFIG.min_listened_s)

@@ -1,4 +1,4 @@
-"""The owner's figures on answers made to known rates, and the export with its filter."""
+"""The owner's figures on simulated answers with known rates, and the export with its filter."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def made_answers(noise: float, triplets: int = 150, raters: int = 4, seed: int =
 
 
 def test_alpha_and_its_interval_follow_the_noise() -> None:
-    """By chance with probability q, two raters agree as the truth does with (1 - q)^2."""
+    """With random answers at rate q, alpha is (1 - q)^2 in expectation."""
     for noise in (0.1, 0.4, 0.8):
         table = as_triplets(made_answers(noise))
         alpha = agreement(table).alpha
@@ -117,8 +117,8 @@ def test_alpha_and_its_interval_follow_the_noise() -> None:
     assert alpha_interval(as_triplets(made_answers(0.1, triplets=1))) is None
 
 
-def test_the_interval_of_alpha_holds_the_truth_as_often_as_it_says() -> None:
-    """40 surveys of 80 triplets: 95 % is 38 of them, and fewer than 34 would be 1 in 70."""
+def test_the_interval_of_alpha_has_its_nominal_coverage() -> None:
+    """40 surveys of 80 triplets: 38 are expected; fewer than 34 have a probability of 1 in 70."""
     held = 0
     for seed in range(40):
         interval = alpha_interval(as_triplets(made_answers(0.4, triplets=80, seed=seed)), 10)
@@ -127,12 +127,12 @@ def test_the_interval_of_alpha_holds_the_truth_as_often_as_it_says() -> None:
     assert held >= 34
 
 
-# -- what raters of a known kind look like on the page and in the export
+# -- the owner's page and the export, on raters with known behaviour
 
 
 @pytest.fixture
 def surveyed(lite: Store, library: ClipLibrary) -> Store:
-    """Four raters who know the order of the songs, and one who does not listen."""
+    """Four raters who answer by one order of the tracks, and one who does not listen."""
     config = replace(
         CONFIG,
         shares=Shares(0.4, 0.3, 0.15, 0.15),

@@ -1,4 +1,4 @@
-"""The store on both databases: once and for good, undo, delete, expiry, and the schema."""
+"""The store on both databases: each answer once, undo, deletion, expiry, and the schema."""
 
 from __future__ import annotations
 
@@ -108,15 +108,13 @@ def test_listened_too_briefly_does_not_count(
     assert rows(store, answers) == []
     clock[0] = start + store_module.timedelta(seconds=9.1)
     strict.answer(rater, found[0].token, 0, [3.0, 3.0, 3.0])
-    # The next round is shown from this moment on, although it was assigned with the first.
+    # The next round counts as shown from here on, although it was assigned with the first.
     clock[0] = start + store_module.timedelta(seconds=18)
     with pytest.raises(ListenedTooBriefly):
         strict.answer(rater, found[1].token, 0, [3.0, 3.0, 3.0])
 
 
-def test_undo_reopens_the_round_and_no_late_copy_comes_back(
-    store: Store, assigner: Assigner
-) -> None:
+def test_undo_reopens_the_round_and_refuses_a_late_copy(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
     store.answer(rater, found[0].token, 0, LISTENED_S)
     assert store.last_answered(rater) == found[0].token
@@ -128,13 +126,13 @@ def test_undo_reopens_the_round_and_no_late_copy_comes_back(
         store.answer(rater, found[0].token, 0, LISTENED_S)
     reopened = assigner.rounds(rater, 1)[0]
     assert (reopened.id, reopened.clips) == (found[0].id, found[0].clips)
-    with pytest.raises(Conflict):  # it is shown anew, and listened to anew
+    with pytest.raises(Conflict):  # it must be shown and listened to again
         store.answer(rater, reopened.token, 1, LISTENED_S)
     store.show(reopened)
     assert store.answer(rater, reopened.token, 1, LISTENED_S).answered == 1
 
 
-def test_deleting_leaves_nothing_and_gives_places_back(store: Store, assigner: Assigner) -> None:
+def test_deleting_leaves_nothing_and_reopens_triplets(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
     other, others = begin(store, assigner)
     store.answer(rater, found[0].token, 0, LISTENED_S)
@@ -158,7 +156,7 @@ def test_what_is_stored_of_a_rater_can_be_read(store: Store, assigner: Assigner)
     }
 
 
-def test_rounds_that_nobody_answers_are_given_back(store: Store, assigner: Assigner) -> None:
+def test_unanswered_rounds_expire(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
     store.answer(rater, found[0].token, 0, LISTENED_S)
     assert store.expire(hours=1) == 0
@@ -167,7 +165,7 @@ def test_rounds_that_nobody_answers_are_given_back(store: Store, assigner: Assig
     assert sum(t["taken"] for t in rows(store, triplets)) == 1
 
 
-def test_a_track_that_left_the_corpus_is_asked_no_more(
+def test_a_track_missing_from_the_corpus_is_not_asked_again(
     store: Store, assigner: Assigner, library: ClipLibrary
 ) -> None:
     rater, found = begin(store, assigner)
