@@ -140,7 +140,7 @@ def _prepare(options: argparse.Namespace) -> None:
         open_corpus(options.corpus, options.data), options.data / folder_name(config), config
     )
     gold = len(library.two_excerpt_tracks)
-    print(f"{len(library.tracks)} tracks have clips, {gold} of them for gold rounds")
+    print(f"{len(library.tracks)} songs have clips, {gold} of them for gold rounds")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -163,7 +163,7 @@ def _serve(options: argparse.Namespace) -> None:
     embeddings = None
     if options.embeddings:
         embeddings = read_embeddings(options.embeddings, list(library.tracks))
-        print(f"active rounds use the {len(embeddings[0])} tracks with an embedding")
+        print(f"active rounds use the {len(embeddings[0])} songs with an embedding")
     elif config.shares.active > 0:
         print("no --embeddings: training rounds are drawn at random (survey-random_train)")
     store = _open(options, config, must_exist=False)
@@ -174,7 +174,7 @@ def _serve(options: argparse.Namespace) -> None:
     app = create_app(Survey(config, store, library, assigner, owner_token))
     listener = socket.create_server((options.host, options.port))
     port = listener.getsockname()[1]
-    print(f"survey of {len(library.tracks)} tracks on http://{options.host}:{port}", flush=True)
+    print(f"survey of {len(library.tracks)} songs on http://{options.host}:{port}", flush=True)
     if owner_token is not None:
         print(f"figures on http://{options.host}:{port}/owner", flush=True)
     # No access log, because it would hold the addresses of raters.

@@ -129,7 +129,7 @@ def prepare(
     two_excerpts = {t.id for t in sorted(long_enough, key=lambda t: t.id)[: config.gold_tracks]}
     todo = [t for t in corpus.tracks if not (folder / f"{t.id}.json").exists()]
     if todo:
-        report(f"cutting clips of {len(todo)} tracks into {folder}")
+        report(f"cutting clips of {len(todo)} songs into {folder}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         cuts = pool.map(lambda t: _cut_track(corpus, t, t.id in two_excerpts, folder, config), todo)
         for done, _ in enumerate(cuts, start=1):
@@ -146,7 +146,7 @@ def prepare(
     if len(content["tracks"]) < 3:
         raise SurveyError(
             f"a round needs 3 songs; {len(content['tracks'])} of the corpus's {len(corpus.tracks)} "
-            "tracks gave a clip"
+            "songs gave a clip"
         )
     _write_json(folder / "library.json", content)
     return ClipLibrary(folder)

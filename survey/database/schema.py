@@ -205,7 +205,7 @@ def migrate(engine: sa.Engine) -> None:
 
 @contextmanager
 def _unchecked_foreign_keys(connection: sa.Connection) -> Iterator[None]:
-    """Foreign keys off in SQLite: making a table anew drops it, which would delete by cascade.
+    """Foreign keys off in SQLite: a rebuilt table is dropped first, which would delete by cascade.
 
     SQLite changes this setting only outside a transaction (https://sqlite.org/lang_altertable.html,
     section 7); PostgreSQL alters its tables in place and needs none of this.

@@ -77,7 +77,7 @@ class Assigner:
         stream = "random" if split == "test" else "training"
         self.notes.append(
             f"the corpus's {split} split has fewer than three artists: "
-            f"{stream} rounds are drawn from all {len(ids)} tracks"
+            f"{stream} rounds are drawn from all {len(ids)} songs"
         )
         return ids
 

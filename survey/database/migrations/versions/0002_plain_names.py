@@ -20,7 +20,7 @@ def upgrade() -> None:
     for old, new in RENAMED.items():
         op.alter_column("answers", old, new_column_name=new)
     for table, column in WIDENED.items():
-        # SQLite alters no type, so there the table is made anew from this description of it.
+        # SQLite cannot alter a type; there, Alembic rebuilds the table from this description.
         with op.batch_alter_table(table, copy_from=TABLES[table]) as batch:
             batch.alter_column(
                 column, existing_type=sa.String(8), type_=sa.String(16), existing_nullable=False
