@@ -50,6 +50,7 @@ def answer_all(store: Store, assigner: Assigner, rater: Rater, count: int) -> li
     return found
 
 
+@pytest.mark.slow
 def test_shares(lite: Store, large: ClipLibrary) -> None:
     """Rounds occur in the configured shares, within 4 standard deviations."""
     shares = Shares(active=0.5, random=0.3, repeat=0.1, gold=0.1)

@@ -17,6 +17,8 @@ from survey.config import load_config
 
 from .server import OWNER_TOKEN, Server, served
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",

@@ -74,6 +74,7 @@ def of_file(item: Item, file: Path) -> Item:
     return Item.of_file(replace(item.track, id=sha[:16], sha256=sha), file, file.name)
 
 
+@pytest.mark.slow
 def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
     made = prepare(Corpus(tagged), tmp_path / "clips", CONFIG, lambda _: None)
     for track in made.tracks:
@@ -91,6 +92,7 @@ def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
             assert found["chapters"] == []
 
 
+@pytest.mark.slow
 def test_clip_is_from_the_middle(tmp_path: Path) -> None:
     """The clip of a track with sound only in its middle ten seconds is sound throughout."""
     items = [make_item(tmp_path, n, seconds=30) for n in range(3)]
@@ -107,6 +109,7 @@ def test_clip_is_from_the_middle(tmp_path: Path) -> None:
     assert seconds.min() > 0.3 * seconds.max()
 
 
+@pytest.mark.slow
 def test_skipped_tracks_are_reported(tmp_path: Path) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
     items.append(make_item(tmp_path, 3, seconds=5))
@@ -125,6 +128,7 @@ def test_skipped_tracks_are_reported(tmp_path: Path) -> None:
     assert sum(line.startswith("left out") for line in said) == 3
 
 
+@pytest.mark.slow
 def test_cutting_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
     write_corpus(items, tmp_path / "corpus", "# three\n")
@@ -147,6 +151,7 @@ def test_cutting_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_too_few_songs_is_an_error(tmp_path: Path) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(2)]
     write_corpus(items, tmp_path / "corpus", "# two\n")

@@ -19,6 +19,8 @@ from survey.web.site import Survey
 from .conftest import CONFIG
 from .test_app import Person
 
+pytestmark = pytest.mark.slow
+
 OWNER = "a-long-owner-token"
 EXAMPLES = 8  # requests for each operation
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from survey.clips import ClipLibrary, folder_name
@@ -19,6 +20,8 @@ from survey.config import load_config
 from survey.database.schema import answers, open_database, rounds
 
 from .server import Server, served
+
+pytestmark = pytest.mark.slow
 
 CONFIG = """
 clip_s: 10.0

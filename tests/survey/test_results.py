@@ -247,6 +247,7 @@ def test_mecomp_layout(surveyed: Store, tmp_path: Path) -> None:
     assert any("1 can't tell" in line or "0 can't tell" in line for line in said)
 
 
+@pytest.mark.slow
 def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> None:
     from datasets_scripts.corpora.corpus import Corpus, write_corpus
     from datasets_scripts.triplets.human import read_mecomp

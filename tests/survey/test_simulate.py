@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from survey.rounds.simulate import Curves, Simulation, plot, simulate
@@ -17,6 +18,7 @@ SMALL = Simulation(
 DOCS = Path(__file__).parents[2] / "docs" / "survey"
 
 
+@pytest.mark.slow
 def test_active_needs_fewer_answers_at_the_end() -> None:
     torch.set_num_threads(1)
     curves = simulate(SMALL, [0, 1], lambda _: None)
