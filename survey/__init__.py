@@ -1,7 +1,6 @@
 """The survey: a web app that asks people which of three songs is the odd one out.
 
-`config` says what is configurable, `clips` cuts the audio ahead, `schema` and `store` hold the
-answers, `assign` and `active` choose what to ask next, `web` and `app` are the pages, `results`
-and `plots` are the owner's figures, `export` writes the triplet table, and `simulate` shows what
-active selection saves. `cli` is the `feelprint-survey` command.
+`config` is what an owner can configure, `clips` cuts the audio, `database` keeps the answers,
+`rounds` chooses what to ask, `web` serves the pages, `results` reports and exports the answers,
+and `cli` is the command `feelprint-survey`.
 """

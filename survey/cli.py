@@ -9,20 +9,39 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from survey.config import SurveyConfig, SurveyError, as_yaml, load_config
 
-if TYPE_CHECKING:  # a command imports what it uses, so that export waits for no web server
-    from survey.store import Store
+if TYPE_CHECKING:  # each command imports what it needs, so that `export` loads no web server
+    from survey.database.store import Store
 
 Run = Callable[[argparse.Namespace], None]
 DATABASE = "FEELPRINT_SURVEY_DATABASE"
 OWNER = "FEELPRINT_SURVEY_OWNER"
+SHARED_OPTIONS: dict[str, dict[str, Any]] = {
+    "--corpus": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "a corpus (DIR/data/*.parquet) or a folder of music",
+    },
+    "--data": {
+        "type": Path,
+        "default": Path("data/survey"),
+        "metavar": "DIR",
+        "help": "folder of the clips and, without --database, the answers (default: data/survey)",
+    },
+    "--database": {
+        "metavar": "URL",
+        "help": "sqlite:///FILE or postgresql://USER@HOST/NAME; the environment variable "
+        f"{DATABASE} does the same and keeps a password off the command line",
+    },
+    "--config": {"type": Path, "metavar": "FILE", "help": "a YAML file (see: config)"},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one subcommand; 0, or 2 after an error that the owner can mend."""
+    """Runs one subcommand; returns 0, or 2 after an error that the owner can correct."""
     given = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
     names = {"serve", "prepare", "export", "simulate", "config"}
@@ -39,77 +58,54 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="feelprint-survey", description=__doc__)
-    kinds = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, text: str, run: Run) -> argparse.ArgumentParser:
-        sub = kinds.add_parser(name, help=text, description=text)
+    def add(name: str, text: str, run: Run, *shared: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
+        for option in shared:
+            sub.add_argument(option, **SHARED_OPTIONS[option])
         return sub
 
-    def with_data(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--data",
-            type=Path,
-            default=Path("data/survey"),
-            metavar="DIR",
-            help="where the clips and, without --database, the answers are (default: data/survey)",
-        )
-
-    def with_config(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--config", type=Path, metavar="FILE", help="a YAML file (see: config)")
-
-    def with_database(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--database",
-            metavar="URL",
-            help="sqlite:///FILE or postgresql://USER@HOST/NAME; or set it in the environment "
-            f"as {DATABASE}, which keeps a password off the command line",
-        )
-
-    def with_corpus(sub: argparse.ArgumentParser, required: bool) -> None:
-        sub.add_argument(
-            "--corpus", type=Path, required=required, metavar="DIR",
-            help="a corpus (DIR/data/*.parquet) or a folder of music",
-        )  # fmt: skip
-
-    serve = add("serve", "serve the survey (the default command)", _serve)
-    with_corpus(serve, required=False)
-    with_data(serve)
-    with_database(serve)
-    with_config(serve)
+    serve = add(
+        "serve", "serve the survey (the default command)", _serve,
+        "--corpus", "--data", "--database", "--config",
+    )  # fmt: skip
     serve.add_argument(
         "--embeddings", type=Path, nargs="+", default=[], metavar="FILE",
-        help="Parquet tables id, embedding of the current model; several are an ensemble",
+        help="Parquet tables (id, embedding) of the current model; several form an ensemble",
     )  # fmt: skip
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
 
-    prepare = add("prepare", "cut the clips of a corpus ahead, and stop", _prepare)
-    with_corpus(prepare, required=True)
-    with_data(prepare)
-    with_config(prepare)
+    prepare = add(
+        "prepare", "cut the clips of a corpus, without serving it", _prepare, "--data", "--config"
+    )
+    prepare.add_argument("--corpus", required=True, **SHARED_OPTIONS["--corpus"])
 
-    export = add("export", "write the answers as a table of triplets", _export)
-    with_data(export)
-    with_database(export)
+    export = add(
+        "export", "write the answers as a table of triplets", _export, "--data", "--database"
+    )
     export.add_argument("out", type=Path, help="FILE.parquet, or FILE.csv for MECOMP's layout")
     export.add_argument(
         "--min-gold-accuracy", type=float, default=0.0, metavar="SHARE",
-        help="leave out raters whose gold rounds were right less often (default: 0)",
+        help="leave out raters with a lower accuracy in gold rounds (default: 0)",
     )  # fmt: skip
     export.add_argument(
         "--min-consistency", type=float, default=0.0, metavar="SHARE",
-        help="leave out raters who repeated themselves less often (default: 0)",
+        help="leave out raters with a lower consistency in repeated rounds (default: 0)",
     )  # fmt: skip
     export.add_argument(
         "--corpus", type=Path, metavar="DIR",
-        help="in a CSV, name songs of FMA by their numbers there, which this corpus holds",
+        help="for a CSV: name tracks from FMA by their FMA numbers, which this corpus states",
     )  # fmt: skip
 
-    simulate = add("simulate", "show what active selection saves, on simulated raters", _simulate)
+    simulate = add(
+        "simulate", "measure on simulated raters how many answers active selection saves", _simulate
+    )
     simulate.add_argument("out", type=Path, help="folder for simulation.json and simulation.svg")
     simulate.add_argument("--seeds", type=int, default=8, help="simulated surveys (default: 8)")
-    simulate.add_argument("--answers", type=int, default=800, help="of each (default: 800)")
+    simulate.add_argument("--answers", type=int, default=800, help="answers in each (default: 800)")
 
     add("config", "print the default configuration as YAML", _config)
     return parser
@@ -120,9 +116,9 @@ def _config(_: argparse.Namespace) -> None:
 
 
 def _open(options: argparse.Namespace, config: SurveyConfig, must_exist: bool) -> Store:
-    """The store that the options name, its schema brought up to date."""
-    from survey.schema import migrate, open_database
-    from survey.store import Store
+    """The store that the options name, with the newest schema."""
+    from survey.database.schema import migrate, open_database
+    from survey.database.store import Store
 
     file = options.data / "survey.db"
     url = options.database or os.environ.get(DATABASE)
@@ -133,7 +129,7 @@ def _open(options: argparse.Namespace, config: SurveyConfig, must_exist: bool) -
         url = f"sqlite:///{file}"
     engine = open_database(url)
     migrate(engine)
-    return Store(engine, config.min_heard_s)
+    return Store(engine, config.min_listened_s)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -143,16 +139,17 @@ def _prepare(options: argparse.Namespace) -> None:
     library = prepare(
         open_corpus(options.corpus, options.data), options.data / folder_name(config), config
     )
-    print(f"{len(library.tracks)} tracks have clips, {len(library.twins)} of them for gold rounds")
+    gold = len(library.two_excerpt_tracks)
+    print(f"{len(library.tracks)} songs have clips, {gold} of them for gold rounds")
 
 
 def _serve(options: argparse.Namespace) -> None:
     import uvicorn
 
-    from survey.active import read_embeddings
-    from survey.app import Survey, create_app
-    from survey.assign import Assigner, check_gold
     from survey.clips import ClipLibrary, folder_name, open_corpus, prepare
+    from survey.rounds.active import read_embeddings
+    from survey.rounds.assign import Assigner, check_gold
+    from survey.web.app import Survey, create_app
 
     config = load_config(options.config)
     clips = options.data / folder_name(config)
@@ -166,9 +163,9 @@ def _serve(options: argparse.Namespace) -> None:
     embeddings = None
     if options.embeddings:
         embeddings = read_embeddings(options.embeddings, list(library.tracks))
-        print(f"active rounds choose among the {len(embeddings[0])} tracks with an embedding")
+        print(f"active rounds use the {len(embeddings[0])} songs with an embedding")
     elif config.shares.active > 0:
-        print("no --embeddings: training rounds are drawn at random, marked survey-cold")
+        print("no --embeddings: training rounds are drawn at random (survey-random_train)")
     store = _open(options, config, must_exist=False)
     assigner = Assigner(store, library, config, embeddings)
     for note in assigner.notes:
@@ -177,10 +174,10 @@ def _serve(options: argparse.Namespace) -> None:
     app = create_app(Survey(config, store, library, assigner, owner_token))
     listener = socket.create_server((options.host, options.port))
     port = listener.getsockname()[1]
-    print(f"survey of {len(library.tracks)} tracks on http://{options.host}:{port}", flush=True)
+    print(f"survey of {len(library.tracks)} songs on http://{options.host}:{port}", flush=True)
     if owner_token is not None:
         print(f"figures on http://{options.host}:{port}/owner", flush=True)
-    # No access log: the addresses of raters are nobody's business.
+    # No access log, because it would hold the addresses of raters.
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -196,7 +193,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from survey.export import export
+    from survey.results.export import export
 
     store = _open(options, SurveyConfig(), must_exist=True)
     filters = options.min_gold_accuracy, options.min_consistency
@@ -205,17 +202,17 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> None:
-    from survey.simulate import Simulation, plot, simulate
+    from datasets_scripts.files import write_text
+    from survey.rounds.simulate import Simulation, plot, simulate
 
     curves = simulate(Simulation(answers=options.answers), range(options.seeds))
-    options.out.mkdir(parents=True, exist_ok=True)
-    figures = {"answers": curves.answers} | {w: a.tolist() for w, a in curves.accuracy.items()}
-    (options.out / "simulation.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (options.out / "simulation.svg").write_text(plot(curves) + "\n")
+    figures = {"answers": curves.answers} | {s: a.tolist() for s, a in curves.accuracy.items()}
+    write_text(options.out / "simulation.json", json.dumps(figures, indent=1) + "\n")
+    write_text(options.out / "simulation.svg", plot(curves) + "\n")
     end = float(curves.accuracy["random"].mean(axis=0)[-1])
     print(
         f"random rounds reach {end:.1%} after {curves.answers[-1]} answers, "
-        f"active rounds after {curves.needed('active', end):.0f}"
+        f"active rounds after {curves.answers_needed('active', end):.0f}"
     )
 
 

@@ -1,9 +1,9 @@
-"""The clips that raters hear: cut ahead from the middle of each track, as loud as each other.
+"""Cuts the clips that raters hear, from the middle of each track, all equally loud.
 
 Each clip is made twice, as Opus in Ogg and as AAC in MP4 (Safari before 18.4 plays no Ogg), at
-one loudness by EBU R128, without any metadata. A track's `<id>.json` is written after its clips,
-so an interrupted run goes on where it stopped and never serves half a file; `library.json` is
-written last and lists what the survey may ask about.
+one loudness by EBU R128, without metadata. A track's `<id>.json` is written after its clips, so
+that an interrupted run resumes where it stopped and no incomplete file is served; `library.json`
+is written last and lists the tracks of the survey.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ from typing import Any
 
 from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
 from datasets_scripts.corpora.folder import build_folder
+from datasets_scripts.files import atomic_path, write_text
 from survey.config import SurveyConfig, SurveyError
 
 FORMATS = {"ogg": "audio/ogg", "m4a": "audio/mp4"}
-SHORTEST_S = 10.0  # a shorter track gives no clip
-TOLERANCE_LU = 1.0  # how far a finished clip's loudness may be from what was asked
+MIN_TRACK_S = 10.0  # a shorter track is skipped
+LOUDNESS_TOLERANCE_LU = 1.0  # allowed difference of a finished clip from the target loudness
+SILENCE_LUFS = -60.0  # a quieter excerpt is skipped; R128's own gate is at -70 LUFS
 
 
 class ClipError(Exception):
-    """A track that gives no clip: the message says why."""
+    """Why no clip can be cut from a track."""
 
 
 @dataclass(frozen=True)
-class Song:
-    """What the survey knows of a track; `genres` are in lower case."""
+class LibraryTrack:
+    """A track that has clips; `genres` are in lower case."""
 
     id: str
     title: str
@@ -48,34 +50,37 @@ class Song:
 
     @property
     def artist_key(self) -> str:
-        """Equal for songs of one artist; of one album, or one song, where that is unknown."""
+        """Equal for tracks of one artist; where it is unknown, of one album; else unique."""
         if self.artist:
             return "artist " + self.artist.casefold()
-        return "album " + self.album.casefold() if self.album else "song " + self.id
+        return "album " + self.album.casefold() if self.album else "track " + self.id
 
 
 class ClipLibrary:
-    """The clips in a folder: `tracks` by id, and `twins`, those with a second excerpt."""
+    """The clips in a folder: `tracks` by id, and which of them have a second excerpt.
+
+    skipped_tracks: those without a clip, each with its id, title and the reason, `left_out`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / "library.json"
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SurveyError(
                 f"no finished clips in {folder} ({error}); make them with: "
                 "feelprint-survey prepare --corpus DIR"
             ) from error
-        self.tracks: dict[str, Song] = {}
-        self.twins: list[str] = []
-        for row in held["tracks"]:
+        self.tracks: dict[str, LibraryTrack] = {}
+        self.two_excerpt_tracks: list[str] = []
+        for row in content["tracks"]:
             excerpts = row.pop("excerpts")
-            song = Song(**{**row, "genres": frozenset(row["genres"])})
-            self.tracks[song.id] = song
+            track = LibraryTrack(**{**row, "genres": frozenset(row["genres"])})
+            self.tracks[track.id] = track
             if excerpts == 2:
-                self.twins.append(song.id)
-        self.left_out: list[dict[str, str]] = held["left_out"]
+                self.two_excerpt_tracks.append(track.id)
+        self.skipped_tracks: list[dict[str, str]] = content["left_out"]
 
     def path(self, track: str, excerpt: int, suffix: str) -> Path:
         """The file of a clip; suffix is a key of FORMATS."""
@@ -101,7 +106,7 @@ def open_corpus(folder: Path, data: Path) -> Corpus:
 
 
 def folder_name(config: SurveyConfig) -> str:
-    """Names the folder of clips by what they were cut with: other settings, another folder."""
+    """The folder of the clips; each combination of settings has its own."""
     return f"clips-{config.clip_s:g}s{config.loudness_lufs:g}lufs-{config.gold_tracks}gold"
 
 
@@ -111,68 +116,68 @@ def prepare(
     config: SurveyConfig,
     report: Callable[[str], None] = print,
 ) -> ClipLibrary:
-    """Cuts what is not cut yet, and returns the library of `corpus` in `folder`.
+    """Cuts the clips that do not exist yet, and returns the library of `corpus` in `folder`.
 
-    Tracks that give no clip are left out, and `library.json` says which and why. Raises
-    SurveyError when ffmpeg is missing or fewer than three tracks are left.
+    Tracks without a clip are skipped, and `library.json` says which and why. Raises SurveyError
+    when ffmpeg is missing or fewer than three tracks have a clip.
     """
     if shutil.which("ffmpeg") is None:
         raise SurveyError("ffmpeg is not installed: apt-get install ffmpeg (or your system's way)")
     folder.mkdir(parents=True, exist_ok=True)
-    long_enough = [t for t in corpus.tracks if t.duration_s >= _twin_needs_s(config)]
-    # Ids are hashes, so the first of them in order are as good as drawn, and always the same.
-    twins = {t.id for t in sorted(long_enough, key=lambda t: t.id)[: config.gold_tracks]}
+    long_enough = [t for t in corpus.tracks if t.duration_s >= _two_excerpts_need_s(config)]
+    # Ids are hashes, so the first of them are a random choice, and always the same one.
+    two_excerpts = {t.id for t in sorted(long_enough, key=lambda t: t.id)[: config.gold_tracks]}
     todo = [t for t in corpus.tracks if not (folder / f"{t.id}.json").exists()]
     if todo:
-        report(f"cutting clips of {len(todo)} tracks into {folder}")
+        report(f"cutting clips of {len(todo)} songs into {folder}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        cuts = pool.map(lambda t: _cut_track(corpus, t, t.id in twins, folder, config), todo)
+        cuts = pool.map(lambda t: _cut_track(corpus, t, t.id in two_excerpts, folder, config), todo)
         for done, _ in enumerate(cuts, start=1):
             if done % 100 == 0:
                 report(f"{done} of {len(todo)}")
-    held: dict[str, list[dict[str, Any]]] = {"tracks": [], "left_out": []}
+    content: dict[str, list[dict[str, Any]]] = {"tracks": [], "left_out": []}
     for track in corpus.tracks:
         note = json.loads((folder / f"{track.id}.json").read_text(encoding="utf-8"))
         if "left_out" in note:
             report(f"left out {track.id} {track.title!r}: {note['left_out']}")
-            held["left_out"].append({"id": track.id, "title": track.title, **note})
+            content["left_out"].append({"id": track.id, "title": track.title, **note})
         else:
-            held["tracks"].append(_described(track) | note)
-    if len(held["tracks"]) < 3:
+            content["tracks"].append(_described(track) | note)
+    if len(content["tracks"]) < 3:
         raise SurveyError(
-            f"a round needs 3 songs; {len(held['tracks'])} of the corpus's {len(corpus.tracks)} "
-            "tracks gave a clip"
+            f"a round needs 3 songs; {len(content['tracks'])} of the corpus's {len(corpus.tracks)} "
+            "songs gave a clip"
         )
-    _write_json(folder / "library.json", held)
+    _write_json(folder / "library.json", content)
     return ClipLibrary(folder)
 
 
-def _twin_needs_s(config: SurveyConfig) -> float:
-    """Length in seconds from which a second excerpt fits behind the middle one, a second apart."""
+def _two_excerpts_need_s(config: SurveyConfig) -> float:
+    """Shortest track, in seconds, with room for a second excerpt after the middle one."""
     return 3 * config.clip_s + 2
 
 
 def _cut_track(
-    corpus: Corpus, track: Track, twin: bool, folder: Path, config: SurveyConfig
+    corpus: Corpus, track: Track, two_excerpts: bool, folder: Path, config: SurveyConfig
 ) -> None:
-    """Cuts one track's clips and then writes its `<id>.json`, or why there are none."""
+    """Cuts one track's clips, then writes to its `<id>.json` how many, or why there are none."""
     length_s = min(config.clip_s, track.duration_s)
     middle_s = (track.duration_s - length_s) / 2
     try:
-        if track.duration_s < SHORTEST_S:
-            raise ClipError(f"it is {track.duration_s:.1f} s long, and a clip needs {SHORTEST_S}")
+        if track.duration_s < MIN_TRACK_S:
+            raise ClipError(f"it is {track.duration_s:.1f} s long, and a clip needs {MIN_TRACK_S}")
         with tempfile.NamedTemporaryFile() as file:
             file.write(corpus.audio_bytes(track.id))
             file.flush()
             source = Path(file.name)
             _cut(source, middle_s, length_s, folder / f"{track.id}-0", config.loudness_lufs)
             excerpts = 1
-            if twin:
+            if two_excerpts:
                 start_s = middle_s + length_s + 1
                 try:
                     _cut(source, start_s, length_s, folder / f"{track.id}-1", config.loudness_lufs)
                     excerpts = 2
-                except ClipError:  # a silent ending: the track serves, but not for gold rounds
+                except ClipError:  # a silent ending: no gold rounds with this track
                     pass
         note: dict[str, Any] = {"excerpts": excerpts}
     except (ClipError, CorpusError) as error:
@@ -181,7 +186,7 @@ def _cut_track(
 
 
 def _described(track: Track) -> dict[str, Any]:
-    """A track as `Song` has it."""
+    """The fields of a `LibraryTrack`, as JSON."""
     row = {name: getattr(track, name) for name in ("id", "title", "artist", "album", "source")}
     genres = sorted({genre.casefold() for genre in track.genres})
     return row | {"genres": genres, "licence": track.licence, "split": track.split}
@@ -191,28 +196,28 @@ def _cut(source: Path, start_s: float, length_s: float, stem: Path, target_lufs:
     """Writes stem.ogg and stem.m4a: `length_s` seconds of `source`, at `target_lufs`.
 
     Two passes of ffmpeg's loudnorm (EBU R128): the first measures, the second applies one gain,
-    and limits only where that gain would push the true peak over -1 dBTP. Then the result is
-    measured again, by another filter. Raises ClipError.
+    and limits only where that gain would raise the true peak above -1 dBTP. The result is measured
+    again by another filter, ebur128. Raises ClipError.
     """
     segment = ["-ss", f"{start_s:.3f}", "-t", f"{length_s:.3f}", "-i", str(source)]
     goal = f"loudnorm=I={target_lufs}:TP=-1:LRA=50"
-    heard = _loudness(segment, goal)
-    measured = [float(heard[k]) for k in ("input_i", "input_tp", "input_lra", "input_thresh")]
-    if measured[0] < -60:  # R128's own gate is at -70 LUFS
-        raise ClipError("the part that raters would hear is silent")
+    before = _measure(segment, goal)
+    measured = [float(before[k]) for k in ("input_i", "input_tp", "input_lra", "input_thresh")]
+    if measured[0] < SILENCE_LUFS:
+        raise ClipError("the excerpt that raters would hear is silent")
     keys = ("measured_I", "measured_TP", "measured_LRA", "measured_thresh")
     values = ":".join(f"{k}={v}" for k, v in zip(keys, measured, strict=True))
     fades = f"afade=t=in:d=0.05,afade=t=out:st={length_s - 0.3:.3f}:d=0.3"
     chain = f"{goal}:{values}:linear=true,aresample=48000,{fades}"
     split = ["-filter_complex", f"[0:a:0]{chain},asplit[x][y]"]
-    # bitexact keeps the encoder's name out of the tags, where it would be the only one left.
-    bare = ["-map_metadata", "-1", "-map_chapters", "-1", "-ac", "2"]
-    bare += ["-fflags", "+bitexact", "-flags:a", "+bitexact"]
-    opus = ["-map", "[x]", *bare, "-c:a", "libopus", "-b:a", "96k", "-f", "ogg"]
+    # bitexact keeps the encoder's name out of the tags; it would be the only tag left.
+    untagged = ["-map_metadata", "-1", "-map_chapters", "-1", "-ac", "2"]
+    untagged += ["-fflags", "+bitexact", "-flags:a", "+bitexact"]
+    opus = ["-map", "[x]", *untagged, "-c:a", "libopus", "-b:a", "96k", "-f", "ogg"]
     aac = [
         "-map",
         "[y]",
-        *bare,
+        *untagged,
         "-c:a",
         "aac",
         "-aac_coder",
@@ -224,43 +229,38 @@ def _cut(source: Path, start_s: float, length_s: float, stem: Path, target_lufs:
         "-f",
         "mp4",
     ]
-    halves = {suffix: stem.with_name(f"{stem.name}.{suffix}.part") for suffix in FORMATS}
-    _ffmpeg([*segment, *split, *opus, str(halves["ogg"]), *aac, str(halves["m4a"])])
-    for suffix, half in halves.items():
-        loudness = _heard_lufs(half)
-        if abs(loudness - target_lufs) > TOLERANCE_LU:
-            half.unlink()
-            raise ClipError(
-                f"its loudness cannot be matched: {loudness:.1f} LUFS after normalisation, "
-                f"{target_lufs:g} wanted"
-            )
-        with half.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(half, stem.with_name(f"{stem.name}.{suffix}"))
+    ogg, m4a = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("ogg", "m4a"))
+    with atomic_path(ogg) as ogg_part, atomic_path(m4a) as m4a_part:
+        _ffmpeg([*segment, *split, *opus, str(ogg_part), *aac, str(m4a_part)])
+        for part in (ogg_part, m4a_part):
+            loudness = _integrated_lufs(part)
+            if abs(loudness - target_lufs) > LOUDNESS_TOLERANCE_LU:
+                raise ClipError(
+                    f"its loudness cannot be matched: {loudness:.1f} LUFS after normalisation, "
+                    f"{target_lufs:g} wanted"
+                )
 
 
-def _loudness(inputs: list[str], goal: str) -> dict[str, str]:
-    """What loudnorm measures: integrated loudness (LUFS), true peak (dBTP), range, threshold."""
-    said = _ffmpeg(
-        [*inputs, "-map", "0:a:0", "-af", f"{goal}:print_format=json", "-f", "null", "-"]
-    )
-    start = said.rfind("{")
+def _measure(inputs: list[str], goal: str) -> dict[str, str]:
+    """loudnorm's measurements: integrated loudness (LUFS), true peak (dBTP), range, threshold."""
+    log = _ffmpeg([*inputs, "-map", "0:a:0", "-af", f"{goal}:print_format=json", "-f", "null", "-"])
+    start = log.rfind("{")
     try:
-        return dict(json.loads(said[start : said.index("}", start) + 1]))
+        return dict(json.loads(log[start : log.index("}", start) + 1]))
     except ValueError as error:
         raise ClipError("ffmpeg measured no loudness: there is no sound in it") from error
 
 
-def _heard_lufs(clip: Path) -> float:
+def _integrated_lufs(clip: Path) -> float:
     """Integrated loudness of a finished clip, by ffmpeg's ebur128."""
-    said = _ffmpeg(
+    log = _ffmpeg(
         ["-nostats", "-i", str(clip), "-af", "ebur128=framelog=verbose", "-f", "null", "-"]
     )
-    return float(said[said.rindex("I:") :].split()[1])
+    return float(log[log.rindex("I:") :].split()[1])
 
 
 def _ffmpeg(arguments: list[str]) -> str:
-    """What ffmpeg says of its work; raises ClipError with its last line when it fails."""
+    """ffmpeg's log; raises ClipError with the end of it when ffmpeg fails."""
     done = subprocess.run(
         ["ffmpeg", "-nostdin", "-hide_banner", "-y", "-threads", "1", *arguments],
         capture_output=True,
@@ -268,15 +268,10 @@ def _ffmpeg(arguments: list[str]) -> str:
         errors="replace",
     )
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        lines = done.stderr.strip().splitlines() or ["it gave no reason"]
         raise ClipError(f"ffmpeg could not read it: {'; '.join(lines[-2:])}")
     return done.stderr
 
 
 def _write_json(path: Path, value: Any) -> None:
-    half = path.with_name(path.name + ".part")
-    with half.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(half, path)
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1))

@@ -1,105 +1,119 @@
-"""What an owner can configure: one dataclass, read from YAML, with an error for every bad value."""
+"""What an owner can configure: one dataclass, read from YAML, with an error for every bad value.
+
+pydantic checks keys and types, as it does for the web application's requests. The reader of
+`datasets_scripts.config` needs PyTorch, through `student`, and the survey runs without PyTorch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ConfigDict, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
 
 
 class SurveyError(Exception):
-    """A mistake the owner can mend: the message says what was given, expected, and to do."""
+    """A mistake that the owner can correct; the message says what was given and expected."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Shares:
     """Shares of the rounds, by kind; they must sum to 1.
 
-    active: training rounds, the least sure triplets of the model (drawn uniformly and marked
-        `cold` while there is no table of embeddings); random: the unbiased test stream;
-    repeat: one of the rater's own earlier rounds again; gold: rounds whose answer is plain.
+    active: training rounds, of the triplets that the model is most uncertain about (drawn
+        uniformly, as kind `random_train`, while there is no table of embeddings);
+    random: the unbiased test stream; repeat: an earlier round of the same rater again;
+    gold: rounds with a known answer.
     """
 
-    active: float = 0.60
-    random: float = 0.30
-    repeat: float = 0.05
-    gold: float = 0.05
+    active: StrictFloat = 0.60
+    random: StrictFloat = 0.30
+    repeat: StrictFloat = 0.05
+    gold: StrictFloat = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class RatersPerTriplet:
-    """How many raters each triplet of a stream gets; agreement needs at least 2."""
+    """How many raters answer each triplet of a stream; agreement needs at least 2."""
 
-    active: int = 2
-    random: int = 3
+    active: StrictInt = 2
+    random: StrictInt = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Limits:
-    """Rate limits: requests a minute, as token buckets that hold one minute's worth.
+    """Rate limits in requests per minute: token buckets that hold as many as one minute allows.
 
     pages_per_rater counts pages and API calls of one rater, answers_per_rater the answers sent,
     per_address everything from one address (a school or an office may share one),
-    new_raters_per_address consents, and owner_logins tries of the owner's token.
+    new_raters_per_address consents, and owner_logins attempts to log in as the owner.
     """
 
-    pages_per_rater: int = 240
-    answers_per_rater: int = 60
-    per_address: int = 3000
-    new_raters_per_address: int = 30
-    owner_logins: int = 10
+    pages_per_rater: StrictInt = 240
+    answers_per_rater: StrictInt = 60
+    per_address: StrictInt = 3000
+    new_raters_per_address: StrictInt = 30
+    owner_logins: StrictInt = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SurveyConfig:
-    """The whole configuration; every field can be left out of the YAML file.
+    """The whole configuration; the YAML file may omit every field.
 
     clip_s: length of a clip in seconds, 10 to 20; loudness_lufs: integrated loudness of every
     clip (EBU R128); gold_tracks: how many tracks get a second excerpt for gold rounds;
-    min_heard_s: seconds that each clip must be heard before an answer counts; repeat_after:
-    answers between a round and its repeat; goal: answers at which the bar is full (and full
-    again at every multiple); round_expires_h: hours after which a round that nobody answers is
-    given to someone else; temperature: of the odd-one-out softmax over cosine similarities;
-    public_url: where raters reach the survey; https makes cookies Secure and sends HSTS;
-    trusted_proxy: addresses whose X-Forwarded-For is believed ("*" for all, "" for none).
+    min_listened_s: seconds for which each clip must play before an answer counts; repeat_after:
+    answers between a round and its repeat; goal: answers at which the progress bar is full, again
+    at every multiple; round_expires_h: hours after which an unanswered round is given to another
+    rater; temperature: of the odd-one-out softmax over cosine similarities; public_url: the
+    address by which raters reach the survey, where https makes cookies Secure and sends HSTS;
+    trusted_proxy: addresses whose X-Forwarded-For is used ("*" for all, "" for none).
     """
 
-    title: str = "Which song is the odd one out?"
-    contact: str = ""
+    title: StrictStr = "Which song is the odd one out?"
+    contact: StrictStr = ""
     shares: Shares = field(default_factory=Shares)
     raters_per_triplet: RatersPerTriplet = field(default_factory=RatersPerTriplet)
     limits: Limits = field(default_factory=Limits)
-    clip_s: float = 15.0
-    loudness_lufs: float = -23.0
-    gold_tracks: int = 50
-    min_heard_s: float = 3.0
-    repeat_after: int = 8
-    goal: int = 100
-    round_expires_h: float = 24.0
-    temperature: float = 0.1
-    public_url: str = ""
-    trusted_proxy: str = ""
+    clip_s: StrictFloat = 15.0
+    loudness_lufs: StrictFloat = -23.0
+    gold_tracks: StrictInt = 50
+    min_listened_s: StrictFloat = 3.0
+    repeat_after: StrictInt = 8
+    goal: StrictInt = 100
+    round_expires_h: StrictFloat = 24.0
+    temperature: StrictFloat = 0.1
+    public_url: StrictStr = ""
+    trusted_proxy: StrictStr = ""
 
     @property
     def secure(self) -> bool:
-        """True where raters come over TLS, as `public_url` says."""
+        """Whether raters connect by TLS, according to `public_url`."""
         return self.public_url.startswith("https://")
 
 
 def load_config(path: Path | None) -> SurveyConfig:
     """The configuration in the YAML file `path` (defaults where None).
 
-    Raises SurveyError for an unknown key, a wrong type, or a value out of range.
+    Raises SurveyError for an unknown key, a wrong type, or a value out of range; the message names
+    the file, the key, what was found and what was expected.
     """
     if path is None:
         return check(SurveyConfig())
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SurveyError(f"cannot read the configuration {path}: {error}") from error
-    return check(_build(SurveyConfig, {} if raw is None else raw, str(path)))
+    try:
+        config = TypeAdapter(SurveyConfig).validate_python({} if values is None else values)
+    except ValidationError as error:
+        raise SurveyError(f"{path}: {_explain(error)}") from error
+    return check(config)
 
 
 def as_yaml(config: SurveyConfig) -> str:
@@ -107,29 +121,24 @@ def as_yaml(config: SurveyConfig) -> str:
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
 
 
-def _build(kind: type, raw: Any, where: str) -> Any:
-    """An instance of the dataclass `kind` from a mapping, checking keys and types."""
-    if not isinstance(raw, dict):
-        raise SurveyError(f"{where}: expected keys and values, found {raw!r}")
-    known = {f.name: getattr(kind(), f.name) for f in fields(kind)}
-    if unknown := sorted(set(map(str, raw)) - set(known)):
-        raise SurveyError(f"{where}: unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for name, value in raw.items():
-        default = known[name]
-        if isinstance(default, (Shares, RatersPerTriplet, Limits)):
-            values[name] = _build(type(default), value, f"{where}: {name}")
-            continue
-        # A whole number is fine where a float is expected; True is never a number.
-        wanted = (int, float) if isinstance(default, float) else (type(default),)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise SurveyError(f"{where}: {name} must be {wanted[-1].__name__}, found {value!r}")
-        values[name] = float(value) if isinstance(default, float) else value
-    return kind(**values)
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's errors: the key, what is wrong with it, and the keys that exist."""
+    first = error.errors()[0]
+    *parents, key = map(str, first["loc"] or ("the file",))
+    if first["type"] in ("unexpected_keyword_argument", "invalid_key"):
+        of: Any = SurveyConfig()
+        for parent in parents:
+            of = getattr(of, parent)
+        known = ", ".join(f.name for f in fields(of))
+        return ": ".join([*parents, f"unknown key {key!r}; known keys: {known}"])
+    if first["type"] == "dataclass_type":
+        return f"{key}: expected keys and values, found {first['input']!r}"
+    wanted = first["msg"].removeprefix("Input should be ")
+    return f"{'.'.join([*parents, key])} must be {wanted}, found {first['input']!r}"
 
 
 def check(config: SurveyConfig) -> SurveyConfig:
-    """`config` itself, or SurveyError for the first value that is out of range."""
+    """Returns `config`; raises SurveyError for the first value that is out of range."""
     shares = asdict(config.shares)
     rules = [
         (all(0 <= s <= 1 for s in shares.values()), f"each share must be 0 to 1, found {shares}"),
@@ -148,8 +157,8 @@ def check(config: SurveyConfig) -> SurveyConfig:
         ),
         (config.gold_tracks >= 0, f"gold_tracks must not be negative: {config.gold_tracks}"),
         (
-            0 <= config.min_heard_s <= config.clip_s,
-            f"min_heard_s must be 0 to clip_s, found {config.min_heard_s}",
+            0 <= config.min_listened_s <= config.clip_s,
+            f"min_listened_s must be 0 to clip_s, found {config.min_listened_s}",
         ),
         (config.repeat_after >= 1, f"repeat_after must be at least 1: {config.repeat_after}"),
         (config.goal >= 1, f"goal must be at least 1, found {config.goal}"),

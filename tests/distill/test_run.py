@@ -211,8 +211,8 @@ def test_peoples_triplets_are_trained_on_and_those_of_the_test_stream_are_not(
     table = [
         used,
         Triplet(one[1], two[0], three[0], three[0], "survey-random"),
-        Triplet(one[1], two[1], three[0], None, "survey-cold"),
-        Triplet(one[1], two[1], held_out[0], held_out[0], "survey-cold"),
+        Triplet(one[1], two[1], three[0], None, "survey-random_train"),
+        Triplet(one[1], two[1], held_out[0], held_out[0], "survey-random_train"),
     ]
 
     def prepared(name: str, triplets: list[Triplet], **weights: float) -> list[str]:

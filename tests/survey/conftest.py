@@ -1,4 +1,4 @@
-"""A small corpus of made sounds, its clips, and both databases."""
+"""A small corpus of synthetic sounds, its clips, and both databases."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ import pytest
 import soundfile
 
 from datasets_scripts.corpora.corpus import Corpus, Item, Track, write_corpus
-from survey.assign import Assigner
 from survey.clips import ClipLibrary, prepare
 from survey.config import Limits, Shares, SurveyConfig
-from survey.schema import migrate, open_database
-from survey.store import Store
+from survey.database.schema import migrate, open_database
+from survey.database.store import Store
+from survey.rounds.assign import Assigner
 
 RATE = 22_050
 ARTISTS = 4
 TRACKS = 7
 
-# Quick to cut, and free of waiting: what waits is tested with its own configuration.
+# Quick to cut and without waiting times, which have tests with their own configuration.
 CONFIG = SurveyConfig(
     clip_s=10.0,
     gold_tracks=2,
-    min_heard_s=0.0,
+    min_listened_s=0.0,
     repeat_after=2,
     limits=Limits(100_000, 100_000, 1_000_000, 10_000, 10),
 )
 
 
 def make_item(folder: Path, number: int, seconds: float = 34.0, level: float = 0.3) -> Item:
-    """A track of two tones and some noise, at a loudness of its own."""
+    """A track of two tones and some noise; `level` sets its loudness."""
     rng = np.random.default_rng(number)
     t = np.arange(int(seconds * RATE)) / RATE
     tones = np.sin(2 * np.pi * (110 + 37 * number) * t) + np.sin(
@@ -71,7 +71,7 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = tmp_path_factory.mktemp("files")
     items = [make_item(files, n, level=0.005 * 2.0**n) for n in range(TRACKS)]
     folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(items, folder, "# made sounds\n")
+    write_corpus(items, folder, "# synthetic sounds\n")
     return folder
 
 
@@ -101,7 +101,7 @@ def as_postgres(command: list[str], **options: object) -> None:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an empty PostgreSQL cluster of our own, gone after the tests."""
+    """The URL of an empty PostgreSQL cluster, which is deleted after the tests."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
     on_path = shutil.which("initdb")
     assert versions or on_path, "these tests need PostgreSQL: apt-get install postgresql"
@@ -135,7 +135,7 @@ def empty_database(url: str) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of each kind in turn."""
+    """The URL of an empty database: SQLite, then PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'survey.db'}"
     url: str = request.getfixturevalue("postgres")
@@ -148,16 +148,16 @@ def store(database: str) -> Iterator[Store]:
     """A store on each database."""
     engine = open_database(database)
     migrate(engine)
-    yield Store(engine, CONFIG.min_heard_s)
+    yield Store(engine, CONFIG.min_listened_s)
     engine.dispose()
 
 
 @pytest.fixture
 def lite(tmp_path: Path) -> Iterator[Store]:
-    """A store on SQLite, for what no database can change."""
+    """A store on SQLite, for tests that do not depend on the database."""
     engine = open_database(f"sqlite:///{tmp_path / 'survey.db'}")
     migrate(engine)
-    yield Store(engine, CONFIG.min_heard_s)
+    yield Store(engine, CONFIG.min_listened_s)
     engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""The real server in a process of its own, for the browser and for being killed."""
+"""The real server in its own process, for the tests with a browser and with SIGKILL."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Server:
         raise AssertionError(f"the server ended with {self._process.wait()}")
 
     def kill(self) -> None:
-        """Ends it at once, without any chance to tidy up."""
+        """Ends it by SIGKILL, without any cleanup."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def stop(self) -> int:
-        """Asks it to end; its exit status."""
+        """Ends it by SIGTERM; returns its exit status."""
         self._process.terminate()
         return self._process.wait(timeout=20)
 

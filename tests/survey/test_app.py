@@ -1,4 +1,4 @@
-"""The pages as a client meets them: consent, rounds, undo, data, and who is kept out."""
+"""The pages: consent, rounds, undo, the rater's data, access control and rate limits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from survey.app import Survey, create_app
-from survey.assign import Assigner
 from survey.clips import ClipLibrary
 from survey.config import Limits, SurveyConfig
-from survey.schema import answers, raters, rounds
-from survey.store import Store
+from survey.database.schema import answers, raters, rounds
+from survey.database.store import Store
+from survey.rounds.assign import Assigner
+from survey.web.app import create_app
+from survey.web.site import Survey
 
 from .conftest import CONFIG
 
-HEARD = [4.0, 4.0, 4.0]
+LISTENED_S = [4.0, 4.0, 4.0]
 
 
 class Person:
@@ -48,8 +49,8 @@ class Person:
     def rounds(self) -> list[dict]:
         return self.call("/api/rounds", {}).json()["rounds"]
 
-    def answer(self, token: str, place: int | None = 0, heard: list | None = None) -> Any:
-        body = {"round": token, "place": place, "heard_s": heard or HEARD}
+    def answer(self, token: str, place: int | None = 0, listened_s: list | None = None) -> Any:
+        body = {"round": token, "place": place, "listened_s": listened_s or LISTENED_S}
         return self.call("/api/answer", body)
 
 
@@ -100,7 +101,7 @@ def test_consent_is_needed(app: Any, lite: Store) -> None:
         assert db.execute(sa.select(raters)).all() == []
 
 
-def test_undo_takes_the_last_answer_back(app: Any) -> None:
+def test_undo_deletes_the_last_answer(app: Any) -> None:
     person = Person(app)
     person.start()
     first, _ = person.rounds()
@@ -109,11 +110,13 @@ def test_undo_takes_the_last_answer_back(app: Any) -> None:
     assert person.http.post("/undo", data=form).status_code == 303
     page = person.text("/round")
     assert 'data-answered="0"' in page and first["token"] not in page
-    assert person.http.post("/undo", data=form).status_code == 303  # twice changes nothing
-    assert person.answer(first["token"]).status_code == 404  # nor does a late copy
+    assert (
+        person.http.post("/undo", data=form).status_code == 303
+    )  # the second time changes nothing
+    assert person.answer(first["token"]).status_code == 404  # and a late copy is refused
 
 
-def test_private_link_leads_back_on_another_device(app: Any) -> None:
+def test_private_link_signs_in_on_another_device(app: Any) -> None:
     person = Person(app)
     person.start()
     person.answer(person.rounds()[0]["token"])
@@ -121,23 +124,23 @@ def test_private_link_leads_back_on_another_device(app: Any) -> None:
     assert link
     other = Person(app)
     assert "You have given 1 answer so far" in other.text(link[1])
-    assert other.http.get("/round").headers["location"] == "/"  # looking signs nobody in
+    assert other.http.get("/round").headers["location"] == "/"  # the page alone does not sign in
     reply = other.http.post(link[1], data={"csrf": other.csrf(link[1])})
     assert reply.headers["location"] == "/round"
     assert 'data-answered="1"' in other.text("/round")
     assert Person(app).http.get(link[1][:-3] + "abc").status_code == 404
 
 
-def test_deleting_takes_the_rater_away(app: Any, lite: Store) -> None:
+def test_deleting_removes_the_rater(app: Any, lite: Store) -> None:
     person = Person(app)
     person.start()
     person.answer(person.rounds()[0]["token"])
     link = re.search(r'value="http://testserver(/back/[^"]+)"', person.text("/me"))
     assert link
     form = {"csrf": person.csrf("/me")}
-    assert person.http.post("/me/delete", data=form).status_code == 422  # not without a yes
+    assert person.http.post("/me/delete", data=form).status_code == 422  # the box must be checked
     reply = person.http.post("/me/delete", data=form | {"sure": "yes"})
-    assert "1 answer, and all else" in reply.text
+    assert "1 answer, and everything else" in reply.text
     for table in (raters, rounds, answers):
         with lite.read() as db:
             assert db.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
@@ -145,7 +148,7 @@ def test_deleting_takes_the_rater_away(app: Any, lite: Store) -> None:
     assert Person(app).http.get(link[1]).status_code == 404
 
 
-def test_leaving_forgets_the_browser_only(app: Any, lite: Store) -> None:
+def test_leaving_keeps_the_rater(app: Any, lite: Store) -> None:
     person = Person(app)
     person.start()
     person.http.post("/leave", data={"csrf": person.csrf("/me")})
@@ -154,8 +157,8 @@ def test_leaving_forgets_the_browser_only(app: Any, lite: Store) -> None:
         assert db.execute(sa.select(sa.func.count()).select_from(raters)).scalar() == 1
 
 
-def test_heard_too_little_is_refused_with_the_reason(make: Callable[..., Any], lite: Store) -> None:
-    lite.min_heard_s = 3.0
+def test_listening_too_briefly_is_refused(make: Callable[..., Any], lite: Store) -> None:
+    lite.min_listened_s = 3.0
     person = Person(make())
     person.start()
     person.text("/round")
@@ -164,7 +167,7 @@ def test_heard_too_little_is_refused_with_the_reason(make: Callable[..., Any], l
     assert reply.json() == {"error": "an answer counts once each clip was heard for 3 seconds"}
 
 
-def test_when_all_was_heard_the_page_says_so(
+def test_when_every_round_was_answered_the_page_says_so(
     make: Callable[..., Any], library: ClipLibrary
 ) -> None:
     person = Person(make())
@@ -174,14 +177,14 @@ def test_when_all_was_heard_the_page_says_so(
         if not found:
             break
         person.answer(found[0]["token"])
-    assert "You have heard it all" in person.text("/round")
+    assert "You have answered every round" in person.text("/round")
     assert "no round left" in person.text("/round")
 
 
 # -- clips
 
 
-def test_clips_play_to_their_own_rater_alone(app: Any, library: ClipLibrary) -> None:
+def test_only_the_rater_of_a_round_gets_its_clips(app: Any, library: ClipLibrary) -> None:
     person = Person(app)
     person.start()
     clip = person.rounds()[0]["clips"][0]
@@ -190,7 +193,7 @@ def test_clips_play_to_their_own_rater_alone(app: Any, library: ClipLibrary) -> 
         assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
         assert reply.headers["cache-control"] == "private, max-age=3600"
         assert len(reply.content) > 10_000
-    part = person.http.get(f"{clip}.m4a", headers={"Range": "bytes=10-19"})  # Safari asks so
+    part = person.http.get(f"{clip}.m4a", headers={"Range": "bytes=10-19"})  # as Safari requests it
     assert part.status_code == 206 and len(part.content) == 10
     other = Person(app)
     assert other.http.get(f"{clip}.ogg").status_code == 401
@@ -206,7 +209,7 @@ def test_no_clip_by_path_or_guess(app: Any, library: ClipLibrary) -> None:
     for path in (
         f"/clip/{track}-0.ogg",
         f"/clip/{track}/0.ogg",
-        f"/clip/{token}/0.ogg",  # a round's token opens no clip
+        f"/clip/{token}/0.ogg",  # the token of the round, not of its clips
         "/clip/AAAAAAAAAAAAAAAAAAAAAA/0.ogg",
         "/clip/../library.json",
         "/clip/..%2f..%2flibrary.json/0.ogg",
@@ -219,7 +222,7 @@ def test_no_clip_by_path_or_guess(app: Any, library: ClipLibrary) -> None:
         assert person.http.get(path).status_code in (404, 422), path
 
 
-def test_clip_addresses_say_nothing_of_the_track(app: Any, library: ClipLibrary) -> None:
+def test_clip_addresses_do_not_name_the_track(app: Any, library: ClipLibrary) -> None:
     person = Person(app)
     person.start()
     page = person.text("/round")
@@ -229,7 +232,7 @@ def test_clip_addresses_say_nothing_of_the_track(app: Any, library: ClipLibrary)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", t) for t in tokens)
 
 
-# -- who is kept out
+# -- access control
 
 
 FORMS = ["/start", "/undo", "/me/delete", "/leave", "/api/answer", "/api/rounds", "/owner"]
@@ -242,7 +245,7 @@ def test_no_post_without_its_own_csrf_token(make: Callable[..., Any], path: str)
     person.start()
     other.start()
     fields = {"consent": "yes", "round": "A" * 22, "sure": "yes", "token": "a-long-owner-token"}
-    body = {"round": "A" * 22, "place": 0, "heard_s": HEARD}
+    body = {"round": "A" * 22, "place": 0, "listened_s": LISTENED_S}
     for token in ("", "0" * 64, other.csrf("/me")):
         if path.startswith("/api/"):
             reply = person.http.post(path, json=body, headers={"X-CSRF": token})
@@ -260,14 +263,14 @@ def test_every_post_is_in_that_list(make: Callable[..., Any]) -> None:
     assert Person(app).http.post(link, data={"csrf": ""}).status_code == 403
 
 
-def test_forged_cookies_are_nobody(app: Any) -> None:
+def test_forged_cookies_are_refused(app: Any) -> None:
     person = Person(app)
     person.start()
     value = person.http.cookies["survey"]
     head, rest = value.split(".", 1)
-    told, signature = value.rsplit(".", 1)
-    # its first character: some bits of the last one stand for nothing
-    signed = f"{told}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
+    signed_part, signature = value.rsplit(".", 1)
+    # change the first character: the last one holds unused bits
+    signed = f"{signed_part}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
     for forged in (signed, head[:-2] + "fQ." + rest, "x"):
         person.http.cookies.clear()
         person.http.cookies.set("survey", forged, domain="testserver.local", path="/")
@@ -275,7 +278,7 @@ def test_forged_cookies_are_nobody(app: Any) -> None:
 
 
 def test_a_new_start_changes_the_session(app: Any) -> None:
-    """A CSRF token from before signing in is worth nothing after it."""
+    """A CSRF token from before signing in is refused after it."""
     person = Person(app)
     before = person.csrf()
     person.start()
@@ -283,7 +286,7 @@ def test_a_new_start_changes_the_session(app: Any) -> None:
     assert reply.status_code == 403
 
 
-def test_cookies_are_locked_down(make: Callable[..., Any]) -> None:
+def test_cookie_attributes(make: Callable[..., Any]) -> None:
     plain = Person(make()).http.get("/").headers["set-cookie"].lower()
     assert plain.startswith("survey=")
     assert "httponly" in plain and "samesite=lax" in plain and "secure" not in plain
@@ -337,17 +340,17 @@ def test_markup_in_names_is_text(lite: Store, library: ClipLibrary) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"round": "short", "place": 0, "heard_s": HEARD},
-        {"round": "A" * 22, "place": 3, "heard_s": HEARD},
-        {"round": "A" * 22, "place": -1, "heard_s": HEARD},
-        {"round": "A" * 22, "place": "0", "heard_s": HEARD},
-        {"round": "A" * 22, "place": True, "heard_s": HEARD},
-        {"round": "A" * 22, "place": 0, "heard_s": [1.0, 2.0]},
-        {"round": "A" * 22, "place": 0, "heard_s": [-1.0, 2.0, 3.0]},
-        {"round": "A" * 22, "place": 0, "heard_s": [1e300, 2.0, 3.0]},
-        {"round": "A" * 22, "place": 0, "heard_s": HEARD, "more": 1},
-        {"round": "A" * 21 + "\0", "place": 0, "heard_s": HEARD},
-        {"place": 0, "heard_s": HEARD},
+        {"round": "short", "place": 0, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": 3, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": -1, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": "0", "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": True, "listened_s": LISTENED_S},
+        {"round": "A" * 22, "place": 0, "listened_s": [1.0, 2.0]},
+        {"round": "A" * 22, "place": 0, "listened_s": [-1.0, 2.0, 3.0]},
+        {"round": "A" * 22, "place": 0, "listened_s": [1e300, 2.0, 3.0]},
+        {"round": "A" * 22, "place": 0, "listened_s": LISTENED_S, "more": 1},
+        {"round": "A" * 21 + "\0", "place": 0, "listened_s": LISTENED_S},
+        {"place": 0, "listened_s": LISTENED_S},
         [],
         "x",
     ],
@@ -380,7 +383,7 @@ def test_limits_by_address(make: Callable[..., Any]) -> None:
     assert two.http.get("/").status_code == 200
 
 
-def test_an_ipv6_household_is_one_address(make: Callable[..., Any]) -> None:
+def test_an_ipv6_prefix_is_one_address(make: Callable[..., Any]) -> None:
     app = make(replace(CONFIG, limits=replace(CONFIG.limits, per_address=5)))
     found = [
         Person(app, address=f"2001:db8:1:2::{n:x}").http.get("/").status_code for n in range(8)
@@ -418,7 +421,7 @@ def test_no_owner_token_no_owner_page(app: Any) -> None:
     assert Person(app).http.get("/owner").status_code == 404
 
 
-def test_owner_page_opens_to_its_token_alone(make: Callable[..., Any]) -> None:
+def test_owner_page_needs_the_owner_token(make: Callable[..., Any]) -> None:
     app = make(owner_token="a-long-owner-token")
     person = Person(app)
     person.start()
@@ -429,7 +432,7 @@ def test_owner_page_opens_to_its_token_alone(make: Callable[..., Any]) -> None:
     right = wrong | {"token": "a-long-owner-token"}
     assert person.http.post("/owner", data=right).status_code == 303
     assert "Repeat consistency" in person.text("/owner")
-    # The same cookie is worth nothing once the owner's token changed.
+    # The same cookie is refused once the owner's token has changed.
     cookie = person.http.cookies["survey-owner"]
     changed = Person(make(owner_token="another-owner-token"))
     changed.http.cookies.set("survey-owner", cookie)
@@ -437,5 +440,5 @@ def test_owner_page_opens_to_its_token_alone(make: Callable[..., Any]) -> None:
 
 
 def test_static_files_hold_no_secret(app: Any) -> None:
-    folder = Path(__file__).parents[2] / "survey" / "static"
+    folder = Path(__file__).parents[2] / "survey" / "web" / "static"
     assert {p.name for p in folder.iterdir()} == {"icon.svg", "round.js", "style.css"}

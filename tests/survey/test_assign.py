@@ -1,4 +1,4 @@
-"""Assignment: the shares, the quotas, repeats, gold, and streams that never mix."""
+"""Assignment: shares, quotas, repeats, gold rounds, and disjoint streams."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from survey import active
-from survey.assign import Assigner, check_gold
-from survey.clips import ClipLibrary, Song
+from survey.clips import ClipLibrary, LibraryTrack
 from survey.config import RatersPerTriplet, Shares, SurveyConfig, SurveyError
-from survey.schema import rounds, triplets
-from survey.store import Rater, Store
+from survey.database.schema import rounds, triplets
+from survey.database.store import Rater, Store
+from survey.rounds import active
+from survey.rounds.assign import Assigner, check_gold
 
 from .conftest import CONFIG
 
-HEARD = [5.0, 5.0, 5.0]
+LISTENED_S = [5.0, 5.0, 5.0]
 
 
 @pytest.fixture(scope="module")
 def large(library: ClipLibrary) -> ClipLibrary:
-    """Two hundred songs of sixty artists; nobody plays them here."""
+    """Two hundred tracks of sixty artists, without clips."""
     made = ClipLibrary(library.folder)
     songs = [
-        Song(f"{n:016x}", f"Song {n}", f"Artist {n % 60}", "", frozenset(), "", "", "train")
+        LibraryTrack(f"{n:016x}", f"Song {n}", f"Artist {n % 60}", "", frozenset(), "", "", "train")
         for n in range(200)
     ]
     made.tracks = {song.id: song for song in songs}
-    made.twins = [song.id for song in songs[:50]]
+    made.two_excerpt_tracks = [song.id for song in songs[:50]]
     return made
 
 
@@ -45,18 +45,19 @@ def answer_all(store: Store, assigner: Assigner, rater: Rater, count: int) -> li
     for _ in range(count):
         current = assigner.rounds(rater, 1)[0]
         store.show(current)
-        store.answer(rater, current.token, 0, HEARD)
+        store.answer(rater, current.token, 0, LISTENED_S)
         found.append(current)
     return found
 
 
+@pytest.mark.slow
 def test_shares(lite: Store, large: ClipLibrary) -> None:
-    """Rounds in the configured shares, 4 standard deviations either way."""
+    """Rounds occur in the configured shares, within 4 standard deviations."""
     shares = Shares(active=0.5, random=0.3, repeat=0.1, gold=0.1)
     assigner = Assigner(lite, large, replace(CONFIG, shares=shares), seed=0)
     raters = [lite.add_rater("", "", "") for _ in range(15)]
     kinds = Counter(r.kind for rater in raters for r in assigner.rounds(rater, 40))
-    # Nothing was answered yet, so nothing can be repeated: its share goes to the others.
+    # Without answers there are no repeats; other kinds get their share.
     assert kinds["repeat"] == 0
     assert sum(kinds.values()) == 600
     assert kinds["gold"] == pytest.approx(60, abs=30)
@@ -65,25 +66,25 @@ def test_shares(lite: Store, large: ClipLibrary) -> None:
         lite.delete_rater(rater)
     for rater in [lite.add_rater("", "", "") for _ in range(2)]:
         answered.update(r.kind for r in answer_all(lite, assigner, rater, 100))
-    assert answered["cold"] == pytest.approx(100, abs=29)
+    assert answered["random_train"] == pytest.approx(100, abs=29)
     assert answered["random"] == pytest.approx(60, abs=26)
     assert answered["repeat"] == pytest.approx(20, abs=17)
     assert answered["gold"] == pytest.approx(20, abs=17)
 
 
-def test_every_round_is_three_songs_of_three_artists(
+def test_every_round_has_three_tracks_of_three_artists(
     store: Store, library: ClipLibrary, assigner: Assigner
 ) -> None:
     rater = store.add_rater("", "", "")
     for current in answer_all(store, assigner, rater, 15):
-        artists = {library.tracks[t].artist for t, _ in current.songs}
+        artists = {library.tracks[t].artist for t, _ in current.clips}
         if current.kind == "gold":
             assert len(artists) == 2
-            same = Counter(t for t, _ in current.songs).most_common(1)[0][0]
-            assert {e for t, e in current.songs if t == same} == {0, 1}
+            same = Counter(t for t, _ in current.clips).most_common(1)[0][0]
+            assert {e for t, e in current.clips if t == same} == {0, 1}
         else:
             assert len(artists) == 3
-            assert {e for _, e in current.songs} == {0}
+            assert {e for _, e in current.clips} == {0}
 
 
 def test_places_are_shuffled(lite: Store, large: ClipLibrary) -> None:
@@ -112,13 +113,13 @@ def test_a_triplet_gets_its_quota_of_raters_and_no_rater_twice(
         streams = {r.id: r.stream for r in db.execute(sa.select(triplets))}
     assert len(set(pairs)) == len(pairs)
     for triplet, count in Counter(t for t, _ in pairs).items():
-        assert count <= {"cold": 2, "random": 3}[streams[triplet]]
-    full = {"cold": 2, "random": 3}
+        assert count <= {"random_train": 2, "random": 3}[streams[triplet]]
+    full = {"random_train": 2, "random": 3}
     done = [t for t, n in Counter(t for t, _ in pairs).items() if n == full[streams[t]]]
     assert len(done) > len(streams) / 2  # open triplets are filled before new ones are made
 
 
-def test_repeats_come_later_once_and_with_the_same_songs(lite: Store, large: ClipLibrary) -> None:
+def test_repeats_come_later_once_and_with_the_same_clips(lite: Store, large: ClipLibrary) -> None:
     config = replace(CONFIG, shares=Shares(0.4, 0.2, 0.4, 0), repeat_after=5)
     assigner = Assigner(lite, large, config, seed=0)
     rater = lite.add_rater("", "", "")
@@ -132,12 +133,12 @@ def test_repeats_come_later_once_and_with_the_same_songs(lite: Store, large: Cli
     for again in repeats:
         first = found[order[original[again.id]]]
         assert first.kind != "repeat"
-        assert sorted(first.songs) == sorted(again.songs)
+        assert sorted(first.clips) == sorted(again.clips)
         assert order[again.id] - order[first.id] >= 5
 
 
 def test_streams_never_share_a_triplet(lite: Store, library: ClipLibrary) -> None:
-    """Seven songs give few triplets; what the test stream took, training never gets."""
+    """Seven tracks give few triplets; each belongs to one stream only."""
     config = replace(CONFIG, shares=Shares(0.5, 0.5, 0, 0))
     assigner = Assigner(lite, library, config, seed=0)
     artists = [t.artist for t in library.tracks.values()]
@@ -149,14 +150,14 @@ def test_streams_never_share_a_triplet(lite: Store, library: ClipLibrary) -> Non
     )
     rater = lite.add_rater("", "", "")
     assert len(assigner.rounds(rater, 10_000)) == possible
-    assert len(assigner.rounds(rater, 10_000)) == possible  # and no more is found
+    assert len(assigner.rounds(rater, 10_000)) == possible  # and no further ones
     with lite.read() as db:
         held = [(t.a, t.b, t.c) for t in db.execute(sa.select(triplets))]
     assert len(set(held)) == len(held) == possible
     assert all(a < b < c for a, b, c in held)
 
 
-def test_active_rounds_are_the_least_sure(lite: Store, large: ClipLibrary) -> None:
+def test_active_rounds_have_the_largest_information_gain(lite: Store, large: ClipLibrary) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1, 200, 8))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -166,30 +167,30 @@ def test_active_rounds_are_the_least_sure(lite: Store, large: ClipLibrary) -> No
     rater = lite.add_rater("", "", "")
     kinds: dict[str, list[list[int]]] = {"active": [], "random": []}
     for r in assigner.rounds(rater, 120):
-        kinds[r.kind].append([ids.index(t) for t, _ in r.songs])
-    unsure = {
-        kind: active.unsureness(active.odd_probabilities(vectors, np.asarray(t), 0.1)).mean()
+        kinds[r.kind].append([ids.index(t) for t, _ in r.clips])
+    gain = {
+        kind: active.information_gain(active.odd_probabilities(vectors, np.asarray(t), 0.1)).mean()
         for kind, t in kinds.items()
     }
-    assert unsure["active"] > 0.95 * np.log(3)
-    assert unsure["random"] < 0.75 * np.log(3)
+    assert gain["active"] > 0.95 * np.log(3)
+    assert gain["random"] < 0.75 * np.log(3)
 
 
-def test_gold_strangers_are_far_by_the_embeddings(lite: Store, large: ClipLibrary) -> None:
+def test_gold_distractors_are_far_by_the_embeddings(lite: Store, large: ClipLibrary) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1, 200, 8))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     ids = list(large.tracks)
     assigner = Assigner(lite, large, CONFIG, (ids, vectors), seed=0)
-    for track in large.twins[:20]:
-        alike = vectors[0] @ vectors[0, ids.index(track)]
-        stranger = ids.index(assigner._stranger(track))
-        assert (alike < alike[stranger]).mean() < 0.12
+    for track in large.two_excerpt_tracks[:20]:
+        similarity = vectors[0] @ vectors[0, ids.index(track)]
+        distractor = ids.index(assigner._distractor(track))
+        assert (similarity < similarity[distractor]).mean() < 0.12
 
 
 def test_gold_without_a_long_track_is_an_error(library: ClipLibrary) -> None:
     short = ClipLibrary(library.folder)
-    short.twins = []
+    short.two_excerpt_tracks = []
     with pytest.raises(SurveyError, match=r"shares\.gold to 0"):
         check_gold(short, SurveyConfig())
 
@@ -198,7 +199,7 @@ def test_gold_without_a_long_track_is_an_error(library: ClipLibrary) -> None:
 
 
 def test_odd_probabilities_of_a_worked_case() -> None:
-    """Two equal songs and one at a right angle: similarities 0, 0 and 1."""
+    """Two equal tracks and an orthogonal one: similarities 0, 0 and 1."""
     vectors = np.array([[[1.0, 0], [1, 0], [0, 1]]])
     p = active.odd_probabilities(vectors, np.array([[0, 1, 2], [2, 0, 1]]), 0.5)
     e = np.exp(2)
@@ -206,30 +207,30 @@ def test_odd_probabilities_of_a_worked_case() -> None:
     np.testing.assert_allclose(p[0, 1], [e / (2 + e), 1 / (2 + e), 1 / (2 + e)])
 
 
-def test_an_ensemble_asks_where_it_disagrees_not_where_it_is_a_toss_up() -> None:
-    sure_a, sure_b, toss = [1.0, 0, 0], [0, 1.0, 0], [1 / 3, 1 / 3, 1 / 3]
-    p = np.array([[sure_a, toss, sure_a], [sure_b, toss, sure_a]])
-    np.testing.assert_allclose(active.unsureness(p), [np.log(2), 0, 0], atol=1e-6)
-    np.testing.assert_allclose(active.unsureness(p[:1, 1:2]), [np.log(3)], atol=1e-6)
+def test_information_gain_of_an_ensemble_is_its_disagreement() -> None:
+    certain_a, certain_b, uniform = [1.0, 0, 0], [0, 1.0, 0], [1 / 3, 1 / 3, 1 / 3]
+    p = np.array([[certain_a, uniform, certain_a], [certain_b, uniform, certain_a]])
+    np.testing.assert_allclose(active.information_gain(p), [np.log(2), 0, 0], atol=1e-6)
+    np.testing.assert_allclose(active.information_gain(p[:1, 1:2]), [np.log(3)], atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=40), st.integers(0, 2**32 - 1))
-def test_drawn_triples_have_three_artists(codes: list[int], seed: int) -> None:
+def test_drawn_triplets_have_three_artists(codes: list[int], seed: int) -> None:
     artists = np.asarray(codes)
     rng = np.random.default_rng(seed)
     if len(set(codes)) < 3:
         with pytest.raises(SurveyError):
-            active.draw_triples(artists, 5, rng)
+            active.draw_triplets(artists, 5, rng)
         return
-    drawn = active.draw_triples(artists, 50, rng)
+    drawn = active.draw_triplets(artists, 50, rng)
     assert drawn.shape == (50, 3)
     assert all(len(set(artists[t])) == 3 for t in drawn)
 
 
-def test_drawn_triples_are_uniform() -> None:
-    """Four songs of four artists: each of the four sets in a quarter of 8,000 draws."""
-    drawn = active.draw_triples(np.arange(4), 8000, np.random.default_rng(0))
+def test_drawn_triplets_are_uniform() -> None:
+    """Four tracks of four artists: each of the four triplets is drawn 2,000 times in 8,000."""
+    drawn = active.draw_triplets(np.arange(4), 8000, np.random.default_rng(0))
     counts = Counter(map(tuple, np.sort(drawn, axis=1)))
     assert len(counts) == 4
     assert list(counts.values()) == pytest.approx([2000] * 4, abs=160)
@@ -239,12 +240,14 @@ def test_least_sure_leaves_out_what_was_asked_and_spreads() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((2, 30, 4))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    first = active.least_sure(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1))
+    first = active.select_uncertain(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1))
     asked = {tuple(t) for t in first}
-    second = active.least_sure(vectors, np.arange(30), 60, 0.1, np.random.default_rng(1), asked)
+    second = active.select_uncertain(
+        vectors, np.arange(30), 60, 0.1, np.random.default_rng(1), asked
+    )
     assert len(first) == len(second) == 60
     assert not asked & {tuple(t) for t in second}
-    assert np.bincount(first.ravel()).max() <= 12  # twice the share of 60 * 3 / 30
+    assert np.bincount(first.ravel()).max() <= 12  # twice the mean of 60 * 3 / 30
 
 
 def write_table(path: Path, ids: list[str], vectors: list) -> Path:

@@ -1,4 +1,4 @@
-"""Clips: equally loud, bare of metadata, cut once, and honest about what gave none."""
+"""Clips: equally loud, without metadata, cut once; skipped tracks are reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import CONFIG, TRACKS, make_item
 
 
 def probe(path: Path) -> dict:
-    """ffprobe's account of a file."""
+    """ffprobe's description of a file."""
     command = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams"]
     return json.loads(subprocess.check_output([*command, "-show_chapters", str(path)]))
 
@@ -34,13 +34,13 @@ def loudness(path: Path) -> float:
 
 def test_every_track_has_a_clip_in_both_formats(library: ClipLibrary) -> None:
     assert len(library.tracks) == TRACKS
-    assert len(library.twins) == CONFIG.gold_tracks
+    assert len(library.two_excerpt_tracks) == CONFIG.gold_tracks
     for track in library.tracks:
         for suffix, codec in (("ogg", "opus"), ("m4a", "aac")):
             found = probe(library.path(track, 0, suffix))
             assert found["streams"][0]["codec_name"] == codec
             assert float(found["format"]["duration"]) == pytest.approx(10, abs=0.1)
-    for track in library.twins:
+    for track in library.two_excerpt_tracks:
         assert library.path(track, 1, "ogg").is_file()
 
 
@@ -48,12 +48,14 @@ def test_clips_are_equally_loud(library: ClipLibrary) -> None:
     """The corpus spans 32 dB; its clips agree to within a loudness unit."""
     found = [loudness(library.path(track, 0, "ogg")) for track in library.tracks]
     assert found == pytest.approx([CONFIG.loudness_lufs] * TRACKS, abs=1.0)
-    assert loudness(library.path(library.twins[0], 1, "m4a")) == pytest.approx(-23, abs=1.0)
+    assert loudness(library.path(library.two_excerpt_tracks[0], 1, "m4a")) == pytest.approx(
+        -23, abs=1.0
+    )
 
 
 @pytest.fixture
 def tagged(tmp_path: Path) -> Path:
-    """A corpus of MP3s with titles, artists, a chapter's worth of tags, and an encoder's name."""
+    """A corpus of MP3s with titles, artists, other tags, and an encoder's name."""
     items = []
     for number in range(3):
         item = make_item(tmp_path, number, seconds=15)
@@ -72,6 +74,7 @@ def of_file(item: Item, file: Path) -> Item:
     return Item.of_file(replace(item.track, id=sha[:16], sha256=sha), file, file.name)
 
 
+@pytest.mark.slow
 def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
     made = prepare(Corpus(tagged), tmp_path / "clips", CONFIG, lambda _: None)
     for track in made.tracks:
@@ -84,13 +87,14 @@ def test_clips_carry_no_metadata(tagged: Path, tmp_path: Path) -> None:
             tags = found["format"].get("tags", {}) | found["streams"][0].get("tags", {})
             boring = {"major_brand", "minor_version", "compatible_brands", "language"}
             boring |= {"handler_name", "vendor_id"}
-            assert tags.pop("encoder", "Lavc libopus") == "Lavc libopus"  # ours, of every clip
+            assert tags.pop("encoder", "Lavc libopus") == "Lavc libopus"  # written to every clip
             assert set(tags) <= boring, tags
             assert found["chapters"] == []
 
 
+@pytest.mark.slow
 def test_clip_is_from_the_middle(tmp_path: Path) -> None:
-    """A track that is silent but for its middle ten seconds gives a full clip."""
+    """The clip of a track with sound only in its middle ten seconds is sound throughout."""
     items = [make_item(tmp_path, n, seconds=30) for n in range(3)]
     file = tmp_path / items[0].name
     wave, rate = soundfile.read(file)
@@ -100,12 +104,13 @@ def test_clip_is_from_the_middle(tmp_path: Path) -> None:
     items[0] = of_file(items[0], file)
     write_corpus(items, tmp_path / "corpus", "# middle\n")
     made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, lambda _: None)
-    heard, rate = soundfile.read(made.path(items[0].track.id, 0, "ogg"))
-    seconds = np.sqrt((heard[: 9 * rate].reshape(9, -1) ** 2).mean(axis=1))
+    wave, rate = soundfile.read(made.path(items[0].track.id, 0, "ogg"))
+    seconds = np.sqrt((wave[: 9 * rate].reshape(9, -1) ** 2).mean(axis=1))
     assert seconds.min() > 0.3 * seconds.max()
 
 
-def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_skipped_tracks_are_reported(tmp_path: Path) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
     items.append(make_item(tmp_path, 3, seconds=5))
     quiet = make_item(tmp_path, 4, seconds=12, level=0.0)
@@ -115,7 +120,7 @@ def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
     write_corpus(items, tmp_path / "corpus", "# trouble\n")
     said: list[str] = []
     made = prepare(Corpus(tmp_path / "corpus"), tmp_path / "clips", CONFIG, said.append)
-    reasons = {row["id"]: row["left_out"] for row in made.left_out}
+    reasons = {row["id"]: row["left_out"] for row in made.skipped_tracks}
     assert "5.0 s long" in reasons[items[3].track.id]
     assert "silent" in reasons[quiet.track.id]
     assert "ffmpeg could not read it" in reasons[items[-1].track.id]
@@ -123,7 +128,8 @@ def test_what_gives_no_clip_is_said(tmp_path: Path) -> None:
     assert sum(line.startswith("left out") for line in said) == 3
 
 
-def test_cutting_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_cutting_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(3)]
     write_corpus(items, tmp_path / "corpus", "# three\n")
     corpus = Corpus(tmp_path / "corpus")
@@ -145,6 +151,7 @@ def test_cutting_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_too_few_songs_is_an_error(tmp_path: Path) -> None:
     items = [make_item(tmp_path, n, seconds=12) for n in range(2)]
     write_corpus(items, tmp_path / "corpus", "# two\n")

@@ -29,17 +29,22 @@ def test_the_printed_configuration_is_the_default(
     [
         ("clip: 15", r"unknown key 'clip'; known keys: title, .*clip_s"),
         ("shares: {activ: 1}", r"shares: unknown key 'activ'; known keys: active, random"),
-        ("clip_s: long", "clip_s must be float, found 'long'"),
-        ("goal: 1.5", r"goal must be int, found 1\.5"),
-        ("goal: true", "goal must be int, found True"),
+        ("clip_s: long", "clip_s must be a valid number, found 'long'"),
+        ("goal: 1.5", r"goal must be a valid integer, found 1\.5"),
+        ("goal: true", "goal must be a valid integer, found True"),
         ("shares: 1", "expected keys and values, found 1"),
         ("- 1", "expected keys and values"),
+        ("title: 5", "title must be a valid string, found 5"),
+        (
+            "limits: {per_address: many}",
+            r"limits\.per_address must be a valid integer, found 'many'",
+        ),
         ("{", "cannot read the configuration"),
         ("shares: {active: 0.5}", r"must sum to 1, found 0\.9"),
         ("shares: {active: 1.2, random: -0.3}", "each share must be 0 to 1"),
         ("shares: {active: 0, random: 0, repeat: 0.5, gold: 0.5}", "active .* must be above 0"),
         ("clip_s: 30", "10 to 20 seconds"),
-        ("min_heard_s: 16", "0 to clip_s"),
+        ("min_listened_s: 16", "0 to clip_s"),
         ("raters_per_triplet: {active: 0}", "at least 1"),
         ("limits: {per_address: 0}", "at least 1 a minute"),
         ("public_url: example.org", "must start with http"),
@@ -52,6 +57,11 @@ def test_bad_configuration_is_named(text: str, said: str, tmp_path: Path) -> Non
     file.write_text(text)
     with pytest.raises(SurveyError, match=said):
         load_config(file)
+
+
+def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
+    (tmp_path / "survey.yaml").write_text("# goal: 50\n")
+    assert load_config(tmp_path / "survey.yaml") == SurveyConfig()
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -89,6 +99,6 @@ def test_errors_are_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_importing_parses_no_arguments() -> None:
-    code = "import survey.cli, survey.app, survey.export"
+    code = "import survey.cli, survey.web.app, survey.results.export"
     command = [sys.executable, "-c", code, "--nonsense"]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)

@@ -1,4 +1,4 @@
-"""The owner's figures on answers made to known rates, and the export with its filter."""
+"""The owner's figures on simulated answers with known rates, and the export with its filter."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from scipy.stats import binomtest
 
 from datasets_scripts.triplets.agreement import agreement
 from datasets_scripts.triplets.table import read_triplets
-from survey import plots, results
-from survey.assign import Assigner
 from survey.clips import ClipLibrary
 from survey.config import RatersPerTriplet, Shares, SurveyError
-from survey.export import export
-from survey.results import Answered, alpha_interval, as_triplets, qualities, wilson
-from survey.store import Store
+from survey.database.store import Store
+from survey.results import plots
+from survey.results.export import export
+from survey.results.quality import (
+    Answered,
+    all_answers,
+    alpha_interval,
+    as_triplets,
+    model_hits,
+    qualities,
+)
+from survey.results.report import Figure, ReportCache, report, share_figure
+from survey.rounds.assign import Assigner
 
 from .conftest import CONFIG, make_item
 
@@ -58,10 +65,16 @@ def test_quality_of_raters() -> None:
     assert (found["two"].gold_accuracy, found["two"].consistency) == (None, 1.0)
 
 
-@pytest.mark.parametrize(("right", "total"), [(0, 5), (5, 5), (9, 12), (120, 300)])
-def test_wilson(right: int, total: int) -> None:
-    expected = binomtest(right, total).proportion_ci(method="wilson")
-    assert wilson(right, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+@pytest.mark.parametrize(("hits", "total"), [(0, 5), (5, 5), (9, 12), (120, 300)])
+def test_a_share_is_shown_with_its_wilson_interval(hits: int, total: int) -> None:
+    """The interval by the formula of E. B. Wilson (1927), equation 5."""
+    z = 1.959964
+    p, zz = hits / total, z * z / total
+    half = z * np.sqrt(p * (1 - p) / total + zz / (4 * total))
+    low, high = (max(0.0, (p + zz / 2 + sign * half) / (1 + zz)) for sign in (-1, 1))
+    note = f"{low:.0%} to {high:.0%}, {total} rounds"
+    assert share_figure("Name", hits, total, "rounds") == Figure("Name", f"{p:.0%}", note)
+    assert share_figure("Name", 0, 0, "rounds") == Figure("Name", "–", "rounds: none yet")
 
 
 def test_the_model_is_scored_on_the_random_stream_alone() -> None:
@@ -74,8 +87,8 @@ def test_the_model_is_scored_on_the_random_stream_alone() -> None:
         answered(5, kind="gold", odd=2),
         answered(6, odd=2, abc=("a", "b", "unknown")),
     ]
-    assert results.model_hits(given, (["a", "b", "c"], vectors), 0.1) == [True, False]
-    assert results.model_hits([], (["a", "b", "c"], vectors), 0.1) == []
+    assert model_hits(given, (["a", "b", "c"], vectors), 0.1) == [True, False]
+    assert model_hits([], (["a", "b", "c"], vectors), 0.1) == []
 
 
 def made_answers(noise: float, triplets: int = 150, raters: int = 4, seed: int = 0) -> list:
@@ -92,7 +105,7 @@ def made_answers(noise: float, triplets: int = 150, raters: int = 4, seed: int =
 
 
 def test_alpha_and_its_interval_follow_the_noise() -> None:
-    """By chance with probability q, two raters agree as the truth does with (1 - q)^2."""
+    """With random answers at rate q, alpha is (1 - q)^2 in expectation."""
     for noise in (0.1, 0.4, 0.8):
         table = as_triplets(made_answers(noise))
         alpha = agreement(table).alpha
@@ -104,8 +117,8 @@ def test_alpha_and_its_interval_follow_the_noise() -> None:
     assert alpha_interval(as_triplets(made_answers(0.1, triplets=1))) is None
 
 
-def test_the_interval_of_alpha_holds_the_truth_as_often_as_it_says() -> None:
-    """40 surveys of 80 triplets: 95 % is 38 of them, and fewer than 34 would be 1 in 70."""
+def test_the_interval_of_alpha_has_its_nominal_coverage() -> None:
+    """40 surveys of 80 triplets: 38 are expected; fewer than 34 have a probability of 1 in 70."""
     held = 0
     for seed in range(40):
         interval = alpha_interval(as_triplets(made_answers(0.4, triplets=80, seed=seed)), 10)
@@ -114,12 +127,12 @@ def test_the_interval_of_alpha_holds_the_truth_as_often_as_it_says() -> None:
     assert held >= 34
 
 
-# -- what raters of a known kind look like on the page and in the export
+# -- the owner's page and the export, on raters with known behaviour
 
 
 @pytest.fixture
 def surveyed(lite: Store, library: ClipLibrary) -> Store:
-    """Four raters who know the order of the songs, and one who does not listen."""
+    """Four raters who answer by one order of the tracks, and one who does not listen."""
     config = replace(
         CONFIG,
         shares=Shares(0.4, 0.3, 0.15, 0.15),
@@ -134,9 +147,9 @@ def surveyed(lite: Store, library: ClipLibrary) -> Store:
             if not found:
                 break
             lite.show(found[0])
-            songs = found[0].songs
+            songs = found[0].clips
             tracks = [track for track, _ in songs]
-            if len(set(tracks)) == 2:  # a gold round: the stranger
+            if len(set(tracks)) == 2:  # a gold round: the distractor
                 place: int | None = next(p for p in range(3) if tracks.count(tracks[p]) == 1)
             else:
                 place = max(range(3), key=lambda p: order[songs[p][0]])
@@ -152,28 +165,40 @@ def test_the_report_of_a_survey(surveyed: Store, library: ClipLibrary) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1, len(library.tracks), 4))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    report = results.report(surveyed, (list(library.tracks), vectors), 0.1)
-    figures = {f.name: f for f in report.figures}
-    given = results.all_answers(surveyed)
+    made = report(surveyed, (list(library.tracks), vectors), 0.1)
+    figures = {f.name: f for f in made.figures}
+    given = all_answers(surveyed)
     assert figures["Answers"].value == str(len(given))
     assert figures["Raters"].value == "5"
     assert figures["Krippendorff's alpha"].value != "–"
     assert "random-stream answers" in figures["Current model"].note
     assert {"Answers a day", "Time an answer", "Gold accuracy by rater"} <= {
-        p.title for p in report.plots
+        p.title for p in made.plots
     }
-    empty = [p.title for p in report.plots if "nothing yet" in p.svg]
+    empty = [p.title for p in made.plots if "nothing yet" in p.svg]
     assert empty == []
+
+
+def test_the_report_is_made_anew_once_it_is_old(lite: Store) -> None:
+    fresh = ReportCache(lite, None, 0.1)
+    assert fresh.get() is fresh.get()
+    lite.add_rater("", "", "")
+    assert {f.name: f.value for f in fresh.get().figures}["Raters"] == "0"
+    stale = ReportCache(lite, None, 0.1, max_age_s=-1)
+    first = stale.get()
+    lite.add_rater("", "", "")
+    assert {f.name: f.value for f in first.figures}["Raters"] == "1"
+    assert {f.name: f.value for f in stale.get().figures}["Raters"] == "2"
 
 
 def test_export_is_the_triplet_table(surveyed: Store, tmp_path: Path) -> None:
     out = tmp_path / "answers.parquet"
     said = export(surveyed, out)
     table = read_triplets(out)
-    given = results.all_answers(surveyed)
-    wanted = [a for a in given if a.kind in ("cold", "random")]
+    given = all_answers(surveyed)
+    wanted = [a for a in given if a.kind in ("random_train", "random")]
     assert len(table) == len(wanted) > 40
-    assert {t.source for t in table} == {"survey-cold", "survey-random"}
+    assert {t.source for t in table} == {"survey-random_train", "survey-random"}
     for row, answer in zip(table, wanted, strict=True):
         assert row.songs == answer.abc and row.rater == answer.rater and row.when == answer.when
         assert row.odd == (None if answer.odd is None else answer.abc[answer.odd])
@@ -191,15 +216,15 @@ def test_export_is_the_triplet_table(surveyed: Store, tmp_path: Path) -> None:
 
 
 def test_the_filter_says_what_it_left_out(surveyed: Store, tmp_path: Path) -> None:
-    found = qualities(results.all_answers(surveyed))
+    found = qualities(all_answers(surveyed))
     bad = [r for r, q in found.items() if q.gold_accuracy is not None and q.gold_accuracy < 0.9]
     assert len(bad) == 1
     said = export(surveyed, tmp_path / "a.parquet", min_gold_accuracy=0.9)
     table = read_triplets(tmp_path / "a.parquet")
     assert {t.rater for t in table} == set(found) - set(bad)
     (line,) = [s for s in said if "left out rater" in s]
-    rows = [a for a in results.all_answers(surveyed) if a.rater == bad[0]]
-    asked = sum(a.kind in ("cold", "random") for a in rows)
+    rows = [a for a in all_answers(surveyed) if a.rater == bad[0]]
+    asked = sum(a.kind in ("random_train", "random") for a in rows)
     assert bad[0] in line and f"with {asked} rows" in line and "is below 0.9" in line
     with pytest.raises(SurveyError, match="nothing to export"):
         export(surveyed, tmp_path / "b.parquet", min_gold_accuracy=1.1, min_consistency=1.1)
@@ -222,6 +247,7 @@ def test_mecomp_layout(surveyed: Store, tmp_path: Path) -> None:
     assert any("1 can't tell" in line or "0 can't tell" in line for line in said)
 
 
+@pytest.mark.slow
 def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> None:
     from datasets_scripts.corpora.corpus import Corpus, write_corpus
     from datasets_scripts.triplets.human import read_mecomp
@@ -242,8 +268,8 @@ def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> N
     export(lite, tmp_path / "m.csv", corpus=tmp_path / "corpus")
     numbers = {i.track.id: i.track.source for i in items}
     (triplet,) = read_mecomp(tmp_path / "m.csv").triplets
-    assert triplet.odd == numbers[current.songs[1][0]]
-    assert set(triplet.songs) == {numbers[track] for track, _ in current.songs}
+    assert triplet.odd == numbers[current.clips[1][0]]
+    assert set(triplet.songs) == {numbers[track] for track, _ in current.clips}
 
 
 # -- plots
@@ -259,7 +285,7 @@ def test_plots_are_whole_svg_and_escape_their_text() -> None:
         plots.bars("t", [], [], "x"),
         plots.bars("t", ["a"], [0], "x"),
         plots.lines(evil, [line], evil),
-        plots.lines(evil, [line], evil, alone=True),
+        plots.lines(evil, [line], evil, standalone=True),
         plots.lines("t", [], "x"),
         plots.lines("t", [plots.Series("one point", [(1, 1.0)], [(1, 1.0, 1.0)])], "x"),
     ):

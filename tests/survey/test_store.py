@@ -1,4 +1,4 @@
-"""The store on both databases: once and for good, undo, delete, expiry, and the schema."""
+"""The store on both databases: each answer once, undo, deletion, expiry, and the schema."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from survey import store as store_module
-from survey.assign import Assigner
 from survey.clips import ClipLibrary
 from survey.config import SurveyError
-from survey.schema import answers, metadata, migrate, open_database, rounds, triplets
-from survey.store import Conflict, HeardTooLittle, NoSuchRound, Rater, Store
+from survey.database import store as store_module
+from survey.database.schema import answers, metadata, migrate, open_database, rounds, triplets
+from survey.database.store import Conflict, ListenedTooBriefly, NoSuchRound, Rater, Store
+from survey.rounds.assign import Assigner
 
 from .conftest import CONFIG
 
-HEARD = [5.0, 5.0, 5.0]
+LISTENED_S = [5.0, 5.0, 5.0]
 
 
 def begin(store: Store, assigner: Assigner, count: int = 2) -> tuple[Rater, list]:
@@ -45,19 +45,19 @@ def test_an_answer_is_stored_with_what_was_chosen(store: Store, assigner: Assign
     (row,) = rows(store, answers)
     first = rows(store, rounds)[0]
     triplet = next(t for t in rows(store, triplets) if t["id"] == first["triplet"])
-    assert found[0].songs[2][0] == triplet["abc"[row["odd"]]]
-    assert (row["place"], row["heard_0_s"], row["heard_2_s"]) == (2, 3.5, 9.25)
+    assert found[0].clips[2][0] == triplet["abc"[row["odd"]]]
+    assert (row["place"], row["listened_0_s"], row["listened_2_s"]) == (2, 3.5, 9.25)
     assert row["answered"].tzinfo is not None
 
 
 def test_sent_twice_is_stored_once(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
-    first = store.answer(rater, found[0].token, 0, HEARD)
-    again = store.answer(rater, found[0].token, 0, HEARD)
+    first = store.answer(rater, found[0].token, 0, LISTENED_S)
+    again = store.answer(rater, found[0].token, 0, LISTENED_S)
     assert again == first
     assert len(rows(store, answers)) == 1
     with pytest.raises(Conflict, match="answered already"):
-        store.answer(rater, found[0].token, None, HEARD)
+        store.answer(rater, found[0].token, None, LISTENED_S)
 
 
 def test_sent_by_many_at_once_is_stored_once(store: Store, assigner: Assigner) -> None:
@@ -67,7 +67,7 @@ def test_sent_by_many_at_once_is_stored_once(store: Store, assigner: Assigner) -
 
     def send() -> None:
         gate.wait()
-        counts.append(store.answer(rater, found[0].token, 1, HEARD).answered)
+        counts.append(store.answer(rater, found[0].token, 1, LISTENED_S).answered)
 
     threads = [threading.Thread(target=send) for _ in range(8)]
     for thread in threads:
@@ -82,63 +82,61 @@ def test_only_the_current_round_of_its_own_rater(store: Store, assigner: Assigne
     rater, found = begin(store, assigner)
     other = store.add_rater("", "", "")
     with pytest.raises(NoSuchRound):
-        store.answer(other, found[0].token, 0, HEARD)
+        store.answer(other, found[0].token, 0, LISTENED_S)
     with pytest.raises(Conflict, match="not the current"):
-        store.answer(rater, found[1].token, 0, HEARD)
+        store.answer(rater, found[1].token, 0, LISTENED_S)
     assert store.clip_of(found[0].clips_token, other, 0) is None
-    assert store.clip_of(found[0].clips_token, rater, 0) == found[0].songs[0]
+    assert store.clip_of(found[0].clips_token, rater, 0) == found[0].clips[0]
     assert rows(store, answers) == []
 
 
-def test_heard_too_little_does_not_count(
+def test_listened_too_briefly_does_not_count(
     store: Store, assigner: Assigner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three seconds each by the page's count, and nine on the server's own clock."""
-    strict = Store(store.engine, min_heard_s=3.0)
+    strict = Store(store.engine, min_listened_s=3.0)
     start = store_module.now()
     clock = [start]
     monkeypatch.setattr(store_module, "now", lambda: clock[0])
     rater, found = begin(strict, assigner)
     clock[0] = start + store_module.timedelta(seconds=60)
-    with pytest.raises(HeardTooLittle):
+    with pytest.raises(ListenedTooBriefly):
         strict.answer(rater, found[0].token, 0, [9.0, 2.9, 9.0])
     clock[0] = start + store_module.timedelta(seconds=8.9)
-    with pytest.raises(HeardTooLittle):
+    with pytest.raises(ListenedTooBriefly):
         strict.answer(rater, found[0].token, 0, [3.0, 3.0, 3.0])
     assert rows(store, answers) == []
     clock[0] = start + store_module.timedelta(seconds=9.1)
     strict.answer(rater, found[0].token, 0, [3.0, 3.0, 3.0])
-    # The next round is shown from this moment on, although it was assigned with the first.
+    # The next round counts as shown from here on, although it was assigned with the first.
     clock[0] = start + store_module.timedelta(seconds=18)
-    with pytest.raises(HeardTooLittle):
+    with pytest.raises(ListenedTooBriefly):
         strict.answer(rater, found[1].token, 0, [3.0, 3.0, 3.0])
 
 
-def test_undo_reopens_the_round_and_no_late_copy_comes_back(
-    store: Store, assigner: Assigner
-) -> None:
+def test_undo_reopens_the_round_and_refuses_a_late_copy(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
-    store.answer(rater, found[0].token, 0, HEARD)
+    store.answer(rater, found[0].token, 0, LISTENED_S)
     assert store.last_answered(rater) == found[0].token
     assert store.undo(rater, found[1].token) is False
     assert store.undo(rater, found[0].token) is True
     assert store.undo(rater, found[0].token) is False
     assert rows(store, answers) == []
     with pytest.raises(NoSuchRound):
-        store.answer(rater, found[0].token, 0, HEARD)
+        store.answer(rater, found[0].token, 0, LISTENED_S)
     reopened = assigner.rounds(rater, 1)[0]
-    assert (reopened.id, reopened.songs) == (found[0].id, found[0].songs)
-    with pytest.raises(Conflict):  # it is shown anew, and listened to anew
-        store.answer(rater, reopened.token, 1, HEARD)
+    assert (reopened.id, reopened.clips) == (found[0].id, found[0].clips)
+    with pytest.raises(Conflict):  # it must be shown and listened to again
+        store.answer(rater, reopened.token, 1, LISTENED_S)
     store.show(reopened)
-    assert store.answer(rater, reopened.token, 1, HEARD).answered == 1
+    assert store.answer(rater, reopened.token, 1, LISTENED_S).answered == 1
 
 
-def test_deleting_leaves_nothing_and_gives_places_back(store: Store, assigner: Assigner) -> None:
+def test_deleting_leaves_nothing_and_reopens_triplets(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
     other, others = begin(store, assigner)
-    store.answer(rater, found[0].token, 0, HEARD)
-    store.answer(other, others[0].token, 0, HEARD)
+    store.answer(rater, found[0].token, 0, LISTENED_S)
+    store.answer(other, others[0].token, 0, LISTENED_S)
     assert store.delete_rater(rater) == 1
     assert store.rater(rater.name) is None
     assert {r["rater"] for r in rows(store, rounds)} == {other.id}
@@ -150,39 +148,39 @@ def test_deleting_leaves_nothing_and_gives_places_back(store: Store, assigner: A
 
 def test_what_is_stored_of_a_rater_can_be_read(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
-    store.answer(rater, found[0].token, None, HEARD)
+    store.answer(rater, found[0].token, None, LISTENED_S)
     person, given = store.all_of(rater)
     assert person["headphones"] == "headphones" and person["name"] == rater.name
     assert given[0]["odd"] is None and {given[0][k] for k in "abc"} == {
-        track for track, _ in found[0].songs
+        track for track, _ in found[0].clips
     }
 
 
-def test_rounds_that_nobody_answers_are_given_back(store: Store, assigner: Assigner) -> None:
+def test_unanswered_rounds_expire(store: Store, assigner: Assigner) -> None:
     rater, found = begin(store, assigner)
-    store.answer(rater, found[0].token, 0, HEARD)
+    store.answer(rater, found[0].token, 0, LISTENED_S)
     assert store.expire(hours=1) == 0
     assert store.expire(hours=-1) == 1  # the open one; the answered one stays
     assert [r["id"] for r in rows(store, rounds)] == [found[0].id]
     assert sum(t["taken"] for t in rows(store, triplets)) == 1
 
 
-def test_a_track_that_left_the_corpus_is_asked_no_more(
+def test_a_track_missing_from_the_corpus_is_not_asked_again(
     store: Store, assigner: Assigner, library: ClipLibrary
 ) -> None:
     rater, found = begin(store, assigner)
-    gone = found[0].songs[0][0]
+    gone = found[0].clips[0][0]
     smaller = ClipLibrary(library.folder)
     del smaller.tracks[gone]
-    smaller.twins = [t for t in smaller.twins if t != gone]
+    smaller.two_excerpt_tracks = [t for t in smaller.two_excerpt_tracks if t != gone]
     later = Assigner(store, smaller, CONFIG, seed=2)
     with pytest.raises(NoSuchRound):
-        store.answer(rater, found[0].token, 0, HEARD)
+        store.answer(rater, found[0].token, 0, LISTENED_S)
     for _ in range(5):
         current = later.rounds(rater, 1)[0]
-        assert gone not in {track for track, _ in current.songs}
+        assert gone not in {track for track, _ in current.clips}
         store.show(current)
-        store.answer(rater, current.token, 0, HEARD)
+        store.answer(rater, current.token, 0, LISTENED_S)
 
 
 def test_the_secret_is_made_once(store: Store) -> None:

@@ -199,7 +199,7 @@ def survey_of(artists: int, random: int) -> tuple[list[Triplet], list[Track], An
         Triplet(
             *map(str, (n, n + 2, n + 4)),
             str(n),
-            "survey-random" if n // 2 < random else "survey-cold",
+            "survey-random" if n // 2 < random else "survey-random_train",
             rater,
         )
         for n in range(0, 2 * artists - 4, 2)

@@ -10,7 +10,7 @@ import torch
 from datasets_scripts.corpora.corpus import Corpus
 from distill.personal import embed
 from student import Feelprint
-from survey.active import read_embeddings
+from survey.rounds.active import read_embeddings
 from tests.distill.reporting.made_report import TINY
 from tests.tones import melody, write_tones
 

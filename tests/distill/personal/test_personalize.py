@@ -31,7 +31,7 @@ def answers(corpus: Corpus, path: Path, guesses: bool) -> Path:
         own, other = rng.permutation(2)
         three = [*rng.choice(sides[own], 2, replace=False), rng.choice(sides[other])]
         odd = three[rng.integers(3) if guesses else 2]
-        rows.append(Triplet(*map(str, three), str(odd), "survey-cold", "me"))
+        rows.append(Triplet(*map(str, three), str(odd), "survey-random_train", "me"))
     write_triplets(rows, path)
     return path
 

@@ -1,0 +1,306 @@
+"""Raters, rounds and answers: every read and write of the pages."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from survey.database.rows import (
+    ANSWER_COLUMNS,
+    SELECT_ROUND,
+    UNANSWERED,
+    Conflict,
+    ListenedTooBriefly,
+    NoSuchRound,
+    Rater,
+    Round,
+    StoredAnswer,
+    count_answers,
+    now,
+    to_round,
+)
+from survey.database.schema import answers, raters, rounds, settings, triplets
+
+
+class Store:
+    """The database behind the pages.
+
+    min_listened_s is the time in seconds for which each clip must have played before an answer
+    counts. SQLite has one writer at a time: the writers of this process queue at a lock instead of
+    polling the file; other processes wait by SQLite's own busy timeout.
+    """
+
+    def __init__(self, engine: sa.Engine, min_listened_s: float) -> None:
+        self.engine = engine
+        self.min_listened_s = min_listened_s
+        self._writing = engine.execution_options(write=True)
+        one_writer = engine.dialect.name == "sqlite"
+        self._lock: Any = threading.Lock() if one_writer else nullcontext()
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; after the block it is on disk."""
+        with self._lock, self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    # -- settings and raters
+
+    def secret(self) -> str:
+        """The signing secret, made once and kept in the database beside the answers."""
+        query = sa.select(settings.c.value).where(settings.c.key == "secret")
+        with self.read() as db:
+            found = db.execute(query).scalar()
+        if found is None:
+            try:
+                with self.write() as db:
+                    value = secrets.token_urlsafe(48)
+                    db.execute(sa.insert(settings).values(key="secret", value=value))
+            except sa.exc.IntegrityError:
+                pass  # another process made it at the same time: theirs is used
+            with self.read() as db:
+                found = db.execute(query).scalar_one()
+        return str(found)
+
+    def add_rater(self, headphones: str, age: str, training: str) -> Rater:
+        """A new rater, who has just consented."""
+        name = secrets.token_hex(8)
+        with self.write() as db:
+            row = sa.insert(raters).values(
+                name=name, consented=now(), headphones=headphones, age=age, training=training
+            )
+            key = db.execute(row).inserted_primary_key
+        assert key is not None
+        return Rater(key[0], name)
+
+    def rater(self, name: str) -> Rater | None:
+        """The rater called `name`; None when their data was deleted."""
+        with self.read() as db:
+            row = db.execute(sa.select(raters.c.id).where(raters.c.name == name)).first()
+        return None if row is None else Rater(row.id, name)
+
+    def delete_rater(self, rater: Rater) -> int:
+        """Deletes everything stored about the rater; returns the number of deleted answers."""
+        with self.write() as db:
+            given = sa.select(rounds.c.id).where(rounds.c.rater == rater.id)
+            deleted = db.execute(sa.delete(answers).where(answers.c.round.in_(given))).rowcount
+            self._drop_rounds(db, rounds.c.rater == rater.id)
+            db.execute(sa.delete(raters).where(raters.c.id == rater.id))
+        return deleted
+
+    # -- rounds
+
+    def open_rounds(self, db: sa.Connection, rater: Rater) -> list[Round]:
+        """The rater's rounds that have no answer yet; the first is the current one."""
+        query = SELECT_ROUND.where(rounds.c.rater == rater.id, answers.c.id.is_(None))
+        return [to_round(row) for row in db.execute(query.order_by(rounds.c.id))]
+
+    def add_round(
+        self, db: sa.Connection, rater: Rater, triplet: int, kind: str, repeats: int | None = None
+    ) -> None:
+        """Gives the rater a round; its three clips are placed in random order."""
+        places = [0, 1, 2]
+        secrets.SystemRandom().shuffle(places)
+        db.execute(
+            sa.insert(rounds).values(
+                token=secrets.token_urlsafe(16),
+                clips_token=secrets.token_urlsafe(16),
+                rater=rater.id,
+                triplet=triplet,
+                kind=kind,
+                places="".join(map(str, places)),
+                repeats=repeats,
+                assigned=now(),
+            )
+        )
+
+    def show(self, current: Round) -> None:
+        """Records when the round appeared on the rater's screen; only the first time counts."""
+        query = sa.select(rounds.c.shown).where(rounds.c.id == current.id)
+        with self.read() as db:
+            if db.execute(query).scalar() is not None:
+                return
+        with self.write() as db:
+            not_shown = (rounds.c.id == current.id) & rounds.c.shown.is_(None)
+            db.execute(sa.update(rounds).where(not_shown).values(shown=now()))
+
+    def clip_of(self, clips_token: str, rater: Rater, place: int) -> tuple[str, int] | None:
+        """The (track, excerpt) at a place of one of the rater's own rounds; None if not theirs."""
+        query = SELECT_ROUND.where(rounds.c.clips_token == clips_token, rounds.c.rater == rater.id)
+        with self.read() as db:
+            row = db.execute(query).first()
+        return None if row is None else to_round(row).clips[place]
+
+    def expire(self, hours: float) -> int:
+        """Deletes the rounds that stayed unanswered for `hours`; returns how many there were."""
+        before = now() - timedelta(hours=hours)
+        last_seen = sa.func.coalesce(rounds.c.shown, rounds.c.assigned)
+        with self.write() as db:
+            return self._drop_rounds(db, (last_seen < before) & UNANSWERED)
+
+    def retire(self, missing: set[str]) -> None:
+        """Closes every triplet with a track of `missing`, whose clips are gone from the corpus."""
+        used = triplets.c.a.in_(missing) | triplets.c.b.in_(missing) | triplets.c.c.in_(missing)
+        hit = sa.select(triplets.c.id).where(used)
+        with self.write() as db:
+            self._drop_rounds(db, rounds.c.triplet.in_(hit) & UNANSWERED)
+            db.execute(sa.update(triplets).where(used).values(quota=0))
+
+    def tracks_asked(self) -> set[str]:
+        """Every track in any triplet."""
+        with self.read() as db:
+            return {
+                track
+                for column in (triplets.c.a, triplets.c.b, triplets.c.c)
+                for track in db.execute(sa.select(column).distinct()).scalars()
+            }
+
+    def _drop_rounds(self, db: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+        """Deletes rounds, and counts again how many raters their triplets have been given to."""
+        found = list(db.execute(sa.select(rounds.c.id, rounds.c.triplet).where(which)))
+        for start in range(0, len(found), 500):  # within SQLite's limit of bound values
+            part = found[start : start + 500]
+            db.execute(sa.delete(rounds).where(rounds.c.id.in_([row.id for row in part])))
+            left = (
+                sa.select(sa.func.count())
+                .where(rounds.c.triplet == triplets.c.id, rounds.c.kind != "repeat")
+                .scalar_subquery()
+            )
+            touched = triplets.c.id.in_({row.triplet for row in part})
+            db.execute(sa.update(triplets).where(touched).values(taken=left))
+        return len(found)
+
+    # -- answers
+
+    def answer(
+        self, rater: Rater, token: str, place: int | None, listened_s: Sequence[float]
+    ) -> StoredAnswer:
+        """Stores one answer once: the same answer sent again changes nothing.
+
+        place: of the odd one out, 0 to 2, or None for "can't tell"; listened_s: seconds for which
+        each clip played, by place. The round must be the rater's current one, and at least three
+        times min_listened_s must have passed since it was shown, because clips play one at a time.
+        Raises NoSuchRound, Conflict or ListenedTooBriefly, and then stores nothing.
+        """
+        try:
+            with self.write() as db:
+                self._insert_answer(db, rater, token, place, listened_s)
+                return self._after_answer(db, rater)
+        except sa.exc.IntegrityError:  # the same answer arrived twice at the same time
+            with self.write() as db:
+                self._insert_answer(db, rater, token, place, listened_s)
+                return self._after_answer(db, rater)
+
+    def _insert_answer(
+        self,
+        db: sa.Connection,
+        rater: Rater,
+        token: str,
+        place: int | None,
+        listened_s: Sequence[float],
+    ) -> None:
+        query = (
+            sa.select(rounds, answers.c.id.label("answer"), answers.c.place)
+            .join_from(rounds, answers, isouter=True)
+            .where(rounds.c.token == token, rounds.c.rater == rater.id)
+        )
+        row = db.execute(query).first()
+        if row is None:
+            raise NoSuchRound("this round is no longer open")
+        if row.answer is not None:
+            if row.place != place:
+                raise Conflict("this round was answered already, and differently")
+            return
+        if row.shown is None:
+            raise Conflict("this round is not the current one")
+        answered = now()
+        response_time_s = (answered - row.shown).total_seconds()
+        if min(listened_s) < self.min_listened_s or response_time_s < 3 * self.min_listened_s:
+            raise ListenedTooBriefly(
+                f"an answer counts once each clip was heard for {self.min_listened_s:g} seconds"
+            )
+        db.execute(
+            sa.insert(answers).values(
+                round=row.id,
+                odd=None if place is None else int(row.places[place]),
+                place=place,
+                listened_0_s=listened_s[0],
+                listened_1_s=listened_s[1],
+                listened_2_s=listened_s[2],
+                response_time_s=response_time_s,
+                answered=answered,
+            )
+        )
+        following = db.execute(
+            sa.select(sa.func.min(rounds.c.id))
+            .join_from(rounds, answers, isouter=True)
+            .where(rounds.c.rater == rater.id, answers.c.id.is_(None))
+        ).scalar()
+        if following is not None:
+            db.execute(sa.update(rounds).where(rounds.c.id == following).values(shown=answered))
+
+    def _after_answer(self, db: sa.Connection, rater: Rater) -> StoredAnswer:
+        following = self.open_rounds(db, rater)
+        return StoredAnswer(count_answers(db, rater), following[0] if following else None)
+
+    def count(self, rater: Rater) -> int:
+        """How many answers of the rater are stored."""
+        with self.read() as db:
+            return count_answers(db, rater)
+
+    def last_answered(self, rater: Rater) -> str | None:
+        """The token of the round that the rater answered last; None before the first answer."""
+        query = sa.select(rounds.c.token).join_from(rounds, answers)
+        newest = query.where(rounds.c.rater == rater.id).order_by(answers.c.id.desc()).limit(1)
+        with self.read() as db:
+            return db.execute(newest).scalar()
+
+    def undo(self, rater: Rater, token: str) -> bool:
+        """Deletes the rater's last answer, if it belongs to the round `token`.
+
+        The round becomes the current one again, with new tokens, so that a late copy of the old
+        answer is refused. Returns False when `token` is not the last answered round.
+        """
+        with self.write() as db:
+            newest = (
+                sa.select(rounds.c.id, rounds.c.token, answers.c.id.label("answer"))
+                .join_from(rounds, answers)
+                .where(rounds.c.rater == rater.id)
+                .order_by(answers.c.id.desc())
+                .limit(1)
+            )
+            row = db.execute(newest).first()
+            if row is None or row.token != token:
+                return False
+            db.execute(sa.delete(answers).where(answers.c.id == row.answer))
+            still_open = (rounds.c.rater == rater.id) & UNANSWERED
+            db.execute(sa.update(rounds).where(still_open).values(shown=None))
+            fresh = {"token": secrets.token_urlsafe(16), "clips_token": secrets.token_urlsafe(16)}
+            db.execute(sa.update(rounds).where(rounds.c.id == row.id).values(**fresh))
+        return True
+
+    def all_of(self, rater: Rater) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Everything stored about a rater: their details, and every answer."""
+        who = sa.select(raters).where(raters.c.id == rater.id)
+        given = (
+            sa.select(rounds.c.kind, triplets.c.a, triplets.c.b, triplets.c.c, *ANSWER_COLUMNS)
+            .join_from(rounds, answers)
+            .join(triplets)
+            .where(rounds.c.rater == rater.id)
+            .order_by(answers.c.id)
+        )
+        with self.read() as db:
+            person = db.execute(who).mappings().one()
+            rows = [dict(row) for row in db.execute(given).mappings()]
+        return {k: person[k] for k in person if k != "id"}, rows

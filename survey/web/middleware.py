@@ -1,0 +1,82 @@
+"""The middleware before every request: rate limit by address, size limit, security headers."""
+
+from __future__ import annotations
+
+from fastapi import Response
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from survey.web.limits import RateLimiter, RateLimitExceeded, address_of
+
+MAX_BODY_BYTES = 16_384  # the largest form is far smaller
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class Guard:
+    """ASGI middleware: the rate limit by address, the limit on bodies, and the headers.
+
+    Health checks are not counted, so that they do not fail on a busy survey.
+    """
+
+    def __init__(self, app: ASGIApp, limiter: RateLimiter, per_address: int, secure: bool) -> None:
+        self.app = app
+        self.limiter = limiter
+        self.per_address = per_address
+        self.secure = secure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._add_headers(MutableHeaders(scope=message))
+            await send(message)
+
+        refusal = self._refusal(scope)
+        await (refusal or self.app)(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = {k.lower(): v for k, v in scope["headers"]}
+        if scope["path"] != "/healthz":
+            try:
+                self.limiter.take("address", address_of(scope), self.per_address)
+            except RateLimitExceeded as error:
+                return too_many(error)
+        if b"transfer-encoding" in headers:
+            return plain(411, "a request needs a Content-Length")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            return plain(413, f"a request may hold {MAX_BODY_BYTES} bytes")
+        return None
+
+    def _add_headers(self, headers: MutableHeaders) -> None:
+        headers["Content-Security-Policy"] = POLICY
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["X-Frame-Options"] = "DENY"
+        headers["Referrer-Policy"] = "same-origin"
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+        headers["X-Robots-Tag"] = "noindex"
+        if "cache-control" not in headers:
+            headers["Cache-Control"] = "no-store"
+        if self.secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+
+
+def plain(status: int, text: str) -> Response:
+    """A reply in plain text, without a page."""
+    return Response(text + "\n", status, media_type="text/plain")
+
+
+def too_many(error: RateLimitExceeded) -> Response:
+    """429, with the seconds to wait in its header."""
+    response = plain(429, str(error))
+    response.headers["Retry-After"] = str(int(error.wait_s) + 1)
+    return response
