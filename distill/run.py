@@ -138,7 +138,7 @@ class Run:
             raise ConfigError("finetune.triplets needs a weight: triplet_margin or odd_one_out")
         table = read_triplets(config.triplets)
         tracks = [track for corpus in self.corpora for track in corpus.tracks]
-        unknown = {track_of(song) for t in table for song in t.songs} - {t.id for t in tracks}
+        unknown = {track_of(song) for t in table for song in t.ids} - {t.id for t in tracks}
         if unknown:
             raise ConfigError(
                 f"{config.triplets} names {len(unknown)} songs that no corpus of this run holds, "
@@ -147,7 +147,7 @@ class Run:
         heard = {recording.track.id for recording in self.training}
         by_split = split_with_corpus(for_training(table), tracks)[0]
         told = [t for split in self.config.cache.train_splits for t in by_split.get(split, [])]
-        found = [t for t in told if {track_of(song) for song in t.songs} <= heard]
+        found = [t for t in told if {track_of(song) for song in t.ids} <= heard]
         log.info(
             "finetune: %d of the %d answers in %s are trained on; the rest could not tell, are of "
             "random rounds or about held-out songs",

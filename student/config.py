@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 DFT_RADIX = 16  # first factor of the two-stage DFT: rows of 16 samples, one cache line of 64 bytes
 
@@ -60,12 +60,16 @@ def _of_kind(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if get_args(kind) and isinstance(value, list | tuple):  # tuple[item, ...]
+    if get_origin(kind) is dict and isinstance(value, Mapping):  # dict[str, item]
+        item = get_args(kind)[1]
+        return {str(key): _of_kind(item, one, f"{where}.{key}") for key, one in value.items()}
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):  # tuple[item, ...]
         item = get_args(kind)[0]
         return tuple(_of_kind(item, one, f"{where}[{at}]") for at, one in enumerate(value))
     wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    expected = wanted.get(kind, "a mapping of keys" if get_origin(kind) is dict else "a list")
     hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if kind is float else ""
-    raise ConfigError(f"{where}: expected {wanted.get(kind, 'a list')}, got {value!r}{hint}")
+    raise ConfigError(f"{where}: expected {expected}, got {value!r}{hint}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -187,7 +187,7 @@ class ClipBatches(Dataset[Clips]):
         number = {track.id: n for n, track in enumerate(tracks)}
         # (answers, 3) numbers of tracks, the odd one's last, and where their clips start in them
         self.asked = [
-            [(number[track_of(song)], _start(song)) for song in sorted(t.songs, key=t.odd.__eq__)]
+            [(number[track_of(song)], _start(song)) for song in sorted(t.ids, key=t.odd.__eq__)]
             for t in answers
         ]
         counts = np.array([t.weight for t in answers])

@@ -83,10 +83,10 @@ def to_answers(triplets: Sequence[Triplet], names: Sequence[str]) -> Answers:
     for triplet in triplets:
         if triplet.odd is None:
             continue
-        missing = [song for song in triplet.songs if song not in number]
+        missing = [song for song in triplet.ids if song not in number]
         if missing:
             raise AnswersError(f"the song {missing[0]} of an answer is not known")
-        pair = [song for song in triplet.songs if song != triplet.odd]
+        pair = [song for song in triplet.ids if song != triplet.odd]
         rows.append([number[song] for song in (*pair, triplet.odd)])
         weight.append(triplet.weight)
     if not rows:
@@ -225,7 +225,7 @@ def embed(head: AttentionPool, songs: Songs) -> np.ndarray:
 def ties(triplets: Sequence[Triplet], tracks: Sequence[Track]) -> list[set[str]]:
     """The songs, artists and albums of each triplet."""
     of = {track.id: keys(track.artist, track.album) | {f"track {track.id}"} for track in tracks}
-    return [set().union(*(of[track_of(song)] for song in t.songs)) for t in triplets]
+    return [set().union(*(of[track_of(song)] for song in t.ids)) for t in triplets]
 
 
 def tied_groups(triplets: Sequence[Triplet], tracks: Sequence[Track]) -> np.ndarray:

@@ -22,8 +22,8 @@ import yaml
 
 from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
 from datasets_scripts.triplets.agreement import agreement
-from datasets_scripts.triplets.human import READERS, songs_of
-from datasets_scripts.triplets.table import TEST_STREAM, Triplet, grouped, weigh
+from datasets_scripts.triplets.human import READERS, track_names
+from datasets_scripts.triplets.table import TEST_STREAM, Triplet, grouped, normalise_weights
 from distill.evaluation.figures import Items, difference, interval
 from distill.export import ExportError, check_export, export_onnx
 from distill.personal.answers import (
@@ -99,7 +99,7 @@ def rater_weights(triplets: Sequence[Triplet]) -> list[Triplet]:
             met[answer.rater] += len(others)
             same[answer.rater] += sum(o.odd == answer.odd for o in others)
     trust = {r: (same[r] + 2 / 3) / (met[r] + 2) if met[r] else 1.0 for r in met}
-    return [replace(t, weight=t.weight * trust.get(t.rater or "", 1.0)) for t in weigh(triplets)]
+    return [replace(t, weight=t.weight * trust.get(t.rater or "", 1.0)) for t in normalise_weights(triplets)]
 
 
 def sizes_of(count: int, shares: Sequence[float]) -> list[int]:
@@ -221,12 +221,12 @@ def human(config: HumanConfig, out: Path) -> dict[str, Any]:
     Raises AnswersError, CorpusError, ExportError.
     """
     corpora = [Corpus(Path(path)) for path in config.corpora]
-    known = {name: id_ for corpus in corpora for name, id_ in songs_of(corpus).items()}
+    known = {name: id_ for corpus in corpora for name, id_ in track_names(corpus).items()}
     reading = READERS[config.format](Path(config.answers), known)
     triplets = [t for t in rater_weights(reading.triplets) if t.odd is not None]
     if not triplets:
         raise AnswersError(f"{config.answers}: {reading.summary()}: nothing to learn from")
-    names = sorted({song for t in triplets for song in t.songs})
+    names = sorted({song for t in triplets for song in t.ids})
     model = base_model(Path(config.base))
     songs = listen(model, corpora, names)
     answers = to_answers(triplets, names)

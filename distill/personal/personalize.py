@@ -149,7 +149,7 @@ def personalize(
     """
     model = base_model(base)
     triplets = read_triplets(table)
-    names = sorted({song for t in triplets if t.odd is not None for song in t.songs})
+    names = sorted({song for t in triplets if t.odd is not None for song in t.ids})
     songs = listen(model, corpora, names)
     told = to_answers(for_training(triplets), names)
     random = [t for t in triplets if t.source == TEST_STREAM and t.odd is not None]

@@ -214,9 +214,9 @@ def test_random_rounds_judge_and_never_train():
     random = np.array([t.source == "survey-random" for t in triplets])
     assert (parts.judge == random).all() and random.sum() == 40
     judging = {t.id: t.artist for t in tracks}
-    held = {judging[s] for t, r in zip(triplets, random, strict=True) if r for s in t.songs}
+    held = {judging[s] for t, r in zip(triplets, random, strict=True) if r for s in t.ids}
     for t, trains in zip(triplets, parts.train, strict=True):
-        assert trains == held.isdisjoint(judging[song] for song in t.songs)
+        assert trains == held.isdisjoint(judging[song] for song in t.ids)
     assert parts.train.sum() == 2 * 16  # of 18 questions, two share an artist with the stream
     pairs = [parts.split((0.5, 0.3, 0.2), 0), *parts.folds(5, 0)]
     for stop, test in pairs:
