@@ -148,7 +148,7 @@ class Splits:
         return part == 1, part == 2
 
     def folds(self, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The same masks for each of ``k`` folds; the fold after the test fold is for validation."""
+        """The same masks for each of ``k`` folds; the fold after the test fold validates."""
         fold = np.full(len(self.eval), -1)
         fold[self.eval] = folds(self.groups[self.eval], k, seed)
         return [(fold == (number + 1) % k, fold == number) for number in range(k)]
