@@ -13,6 +13,7 @@ from student.config import ConfigError
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CORPORA = Path("data/corpora")
 DEBS = Path("data/debs")
+DEBS_HELP = "where the .deb files are, or are fetched to"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,63 +31,71 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m datasets_scripts", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
+    _add_corpora(commands)
+    sub = _add(commands, "extract", extract, "a corpus's tracks as plain files, for a player")
+    sub.add_argument("corpus", type=Path)
+    sub.add_argument("--out", type=Path, required=True)
+    _add_triplets(commands)
+    sub = _add(commands, "publish", publish, "a corpus or triplets to the Hugging Face Hub")
+    sub.add_argument("folder", type=Path)
+    sub.add_argument("repo", help="NAME/DATASET")
+    sub.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
+    sub.add_argument("--dry-run", type=Path, metavar="DIR", help="write the files there instead")
+    return top
 
-    def command(name: str, run, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
-        return sub
 
+def _add(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    sub = commands.add_parser(name, help=text, description=text)
+    sub.set_defaults(run=run)
+    return sub
+
+
+def _add_corpora(commands) -> None:
+    """The commands that build corpora."""
     for name, text in (
         ("free", "the free corpus: music of 62 Debian packages (32 hours, 5.8 GB to fetch)"),
         ("demo", "the demo corpus: music of five small Debian packages (98 MB to fetch)"),
     ):
-        sub = command(name, free, text)
+        sub = _add(commands, name, free, text)
         sub.add_argument("--out", type=Path, default=CORPORA / name)
         sub.add_argument("--config", type=Path, default=CONFIGS / f"{name}_splits.yaml")
-        sub.add_argument(
-            "--debs", type=Path, default=DEBS, help="where the .deb files are, or are fetched to"
-        )
+        sub.add_argument("--debs", type=Path, default=DEBS, help=DEBS_HELP)
 
-    sub = command("folder", folder, "a corpus of one's own music; nothing leaves the machine")
+    text = "a corpus of one's own music; nothing leaves the machine"
+    sub = _add(commands, "folder", folder, text)
     sub.add_argument("--audio-dir", type=Path, required=True, help="any folder of music")
     sub.add_argument("--out", type=Path, default=CORPORA / "folder")
     sub.add_argument("--jobs", type=int, default=1, help="files decoded at a time")
 
-    sub = command("styles", styles, "the styles corpus: rendered music, labelled with its style")
+    text = "the styles corpus: rendered music, labelled with its style"
+    sub = _add(commands, "styles", styles, text)
     sub.add_argument("--hours", type=float, default=20.0)
     sub.add_argument("--seed", type=int, default=0, help="the same seed gives the same corpus")
     sub.add_argument("--out", type=Path, default=CORPORA / "styles")
-    sub.add_argument(
-        "--debs", type=Path, default=DEBS, help="where the .deb files are, or are fetched to"
-    )
+    sub.add_argument("--debs", type=Path, default=DEBS, help=DEBS_HELP)
     sub.add_argument("--jobs", type=int, default=1, help="tracks rendered at a time")
 
-    sub = command("fma", fma, "the Free Music Archive dataset")
+    sub = _add(commands, "fma", fma, "the Free Music Archive dataset")
     sub.add_argument("--size", default="small", choices=("small", "medium", "large", "full"))
     sub.add_argument("--out", type=Path, help="default: data/corpora/fma-SIZE")
-    sub.add_argument(
-        "--archives", type=Path, default=Path("data/fma"), help="where the archives are fetched to"
-    )
+    sub.add_argument("--archives", type=Path, default=Path("data/fma"), help="where the zips go")
     sub.add_argument("--licence", default="", help="keep tracks whose licence this regex matches")
     sub.add_argument("--jobs", type=int, default=1, help="files decoded at a time")
 
-    sub = command("extract", extract, "a corpus's tracks as plain files, for a player to read")
-    sub.add_argument("corpus", type=Path)
-    sub.add_argument("--out", type=Path, required=True)
 
-    triplets = command("triplets", None, "tables of which of three tracks is the odd one out")
-    kinds = triplets.add_subparsers(dest="kind", required=True)
+def _add_triplets(commands) -> None:
+    """The commands that import and derive triplets."""
+    text = "tables of which of three tracks is the odd one out"
+    kinds = _add(commands, "triplets", None, text).add_subparsers(dest="kind", required=True)
     text = "human answers: checked, weighted and split, with the raters' agreement"
-    sub = kinds.add_parser("human", help=text, description=text)
-    sub.set_defaults(run=human)
+    sub = _add(kinds, "human", human, text)
     sub.add_argument("file", type=Path)
     sub.add_argument("--format", default="table", choices=("table", "mecomp", "votes"))
     sub.add_argument("--corpus", type=Path, help="check ids against it, and split")
     sub.add_argument("--split", default="corpus", choices=("corpus", "groups"))
     sub.add_argument("--out", type=Path, required=True)
     text = "triplets derived from a corpus's metadata or a teacher's embeddings"
-    sub = kinds.add_parser("made", help=text, description=text)
-    sub.set_defaults(run=made)
+    sub = _add(kinds, "made", made, text)
     labels = ("album", "artist", "family", "excerpt", "genre", "teacher")
     sub.add_argument("--by", required=True, choices=labels)
     sub.add_argument("--corpus", type=Path, required=True)
@@ -94,13 +103,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--embeddings", type=Path, help="for teacher: .npz with ids and embeddings")
     sub.add_argument("--out", type=Path, required=True)
-
-    sub = command("publish", publish, "a corpus or triplets to the Hugging Face Hub")
-    sub.add_argument("folder", type=Path)
-    sub.add_argument("repo", help="NAME/DATASET")
-    sub.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
-    sub.add_argument("--dry-run", type=Path, metavar="DIR", help="write the files there instead")
-    return top
 
 
 def extract(args: argparse.Namespace) -> str:

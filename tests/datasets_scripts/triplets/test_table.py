@@ -186,12 +186,12 @@ def no_artist_or_album_twice(by_split: dict[str, list[Triplet]], known: list[Tra
 def test_triplets_follow_the_corpus_s_split() -> None:
     known = tracks()
     inside = Triplet(known[0].id, known[1].id, known[4].id, known[4].id, "s")
-    held = Triplet(known[20].id, known[21].id, known[22].id, known[22].id, "s")
+    tested = Triplet(known[20].id, known[21].id, known[22].id, known[22].id, "s")
     across = Triplet(known[0].id, known[1].id, known[22].id, known[22].id, "s")
-    by_split, spanning = split_with_corpus([inside, held, across], known)
-    assert by_split == {"train": [inside], "test": [held]} and spanning == [across]
+    by_split, spanning = split_with_corpus([inside, tested, across], known)
+    assert by_split == {"train": [inside], "test": [tested]} and spanning == [across]
     assert no_artist_or_album_twice(by_split, known)
-    assert not no_artist_or_album_twice({"train": [inside, across], "test": [held]}, known)
+    assert not no_artist_or_album_twice({"train": [inside, across], "test": [tested]}, known)
 
 
 def test_leaking_corpus_gives_no_leaking_triplets() -> None:
@@ -200,10 +200,10 @@ def test_leaking_corpus_gives_no_leaking_triplets() -> None:
     known[0] = replace(known[0], album="ALBUM 11")
     leaking = Triplet(known[0].id, known[1].id, known[4].id, known[4].id, "s")
     fine = Triplet(known[2].id, known[3].id, known[4].id, known[4].id, "s")
-    held = Triplet(known[22].id, known[23].id, known[20].id, known[20].id, "s")
-    assert not no_artist_or_album_twice({"train": [leaking, fine], "test": [held]}, known)
-    by_split, spanning = split_with_corpus([leaking, fine, held], known)
-    assert by_split == {"train": [fine], "test": [held]} and spanning == [leaking]
+    tested = Triplet(known[22].id, known[23].id, known[20].id, known[20].id, "s")
+    assert not no_artist_or_album_twice({"train": [leaking, fine], "test": [tested]}, known)
+    by_split, spanning = split_with_corpus([leaking, fine, tested], known)
+    assert by_split == {"train": [fine], "test": [tested]} and spanning == [leaking]
     assert no_artist_or_album_twice(by_split, known)
 
 
