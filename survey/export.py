@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
-from datasets_scripts.triplets.table import Triplet, weigh, write_triplets
+from datasets_scripts.triplets.table import Triplet, normalise_weights, write_triplets
 from survey.config import SurveyError
 from survey.results import Quality, all_answers, as_triplets, qualities
 from survey.store import Store
@@ -42,7 +42,7 @@ def export(
         for rater, found in sorted(quality.items())
         if (why := _below(found, min_gold_accuracy, min_consistency))
     }
-    table = weigh([t for t in as_triplets(given) if t.rater not in dropped])
+    table = normalise_weights([t for t in as_triplets(given) if t.rater not in dropped])
     if not table:
         raise SurveyError(
             f"there is nothing to export: {len(given)} answers, and {len(dropped)} raters left out"
@@ -111,6 +111,6 @@ def _write_csv(table: list[Triplet], out: Path, names: dict[str, str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["song1", "song2", "song3", "anchor", "positive"])
         for t in table:
-            pair = [n for n, song in enumerate(t.songs, start=1) if song != t.odd]
-            writer.writerow([*(names.get(song, song) for song in t.songs), *pair])
+            pair = [n for n, song in enumerate(t.ids, start=1) if song != t.odd]
+            writer.writerow([*(names.get(song, song) for song in t.ids), *pair])
     os.replace(half, out)
