@@ -1,1 +1,4 @@
-"""Corpora and triplets: where audio and human answers come from, as Parquet."""
+"""Corpora and triplets: building, importing and publishing the project's audio and answers.
+
+`python -m datasets_scripts COMMAND` runs it; everything is stored as Parquet.
+"""

@@ -1,8 +1,8 @@
-"""Read any music file as mono samples, and say plainly why one cannot be read.
+"""Decode any music file to mono samples, with a clear error for one that cannot be decoded.
 
 soundfile (libsndfile) reads WAV, FLAC, Ogg Vorbis, Opus and MP3; ffmpeg reads the rest (M4A and
-whatever else it knows). A file that ends before its own headers say so is an error, not a short
-song: half a download must not become training data.
+other formats). A file that ends before its own headers say so is an error, not a short track:
+half a download must not become training data.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import numpy as np
 import soundfile
 import soxr
 
-# What a walk through a folder or a package takes for music.
+# The names of files that are taken for music.
 SUFFIXES = (
     *(".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".mp4"),
     *(".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"),
 )
-BLOCK = 1 << 18  # frames decoded at a time, so that an hour of audio is never held twice
+BLOCK = 1 << 18  # frames decoded at a time, so that an hour of audio is never in memory twice
 
 
 class AudioError(ValueError):
@@ -35,7 +35,7 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True)
 class Levels:
-    """What one pass over a whole file learns.
+    """The measurements of one pass over a whole file.
 
     duration_s: decoded length in seconds. peak: largest absolute sample. envelope: root mean
     square of each half second of the mono signal, float32, (ceil(2 * duration_s),).
@@ -47,7 +47,7 @@ class Levels:
 
 
 def name_of(source: bytes | Path | str) -> str:
-    """How an error names its source."""
+    """The name of a source in error messages."""
     return f"{len(source)} bytes of audio" if isinstance(source, bytes) else str(source)
 
 
@@ -69,13 +69,13 @@ def decode(source: bytes | Path | str, sample_rate: int) -> np.ndarray:
 
 
 def duration(source: bytes | Path | str) -> float:
-    """Length in seconds as the headers tell it, without decoding. Raises AudioError."""
+    """Length in seconds according to the headers, without decoding. Raises AudioError."""
     with open_audio(source) as file:
         return float(file.frames / file.samplerate)
 
 
 def measure(source: bytes | Path | str) -> Levels:
-    """Decode a whole file once, to know that it can be decoded and what it holds (see Levels).
+    """Decode a whole file once and measure it (see Levels).
 
     Raises AudioError as `decode` does, and for a file of digital silence.
     """
@@ -119,7 +119,7 @@ def open_audio(source: bytes | Path | str) -> Iterator[soundfile.SoundFile]:
 
 
 def _mono_blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
-    """Yield (frames,) float32 blocks; at least one sample in all, and as many as promised."""
+    """Yield (frames,) float32 blocks. Raises AudioError for fewer samples than the headers say."""
     seen = 0
     while True:
         try:
@@ -136,23 +136,23 @@ def _mono_blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
         yield mono
     if not seen:
         raise AudioError(f"{name}: no samples in it")
-    # MP3 and Opus promise a length to within a frame or so; a second covers all of them.
+    # The headers of MP3 and Opus are exact to about a frame; a second covers all of them.
     if seen < file.frames - file.samplerate:
-        have, want = seen / file.samplerate, file.frames / file.samplerate
-        raise AudioError(f"{name}: cut short: {have:.1f} s of the {want:.1f} s that it promises")
+        found, stated = seen / file.samplerate, file.frames / file.samplerate
+        raise AudioError(f"{name}: cut short: {found:.1f} s of the {stated:.1f} s in its headers")
 
 
 def _refuse_cut_short(stream: io.BufferedIOBase, size: int, name: str) -> None:
-    """Catch the cuts that libsndfile hides: it shortens WAV and Ogg to what is there."""
+    """Find cuts that libsndfile does not report: it reads a cut WAV or Ogg file as a short one."""
     head = stream.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        promised = struct.unpack("<I", head[4:8])[0] + 8
-        streamed = promised <= 8 or promised >= 1 << 31  # a recorder that could not seek back
+        stated = struct.unpack("<I", head[4:8])[0] + 8
+        streamed = stated <= 8 or stated >= 1 << 31  # a recorder that could not seek back
         # Old tools pad or miscount by a few bytes; half a second of audio is far more.
-        if not streamed and size < promised - 4096:
-            raise AudioError(f"{name}: cut short: {size} bytes of the {promised} it promises")
+        if not streamed and size < stated - 4096:
+            raise AudioError(f"{name}: cut short: {size} bytes of the {stated} in its header")
     elif head[:4] == b"OggS":
-        stream.seek(max(0, size - (1 << 17)))  # two of the largest pages there can be
+        stream.seek(max(0, size - (1 << 17)))  # the size of two pages of maximal length
         tail = stream.read()
         at = tail.rfind(b"OggS")
         segments = tail[at + 26] if at >= 0 and at + 26 < len(tail) else 0
@@ -162,12 +162,12 @@ def _refuse_cut_short(stream: io.BufferedIOBase, size: int, name: str) -> None:
 
 
 def _by_ffmpeg(source: bytes | Path | str, scratch: Path) -> Path:
-    """Let ffmpeg turn what libsndfile does not read into a float WAV in `scratch`."""
+    """Convert a file that libsndfile does not read to a float WAV in `scratch`, by ffmpeg."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise AudioError(
             f"{name_of(source)}: not WAV, FLAC, Ogg, Opus or MP3, and ffmpeg, which reads "
-            "the rest, is not installed (on Debian: apt install ffmpeg)"
+            "other formats, is not installed (on Debian: apt install ffmpeg)"
         )
     path, wav = Path(str(source)) if not isinstance(source, bytes) else scratch / "in", None
     if isinstance(source, bytes):

@@ -1,4 +1,4 @@
-"""The one reader of YAML configurations, strict about keys and types."""
+"""The reader of all YAML configurations, strict about keys and types."""
 
 from __future__ import annotations
 

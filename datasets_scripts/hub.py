@@ -1,4 +1,4 @@
-"""Publishing a folder on the Hugging Face Hub: models, datasets and Spaces go the same way."""
+"""Publish a folder on the Hugging Face Hub, as a model, a dataset or a Space."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def push(
     """Upload ``folder`` as the repository ``name`` ("owner/name"); returns its address.
 
     ``kind`` is "model", "dataset" or "space". A repository that is there is updated only where it
-    holds the file ``marker``, or nothing yet (an upload that was cut off): another's work is not
-    overwritten. The same call again goes on where a cut one stopped. A new repository is private
-    unless ``private`` is False; the visibility of an old one stays as it is.
+    holds the file ``marker``, or nothing yet (an upload that was cut off): another project is not
+    overwritten. The same call again continues an upload that was cut off. A new repository is
+    private unless ``private`` is False; the visibility of an old one stays as it is.
 
     Raises:
         HubError: no token or a wrong one, a name that is taken, no connection, or one that was

@@ -274,7 +274,7 @@ class Run:
             raise ConfigError("finetune.triplets needs a weight: triplet_margin or odd_one_out")
         table = read_triplets(config.triplets)
         tracks = [track for corpus in self.corpora for track in corpus.tracks]
-        unknown = {track_of(song) for t in table for song in t.songs} - {t.id for t in tracks}
+        unknown = {track_of(song) for t in table for song in t.ids} - {t.id for t in tracks}
         if unknown:
             raise ConfigError(
                 f"{config.triplets} names {len(unknown)} songs that no corpus of this run holds, "
@@ -283,7 +283,7 @@ class Run:
         cached = {recording.track.id for recording in self.train_recordings}
         by_split = split_with_corpus(for_training(table), tracks)[0]
         train = [t for split in self.config.cache.train_splits for t in by_split.get(split, [])]
-        found = [t for t in train if {track_of(song) for song in t.songs} <= cached]
+        found = [t for t in train if {track_of(song) for song in t.ids} <= cached]
         log.info(
             "finetune: %d of the %d triplets in %s are trained on; the others name no odd one, are "
             "of random rounds, or have a song that is held out or skipped",

@@ -72,7 +72,7 @@ def _checked(wanted: Any, value: Any, where: str) -> Any:
     if type(value) is wanted:
         return value
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    expected = names.get(wanted, "a mapping" if container is dict else "a list")
+    expected = names.get(wanted, "a mapping of keys" if container is dict else "a list")
     hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if wanted is float else ""
     raise ConfigError(f"{where}: expected {expected}, got {value!r}{hint}")
 

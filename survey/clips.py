@@ -8,7 +8,6 @@ is written last and lists the tracks of the survey.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets_scripts.corpora import open as corpora
 from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
-from datasets_scripts.corpora.folder import build_folder
 from datasets_scripts.files import atomic_path, write_text
 from survey.config import SurveyConfig, SurveyError
 
@@ -93,14 +92,7 @@ def open_corpus(folder: Path, data: Path) -> Corpus:
     Raises SurveyError for a folder without music, or a corpus that is not whole.
     """
     try:
-        if (folder / "data").is_dir() or (folder / "data.partial").is_dir():
-            return Corpus(folder)
-        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-        made = data / f"corpus-{name}"
-        if (made / "data").is_dir():
-            print(f"using {made}, made of {folder} before; remove it to read the folder anew")
-            return Corpus(made)
-        return build_folder(folder, made)
+        return corpora.open_corpus(folder, data)
     except CorpusError as error:
         raise SurveyError(str(error)) from error
 

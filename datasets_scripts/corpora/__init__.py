@@ -1,4 +1,4 @@
-"""Corpora: where audio comes from, as Parquet shards with the audio's bytes inside.
+"""Corpora: audio and its metadata, as Parquet shards with the audio files inside.
 
-`corpus.Corpus` reads one; each other module builds one or a part of one.
+`corpus` defines the format and reads it; `free`, `folder` and `fma` build corpora.
 """

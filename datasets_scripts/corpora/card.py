@@ -1,12 +1,9 @@
-"""The dataset card of a corpus: what is in it, counted, so that a reader need not open it."""
+"""The dataset card of a corpus: its counts, columns, licences and genres as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from datasets_scripts.corpora.corpus import SPLITS, Track
 
@@ -19,7 +16,7 @@ def card(
     tracks: Sequence[Track],
     tables: Mapping[str, tuple[Sequence[str], Rows]] | None = None,
 ) -> str:
-    """Markdown with the YAML head that the Hub reads. tables: heading -> (column names, rows)."""
+    """Markdown with the YAML header that the Hub reads. tables: heading -> (column names, rows)."""
     head = ["---", "license: other", "task_categories:", "- audio-classification", "tags:"]
     head += ["- music", "- audio", "configs:", "- config_name: default", "  data_files:"]
     for split in SPLITS:
@@ -60,13 +57,3 @@ def _table(names: Sequence[str], rows: Rows) -> list[str]:
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     return lines + [f"| {' | '.join(row)} |" for row in cells]
-
-
-def write_attribution(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write who made what under which licence, one track a line."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(rows)
-    os.replace(temporary, path)

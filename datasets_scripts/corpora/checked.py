@@ -1,4 +1,4 @@
-"""What is learned of each file by decoding it once, kept so that a killed build need not again."""
+"""A check of each audio file by decoding it, recorded so that a killed build need not repeat it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from tqdm import tqdm
 
 from datasets_scripts.audio import AudioError, duration, measure
 from datasets_scripts.corpora.corpus import SHARD_BYTES
+from datasets_scripts.files import write_text
 
-SHORTEST_S = 3.0  # one patch of the default teacher; a shorter file teaches nothing
+SHORTEST_S = 3.0  # the length of one patch of the default teacher
 
 
 class FileCheck(NamedTuple):
-    """The outcome for one file. reason: why it cannot be used, or ""; then the rest holds."""
+    """The result for one file. reason: why it cannot be used; if "", the other fields are set."""
 
     key: str
     reason: str
     sha256: str = ""
     duration_s: float = 0.0
     size: int = 0
-    extra: Mapping[str, Any] = MappingProxyType({})  # what a builder learns beside, such as tags
+    extra: Mapping[str, Any] = MappingProxyType({})  # what a builder adds, such as tags
 
 
 def check(
@@ -35,7 +36,7 @@ def check(
     shortest_s: float = SHORTEST_S,
     extra: Callable[[], dict[str, Any]] = dict,
 ) -> FileCheck:
-    """Decode a file from end to end. Never raises for a bad one: that is its reason."""
+    """Decode a file from end to end. A bad file raises nothing: its `reason` says what is wrong."""
     try:
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         if size > SHARD_BYTES:
@@ -56,11 +57,11 @@ def check(
 def check_all(
     keys: Iterable[str], work: Callable[[str], FileCheck], record: Path, jobs: int = 1
 ) -> Iterator[FileCheck]:
-    """Yield work(key) for every key, in order; what stands in `record` is not done again."""
+    """Yield work(key) for every key, in order; keys that are in `record` are not checked again."""
     known = _read(record)
     keys = list(keys)
     with ThreadPoolExecutor(jobs) as pool, record.open("a", encoding="utf-8") as out:
-        for start in range(0, len(keys), 64 * jobs):  # so that a kill loses little
+        for start in range(0, len(keys), 64 * jobs):  # a killed build loses at most one such part
             part = keys[start : start + 64 * jobs]
             done = pool.map(lambda key: known.get(key) or work(key), part)
             for result in tqdm(done, total=len(part), desc=f"checking from {start}", leave=False):
@@ -71,7 +72,7 @@ def check_all(
 
 
 def _read(record: Path) -> dict[str, FileCheck]:
-    """Read the record of an earlier run. Its last line may be half-written: it is dropped."""
+    """Read the record of an earlier run. A last line that was cut off is dropped."""
     known: dict[str, FileCheck] = {}
     if record.exists():
         for line in record.read_text(encoding="utf-8").splitlines():
@@ -80,8 +81,7 @@ def _read(record: Path) -> dict[str, FileCheck]:
             except (ValueError, TypeError):
                 continue
             known[result.key] = result
-        text = "".join(_line(result) for result in known.values())
-        record.write_text(text, encoding="utf-8")
+        write_text(record, "".join(_line(result) for result in known.values()))
     return known
 
 

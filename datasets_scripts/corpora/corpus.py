@@ -1,16 +1,15 @@
-"""The one layout that every corpus has: Parquet shards with the audio's own bytes inside.
+"""The layout of every corpus: Parquet shards with the audio's own bytes inside.
 
     <corpus>/data/{train,validation,test}-NNNNN-of-NNNNN.parquet
     <corpus>/README.md, rejects.csv
 
-A builder brings `Item`s (what is known of a track, and the file that holds it) to `write_corpus`.
-`data/` appears only when every shard is whole; until then the shards grow in `data.partial/`, and
-a build that was killed goes on from the last whole one.
+A builder passes `Item`s (a track's metadata, and the file that holds its audio) to `write_corpus`.
+`data/` appears only when every shard is complete; until then the shards are in `data.partial/`, and
+a build that was killed continues after the last complete one.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -24,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from datasets_scripts.files import atomic_path, write_csv, write_text
+
 SPLITS = ("train", "validation", "test")
 SHARD_BYTES = 450_000_000  # of audio; the promise is 500 MB a file, metadata included
 GROUP = 8  # tracks a row group: one track is read without its shard
@@ -35,7 +36,7 @@ class CorpusError(RuntimeError):
 
 @dataclass(frozen=True)
 class Track:
-    """What a corpus knows of one track; the columns of the table, without the audio.
+    """The metadata of one track: the columns of the table, without the audio.
 
     id: first 16 hexadecimal digits of `sha256`. duration_s: seconds. sha256: of the audio bytes.
     Unknown strings are "", unknown genres [].
@@ -54,7 +55,7 @@ class Track:
 
 
 class Item(NamedTuple):
-    """A track and where its bytes are; `name` is what the audio's `path` field will say."""
+    """A track and where its bytes are; `name` goes into the `path` field of the audio column."""
 
     track: Track
     read: Callable[[], bytes]
@@ -68,24 +69,24 @@ class Item(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A file left out of a corpus, and why."""
+    """A file excluded from a corpus, and why."""
 
     path: str
     reason: str
 
 
 def _schema() -> pa.Schema:
-    """The Arrow schema, with the note by which Hugging Face `datasets` knows the audio column."""
-    kinds: dict[str, Any] = {"genres": pa.list_(pa.string()), "duration_s": pa.float64()}
+    """The Arrow schema, with the metadata by which `datasets` finds the audio column."""
+    types: dict[str, Any] = {"genres": pa.list_(pa.string()), "duration_s": pa.float64()}
     names = ["id", "audio", *(f.name for f in fields(Track) if f.name != "id")]
-    kinds["audio"] = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    types["audio"] = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features: dict[str, Any] = {n: {"dtype": "string", "_type": "Value"} for n in names}
     features["audio"] = {"_type": "Audio"}
     features["genres"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
     features["duration_s"] = {"dtype": "float64", "_type": "Value"}
-    note = json.dumps({"info": {"features": features}})
-    return pa.schema([(n, kinds.get(n, pa.string())) for n in names]).with_metadata(
-        {"huggingface": note}
+    metadata = json.dumps({"info": {"features": features}})
+    return pa.schema([(n, types.get(n, pa.string())) for n in names]).with_metadata(
+        {"huggingface": metadata}
     )
 
 
@@ -99,30 +100,40 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that nobody ever reads half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
-    """Write the files that were left out, one a line: path, reason."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Reject._fields)
-        writer.writerows(rejects)
-    os.replace(temporary, path)
+    """Write the excluded files as CSV, one a line: path, reason."""
+    write_csv(path, Reject._fields, rejects)
 
 
 def write_corpus(items: Sequence[Item], folder: Path, card: str) -> None:
     """Write `items` as the corpus in `folder`, with `card` as its README.md.
 
-    Shards of a killed run of the same items are kept. Raises CorpusError for no items, a double
+    Shards of a killed run of the same items are kept. Raises CorpusError for no items, a repeated
     id, an unknown split, a file that changed, or a folder that holds a corpus already.
     """
-    folder = Path(folder)
+    _check_items(items, folder)
+    partial = folder / "data.partial"
+    shards = _plan(items)
+    plan = json.dumps({name: [i.track.id for i in shard] for name, shard in shards.items()})
+    if partial.exists() and (
+        not (partial / "plan.json").is_file() or (partial / "plan.json").read_text() != plan
+    ):
+        shutil.rmtree(partial)  # shards of another plan
+    partial.mkdir(parents=True, exist_ok=True)
+    for part in partial.glob("*.part"):  # of a killed run
+        part.unlink()
+    write_text(partial / "plan.json", plan)
+    with tqdm(total=len(items), unit="track", desc="writing shards") as bar:
+        for name, shard in shards.items():
+            if not (partial / name).exists():
+                _write_shard(shard, partial / name)
+            bar.update(len(shard))
+    write_text(folder / "README.md", card)
+    (partial / "plan.json").unlink()
+    os.replace(partial, folder / "data")
+
+
+def _check_items(items: Sequence[Item], folder: Path) -> None:
     if not items:
         raise CorpusError(f"nothing to write to {folder}: no track was left after the checks")
     if (folder / "data").exists():
@@ -134,24 +145,6 @@ def write_corpus(items: Sequence[Item], folder: Path, card: str) -> None:
         if item.track.id in ids:
             raise CorpusError(f"{item.name}: id {item.track.id} is in this corpus twice")
         ids.add(item.track.id)
-
-    partial = folder / "data.partial"
-    shards = _plan(items)
-    plan = json.dumps({name: [i.track.id for i in shard] for name, shard in shards.items()})
-    if partial.exists() and (
-        not (partial / "plan.json").is_file() or (partial / "plan.json").read_text() != plan
-    ):
-        shutil.rmtree(partial)  # shards of another plan
-    partial.mkdir(parents=True, exist_ok=True)
-    write_atomic(partial / "plan.json", plan)
-    with tqdm(total=len(items), unit="track", desc="writing shards") as bar:
-        for name, shard in shards.items():
-            if not (partial / name).exists():
-                _write_shard(shard, partial / name)
-            bar.update(len(shard))
-    write_atomic(folder / "README.md", card)
-    (partial / "plan.json").unlink()
-    os.replace(partial, folder / "data")
 
 
 def _plan(items: Sequence[Item]) -> dict[str, list[Item]]:
@@ -174,15 +167,18 @@ def _plan(items: Sequence[Item]) -> dict[str, list[Item]]:
 
 
 def _write_shard(items: Sequence[Item], path: Path) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     # The audio is compressed already, and no reader looks up a track by its bytes.
-    with pq.ParquetWriter(
-        temporary,
-        SCHEMA,
-        compression={name: "NONE" if name.startswith("audio") else "ZSTD" for name in _leaves()},
-        use_dictionary=["album", "artist", "source", "licence", "split"],
-        write_statistics=["id", "album", "artist", "duration_s", "sha256", "split"],
-    ) as writer:
+    codecs = {name: "NONE" if name.startswith("audio") else "ZSTD" for name in _leaves()}
+    with (
+        atomic_path(path) as part,
+        pq.ParquetWriter(
+            part,
+            SCHEMA,
+            compression=codecs,
+            use_dictionary=["album", "artist", "source", "licence", "split"],
+            write_statistics=["id", "album", "artist", "duration_s", "sha256", "split"],
+        ) as writer,
+    ):
         for start in range(0, len(items), GROUP):
             rows = []
             for item in items[start : start + GROUP]:
@@ -191,21 +187,18 @@ def _write_shard(items: Sequence[Item], path: Path) -> None:
                     raise CorpusError(f"{item.name} changed while the corpus was being built")
                 rows.append(asdict(item.track) | {"audio": {"bytes": data, "path": item.name}})
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=GROUP)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _leaves() -> list[str]:
-    flat = {"audio": ["audio.bytes", "audio.path"], "genres": ["genres.list.element"]}
-    return [leaf for name in SCHEMA.names for leaf in flat.get(name, [name])]
+    nested = {"audio": ["audio.bytes", "audio.path"], "genres": ["genres.list.element"]}
+    return [leaf for name in SCHEMA.names for leaf in nested.get(name, [name])]
 
 
 class Corpus:
     """A corpus on disk. Holds the metadata of all tracks; reads the audio of one when asked.
 
     tracks: list of Track, in the order of the shards. Raises CorpusError for a folder that is
-    not a whole corpus. It can be pickled, and read by several processes.
+    not a complete corpus. It can be pickled, and read by several processes.
     """
 
     def __init__(self, folder: Path | str):
@@ -219,7 +212,7 @@ class Corpus:
                 f"{' (the same command again goes on)' if begun else ''}"
             )
         self.tracks: list[Track] = []
-        self._place: dict[str, tuple[Path, int, int]] = {}  # id -> shard, row group, row in it
+        self._location: dict[str, tuple[Path, int, int]] = {}  # id -> shard, row group, row in it
         for path in self._shards():
             try:
                 with pq.ParquetFile(path) as file:
@@ -232,12 +225,12 @@ class Corpus:
                 raise CorpusError(
                     f"{path} cannot be read as a shard of a corpus: {error}"
                 ) from None
-            places = [(path, g, r) for g, size in enumerate(sizes) for r in range(size)]
-            for row, place in zip(rows, places, strict=True):
+            locations = [(path, g, r) for g, size in enumerate(sizes) for r in range(size)]
+            for row, location in zip(rows, locations, strict=True):
                 track = Track(**row)
-                if track.id in self._place:
+                if track.id in self._location:
                     raise CorpusError(f"{path}: id {track.id} is in this corpus twice")
-                self._place[track.id] = place
+                self._location[track.id] = location
                 self.tracks.append(track)
 
     def _shards(self) -> list[Path]:
@@ -247,9 +240,9 @@ class Corpus:
             if not found:
                 continue
             of = found[0].stem.rsplit("-", 1)[1]
-            wanted = [f"{split}-{n:05d}-of-{of}.parquet" for n in range(int(of))]
-            missing = sorted(set(wanted) - {path.name for path in found})
-            if missing or len(found) != len(wanted):
+            expected = [f"{split}-{n:05d}-of-{of}.parquet" for n in range(int(of))]
+            missing = sorted(set(expected) - {path.name for path in found})
+            if missing or len(found) != len(expected):
                 raise CorpusError(
                     f"{self.folder / 'data'}: the shards of {split} are not one set of {int(of)}"
                     f" (missing: {', '.join(missing) or 'none, but more than one set'})"
@@ -271,7 +264,7 @@ class Corpus:
 
     def audio_bytes(self, id: str) -> bytes:
         """Return the bytes of a track's audio file. Raises KeyError for an unknown id."""
-        path, group, row = self._place[id]
+        path, group, row = self._location[id]
         with pq.ParquetFile(path, memory_map=True) as file:
             column = file.read_row_group(group, columns=["audio.bytes"])["audio"]
         return column[row]["bytes"].as_py()
@@ -281,7 +274,7 @@ class Corpus:
         tracks = self.tracks if split is None else self.split(split)
         last, column = None, None
         for track in tracks:
-            path, group, row = self._place[track.id]
+            path, group, row = self._location[track.id]
             if (path, group) != last:
                 with pq.ParquetFile(path, memory_map=True) as file:
                     column = file.read_row_group(group, columns=["audio.bytes"])["audio"]
@@ -292,17 +285,15 @@ class Corpus:
     def extract(self, folder: Path) -> int:
         """Write every track as a plain file, `folder`/<album>/<name>; returns their number.
 
-        What a player or `feelprint index` reads. A file that is there already is kept.
+        A player or `feelprint index` reads such files. One that exists already is kept.
         """
         for track in self.tracks:
-            path, group, row = self._place[track.id]
+            path, group, row = self._location[track.id]
             with pq.ParquetFile(path, memory_map=True) as file:
                 audio = file.read_row_group(group, columns=["audio"])["audio"][row]
             name = f"{track.id} {Path(audio['path'].as_py()).name}"
             target = folder / (track.album or track.artist or "unknown").replace("/", " ") / name
             if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f".{target.name}.tmp")
-                temporary.write_bytes(audio["bytes"].as_py())
-                os.replace(temporary, target)
+                with atomic_path(target) as part:
+                    part.write_bytes(audio["bytes"].as_py())
         return len(self.tracks)

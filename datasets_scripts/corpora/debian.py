@@ -1,6 +1,6 @@
-"""Debian packages as a source of music: fetch, list, and read who holds which rights.
+"""Debian packages as a source of music: fetch and unpack them, and read their copyright files.
 
-Nothing here needs root: `apt-get download` fetches, `dpkg-deb` unpacks.
+No command here needs root: `apt-get download` fetches, `dpkg-deb` unpacks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ARCHIVES = (".zip", ".pk3")
 
 
 class Rights(NamedTuple):
-    """What a copyright file says of one path. pattern: the `Files:` entry that was taken."""
+    """The rights in one path, by a copyright file. pattern: the `Files:` entry that matched."""
 
     licence: str
     holders: list[str]
@@ -117,10 +117,13 @@ def _zip_members(file, name: str, suffixes: tuple[str, ...]) -> Iterator[tuple[s
 
 
 class Copyright:
-    """The machine-readable part of a Debian copyright file (DEP-5), if it has one.
+    """The machine-readable paragraphs of a Debian copyright file (DEP-5), if it has any.
 
     Its patterns name paths of the source package; installed paths differ in their first
     directories. So a pattern is compared by its end: the more directories agree, the better.
+
+    Own parsing, because many files are not well formed: of the 826 on one Debian system,
+    python-debian's Deb822 loses every paragraph of 26, some of which have dozens.
     """
 
     def __init__(self, text: str):
@@ -135,7 +138,7 @@ class Copyright:
                 self.paragraphs.append((patterns, [h for h in holders if h], licence))
 
     def rights(self, path: str) -> Rights | None:
-        """What the file says of an installed path, or None when it says nothing readable."""
+        """The rights in an installed path, or None where no paragraph applies."""
         best: tuple[float, Rights] | None = None
         parts = PurePosixPath(path.replace("!", "/")).parts
         # usr/share/games/NAME/ and usr/share/NAME/ are the package's own, not the source's
@@ -143,31 +146,37 @@ class Copyright:
         parts = parts[min(skip, len(parts) - 1) :]
         for patterns, holders, licence in self.paragraphs:
             for pattern in patterns:
-                score = _agreement(pattern, parts)
-                # of two that agree as well, the later paragraph wins: DEP-5's own rule
+                score = _match_score(pattern, parts)
+                # of two that match equally, the later paragraph wins: DEP-5's own rule
                 if score is not None and (best is None or score >= best[0]):
                     best = score, Rights(licence, holders, pattern)
         return best[1] if best else None
 
 
-def _agreement(pattern: str, parts: tuple[str, ...]) -> float | None:
+def _match_score(pattern: str, parts: tuple[str, ...]) -> float | None:
     """How many trailing components of `pattern` describe the path; None: it does not.
 
-    `*` is the least, then the whole data folder (which is often not installed as a folder), then
+    `*` scores least, then the whole data folder (which is often not installed as a folder), then
     a suffix such as `*.ogg`.
     """
-    wanted = PurePosixPath(pattern).parts
+    components = PurePosixPath(pattern).parts
     if pattern == "*":
         return 0.0
-    if len(wanted) == 2 and wanted[0].lower() in ("data", "assets") and wanted[1] == "*":
+    if (
+        len(components) == 2
+        and components[0].lower() in ("data", "assets")
+        and components[1] == "*"
+    ):
         return 0.25
     if re.fullmatch(r"\*\.\w+", pattern):
         return 0.5 if fnmatch.fnmatchcase(parts[-1], pattern) else None
-    if wanted[0] == "debian":
+    if components[0] == "debian":
         return None
-    for skip in range(len(wanted)):
-        tail = wanted[skip:]
-        if len(tail) == 1:  # a name alone: it must say more than `*` or `*.ogg`
+    for skip in range(len(components)):
+        tail = components[skip:]
+        if (
+            len(tail) == 1
+        ):  # a file name alone counts only if it is more specific than `*` or `*.ogg`
             named = re.search(r"\w{2}", tail[0].rsplit(".", 1)[0])
             return 1.0 if named and fnmatch.fnmatchcase(parts[-1], tail[0]) else None
         if any(fnmatch.fnmatchcase("/".join(parts[i:]), "/".join(tail)) for i in range(len(parts))):
@@ -189,7 +198,7 @@ def _fields(block: str) -> dict[str, str]:
 
 
 def _holder(line: str) -> str:
-    """A line of a Copyright field without years, addresses and signs: the name."""
+    """The name in a line of a Copyright field, without years, addresses and signs."""
     line = re.sub(r"<[^>]*>|\([^)]*@[^)]*\)|\(c\)|©|https?://\S+|[Cc]opyright", " ", line)
     line = re.sub(r"\b(19|20)\d\d\b(\s*[-–,]\s*(?=\d))?", " ", line)
     line = re.sub(r"\((www|found)[^)]*\)", " ", line)

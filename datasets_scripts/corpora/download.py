@@ -1,4 +1,4 @@
-"""Large files over HTTP: resumed where they broke off, used only when their hash is right."""
+"""Large files over HTTP: resumed after a broken connection, used only when their hash is right."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ TIMEOUT_S = 60
 
 
 def download(url: str, path: Path, sha1: str, pause_s: float = 2.0) -> Path:
-    """Fetch `url` to `path`; what an earlier run left in `path`.part is not fetched again.
+    """Fetch `url` to `path`; bytes that an earlier run left in `path`.part are not fetched again.
 
-    A file at `path` was verified when it got its name. Raises CorpusError when the server cannot
-    be reached after TRIES tries without progress, the disk is too small, or the hash is wrong
-    (then the file is removed).
+    A file is renamed to `path` after its hash was verified. The partial file has a fixed name and
+    is kept after an error, unlike that of `files.atomic_path`: resuming needs it. Raises
+    CorpusError when the server cannot be reached after TRIES tries without progress, the disk is
+    too small, or the hash is wrong (then the file is removed).
     """
     if path.exists():
         return path

@@ -1,4 +1,4 @@
-"""One's own music as a corpus: any folder, tags by mutagen, nothing leaves the machine."""
+"""A corpus of one's own music: any folder, tags read by mutagen; nothing leaves the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from datasets_scripts.corpora.corpus import (
     write_corpus,
     write_rejects,
 )
-from datasets_scripts.corpora.splits import keys, split_by_groups
+from datasets_scripts.corpora.splits import split_by_groups, track_keys
 from datasets_scripts.corpora.tags import read_tags
 
 SOURCE = "folder"
@@ -27,9 +27,9 @@ SOURCE = "folder"
 def build_folder(audio_dir: Path, out: Path, jobs: int = 1) -> Corpus:
     """Build a corpus of every music file under `audio_dir`; a killed build goes on.
 
-    A file that cannot be used stands in `out`/rejects.csv with its reason. Without an album tag,
-    the folder that a file lies in is its album. Raises CorpusError for a folder that is not
-    there or holds no music.
+    A file that cannot be used is listed in `out`/rejects.csv with its reason. Without an album
+    tag, the folder of a file is its album. Raises CorpusError for a folder that does not exist or
+    holds no music.
     """
     if not audio_dir.is_dir():
         raise CorpusError(f"{audio_dir} is no folder")
@@ -51,16 +51,28 @@ def build_folder(audio_dir: Path, out: Path, jobs: int = 1) -> Corpus:
         if result.reason:
             rejects.append(Reject(name, result.reason))
         elif result.sha256 in kept:
-            twin = files[kept[result.sha256].key].relative_to(audio_dir)
-            rejects.append(Reject(name, f"the same bytes as {twin}"))
+            duplicate = files[kept[result.sha256].key].relative_to(audio_dir)
+            rejects.append(Reject(name, f"the same bytes as {duplicate}"))
         else:
             kept[result.sha256] = result
     write_rejects(out / "rejects.csv", rejects)
-    albums = [_album(r, files[r.key], audio_dir) for r in kept.values()]
-    splits = split_by_groups(
-        [keys(r.extra["artist"], a) for r, a in zip(kept.values(), albums, strict=True)]
+    items = _items(list(kept.values()), files, audio_dir)
+    about = (
+        "The music of one folder of this machine. The rights in it are held by others, so it must "
+        f"not be published. {len(rejects)} of {len(files)} files were excluded: `rejects.csv`."
     )
-    items = [
+    write_corpus(items, out, card("A folder of music", about, [i.track for i in items]))
+    (out / "checked.jsonl").unlink()
+    return Corpus(out)
+
+
+def _items(kept: list[FileCheck], files: dict[str, Path], audio_dir: Path) -> list[Item]:
+    """The tracks of the checked files, with their albums and splits."""
+    albums = [_album(r, files[r.key], audio_dir) for r in kept]
+    splits = split_by_groups(
+        [track_keys(r.extra["artist"], a) for r, a in zip(kept, albums, strict=True)]
+    )
+    return [
         Item.of_file(
             Track(
                 id=result.sha256[:16],
@@ -77,22 +89,15 @@ def build_folder(audio_dir: Path, out: Path, jobs: int = 1) -> Corpus:
             files[result.key],
             str(files[result.key].relative_to(audio_dir)),
         )
-        for result, album, split in zip(kept.values(), albums, splits, strict=True)
+        for result, album, split in zip(kept, albums, splits, strict=True)
     ]
-    about = (
-        "The music of one folder of this machine; the rights in it are others', so it is not "
-        f"for publishing. {len(rejects)} of {len(files)} files were left out: `rejects.csv`."
-    )
-    write_corpus(items, out, card("A folder of music", about, [i.track for i in items]))
-    (out / "checked.jsonl").unlink()
-    return Corpus(out)
 
 
 def _key(file: Path, audio_dir: Path) -> str:
-    """Path, size and time of change: a file that was changed is checked again."""
+    """Path, size and modification time: a file that was changed is checked again."""
     try:
         stat = file.stat()
-    except OSError as error:  # a link to nowhere; the check will say so too
+    except OSError as error:  # a broken link; the check reports it too
         return f"{file.relative_to(audio_dir)}|{error.strerror}"
     return f"{file.relative_to(audio_dir)}|{stat.st_size}|{stat.st_mtime_ns}"
 
@@ -103,10 +108,10 @@ def _album(result: FileCheck, file: Path, audio_dir: Path) -> str:
 
 
 def _music_files(audio_dir: Path, out: Path) -> Iterator[Path]:
-    def stop(error: OSError) -> None:
+    def fail(error: OSError) -> None:
         raise CorpusError(f"{error.filename} cannot be read: {error.strerror}")
 
-    for folder, inner, names in os.walk(audio_dir, onerror=stop):
+    for folder, inner, names in os.walk(audio_dir, onerror=fail):
         inner[:] = [d for d in inner if not d.startswith(".") and Path(folder, d) != out]
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):

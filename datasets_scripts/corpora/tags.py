@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import mutagen
 
-# What programs write when they know nothing; "(255)" is ID3v1's number for no genre.
+# What programs write into an unknown tag; "(255)" is ID3v1's number for no genre.
 NOTHING = re.compile(r"\W*(unknown( \w+)?|none|other|untitled|various artists|\d*)\W*", re.I)
 
 
 class Tags(NamedTuple):
-    """The tags of a file; "" and [] where it says nothing."""
+    """The tags of a file; "" and [] where a tag is missing."""
 
     title: str
     artist: str

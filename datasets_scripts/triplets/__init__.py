@@ -1,4 +1,4 @@
-"""Triplets: which of three tracks is the odd one out, from people or from metadata.
+"""Triplets: which of three tracks is the odd one out, by human answers or derived from data.
 
-`table` holds the format; `human` imports answers, `made` derives triplets from metadata.
+`table` defines the format, `human` imports answers, `made` derives triplets.
 """

@@ -1,4 +1,4 @@
-"""How far people agree about the odd one out: the bound of what any model can reach."""
+"""Agreement between raters about the odd one out: an upper bound for the accuracy of a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import krippendorff
 import numpy as np
 
 from datasets_scripts.triplets.table import Triplet, grouped
@@ -15,7 +16,7 @@ from datasets_scripts.triplets.table import Triplet, grouped
 class Agreement:
     """alpha: Krippendorff's, nominal; 1 full agreement, 0 chance. ceiling: see `ceiling`.
 
-    triplets: those with two answers or more, on which both rest. Both are None without any.
+    triplets: the number of those with two answers or more. Without any, alpha and ceiling are None.
     """
 
     alpha: float | None
@@ -37,10 +38,10 @@ class Agreement:
 
 
 def agreement(triplets: Sequence[Triplet]) -> Agreement:
-    """Measure the agreement of a table. `Could not tell` is no answer, and is only counted."""
+    """Measure the agreement of a table. "Could not tell" is not an answer, and is only counted."""
     decided = [t for t in triplets if t.odd is not None]
     units = [
-        [sorted(group[0].songs).index(t.odd) for t in group if t.odd is not None]
+        [sorted(group[0].ids).index(t.odd) for t in group if t.odd is not None]
         for group in grouped(decided)
     ]
     units = [unit for unit in units if len(unit) > 1]
@@ -57,24 +58,18 @@ def agreement(triplets: Sequence[Triplet]) -> Agreement:
 def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float:
     """Krippendorff's alpha for nominal data (K. Krippendorff, Content Analysis, ch. 12).
 
-    units: the answers to each question, in any order and number; those with fewer than two do
-    not count. alpha = 1 - (n - 1) * (n - agreeing pairs) / (n^2 - sum of squared totals), where a
-    unit of m answers brings its ordered pairs with weight 1 / (m - 1). Perfect agreement on a
-    single answer throughout is 1. Raises ValueError without a unit of two.
+    units: the answers to each question, from 0, in any order and number; those with fewer than two
+    are not counted. Perfect agreement on a single answer throughout, for which the formula is not
+    defined, is 1. Raises ValueError without a unit of two.
     """
     units = [unit for unit in units if len(unit) > 1]
     if not units:
         raise ValueError("no unit has two answers")
-    totals: Counter[int] = Counter()
-    observed = 0.0  # disagreeing pairs
-    for unit in units:
-        counts = Counter(unit)
-        totals.update(counts)
-        m = len(unit)
-        observed += (m * m - sum(c * c for c in counts.values())) / (m - 1)
-    n = sum(totals.values())
-    expected = (n * n - sum(c * c for c in totals.values())) / (n - 1)
-    return 1.0 if expected == 0 else 1 - observed / expected
+    size = max(max(unit) for unit in units) + 1
+    counts = np.stack([np.bincount(unit, minlength=size) for unit in units])  # (units, answers)
+    if (counts.sum(axis=0) > 0).sum() == 1:
+        return 1.0
+    return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
 
 
 def ceiling(units: Iterable[Sequence[int]]) -> float:

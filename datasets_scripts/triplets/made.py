@@ -1,6 +1,6 @@
-"""Triplets without people: from what a corpus or a teacher knows. All seeded.
+"""Triplets derived from a corpus's metadata or a teacher's embeddings. All seeded.
 
-Each maker draws triplets of one split of the corpus at a time, so no song stands in two splits.
+Each function draws triplets of one split of the corpus at a time, so no track is in two splits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 import numpy as np
 
 from datasets_scripts.corpora.corpus import SPLITS, Corpus, CorpusError, Track
-from datasets_scripts.corpora.splits import keys
+from datasets_scripts.corpora.splits import track_keys
 from datasets_scripts.triplets.table import Triplet, write_triplets
 
 EXCERPT_S = 18.0
@@ -25,8 +25,8 @@ def from_labels(
 ) -> list[Triplet]:
     """Two tracks of one label, and the odd one of another.
 
-    The odd one shares no artist and no album with the pair. Labels are drawn evenly, so that a
-    large one does not rule. Raises CorpusError when no triplet is possible.
+    The odd one shares no artist and no album with the pair. Labels are drawn uniformly, whatever
+    their sizes. Raises CorpusError when no triplet is possible.
     """
     rng = Random(f"{seed}/{source}")
     groups: dict[str, list[Track]] = defaultdict(list)
@@ -45,12 +45,12 @@ def from_labels(
         first, second = rng.sample(groups[name], 2)
         other = rng.choice([n for n in names if n != name])
         odd = rng.choice(groups[other])
-        tied = keys(first.artist, first.album) | keys(second.artist, second.album)
-        if tied & keys(odd.artist, odd.album):
+        pair = track_keys(first.artist, first.album) | track_keys(second.artist, second.album)
+        if pair & track_keys(odd.artist, odd.album):
             return None
         return _shuffled(first.id, second.id, odd.id, source, rng)
 
-    return _drawn(draw, count, source)
+    return _draw_distinct(draw, count, source)
 
 
 def from_albums(tracks: Sequence[Track], count: int, seed: int) -> list[Triplet]:
@@ -66,7 +66,7 @@ def from_artists(tracks: Sequence[Track], count: int, seed: int) -> list[Triplet
 def from_families(tracks: Sequence[Track], count: int, seed: int) -> list[Triplet]:
     """Two tracks of one style family of the styles corpus, the odd one of another.
 
-    Only whole bands: a drum solo of any style is more like another drum solo.
+    Only whole bands: a drum solo in one style is more like a drum solo in another.
     """
     bands = [t for t in tracks if t.source.startswith("styles") and len(t.genres) == 2]
     return from_labels(bands, lambda t: t.genres[0], "made:family", count, seed)
@@ -81,7 +81,7 @@ def from_excerpts(tracks: Sequence[Track], count: int, seed: int) -> list[Triple
 
     def draw() -> Triplet | None:
         track, other = rng.sample(long, 2)
-        if keys(track.artist, track.album) & keys(other.artist, other.album):
+        if track_keys(track.artist, track.album) & track_keys(other.artist, other.album):
             return None
         first = rng.uniform(0, track.duration_s - 2 * EXCERPT_S)
         second = rng.uniform(first + EXCERPT_S, track.duration_s - EXCERPT_S)
@@ -94,7 +94,7 @@ def from_excerpts(tracks: Sequence[Track], count: int, seed: int) -> list[Triple
             rng,
         )
 
-    return _drawn(draw, count, "made:excerpt")
+    return _draw_distinct(draw, count, "made:excerpt")
 
 
 def from_genre_tree(
@@ -103,9 +103,8 @@ def from_genre_tree(
     """Three tracks of which one is farther away in the genre tree than the other two are apart.
 
     tree: genre -> its parent, "" for a root. The distance of two tracks is the least number of
-    steps between a genre of one and a genre of the other (their most special ones), where two
-    roots are one step apart through a common ancestor. The nearest pair must be nearer by a step
-    than both others.
+    steps between a most specific genre of one and of the other, where the roots have a common
+    ancestor. The nearest pair must be nearer by at least one step than both others.
     """
     rng = Random(f"{seed}/made:genre")
     leaves = {t.id: _leaves(t.genres, tree) for t in tracks}
@@ -126,28 +125,28 @@ def from_genre_tree(
     def draw() -> Triplet | None:
         first, second = rng.sample(by_leaf[rng.choice(names)], 2)
         third = rng.choice(usable)
-        songs = [first.id, second.id, third.id]
-        if len(set(songs)) < 3:
+        ids = [first.id, second.id, third.id]
+        if len(set(ids)) < 3:
             return None
-        apart = {odd: between(*(s for s in songs if s != odd)) for odd in songs}
-        nearest, second_nearest, _ = sorted(apart.values())
+        pair_steps = {odd: between(*(id for id in ids if id != odd)) for odd in ids}
+        nearest, second_nearest, _ = sorted(pair_steps.values())
         if nearest == second_nearest:
             return None
-        odd = min(apart, key=lambda song: apart[song])
-        x, y = (song for song in songs if song != odd)
+        odd = min(pair_steps, key=lambda id: pair_steps[id])
+        x, y = (id for id in ids if id != odd)
         return _shuffled(x, y, odd, "made:genre", rng)
 
-    return _drawn(draw, count, "made:genre")
+    return _draw_distinct(draw, count, "made:genre")
 
 
 def tree_distance(x: str, y: str, tree: dict[str, str]) -> int:
-    """Steps between two genres through their nearest common ancestor; above the roots is one."""
-    ups = [[*_line(genre, tree), ""] for genre in (x, y)]
-    common = next(genre for genre in ups[0] if genre in ups[1])
-    return ups[0].index(common) + ups[1].index(common)
+    """Steps between two genres through their nearest common ancestor; "" is that of the roots."""
+    lines = [[*_lineage(genre, tree), ""] for genre in (x, y)]
+    common = next(genre for genre in lines[0] if genre in lines[1])
+    return lines[0].index(common) + lines[1].index(common)
 
 
-def _line(genre: str, tree: dict[str, str]) -> list[str]:
+def _lineage(genre: str, tree: dict[str, str]) -> list[str]:
     """A genre and its ancestors, up to the root."""
     line = []
     while genre and genre not in line:
@@ -157,46 +156,53 @@ def _line(genre: str, tree: dict[str, str]) -> list[str]:
 
 
 def _leaves(genres: Iterable[str], tree: dict[str, str]) -> list[str]:
-    """The genres of a track that are in the tree and no other one's ancestor."""
+    """The genres of a track that are in the tree and not an ancestor of another of them."""
     known = [g for g in genres if g in tree]
-    above = {up for g in known for up in _line(g, tree)[1:]}
-    return [g for g in known if g not in above]
+    ancestors = {up for g in known for up in _lineage(g, tree)[1:]}
+    return [g for g in known if g not in ancestors]
 
 
 def from_embeddings(
-    ids: Sequence[str], embeddings: np.ndarray, count: int, seed: int, sure: float = 0.9
+    ids: Sequence[str],
+    embeddings: np.ndarray,
+    count: int,
+    seed: int,
+    margin_quantile: float = 0.9,
 ) -> list[Triplet]:
-    """Triplets on which a teacher is sure.
+    """Triplets that a teacher answers with a large margin.
 
-    embeddings: (tracks, dim), compared by cosine. The margin of a triple is how far its nearest
-    pair beats the second nearest; of many random triples the share `sure`, with the smallest
-    margins, is left out. Raises CorpusError for arrays that do not fit, or too few triples.
+    embeddings: (tracks, dim), compared by cosine. The margin of a triple is the similarity of its
+    nearest pair minus that of the second nearest; of many random triples, those with a margin
+    above the quantile `margin_quantile` are taken. Raises CorpusError for arrays of wrong shapes,
+    or too few triples.
     """
     if embeddings.ndim != 2 or len(ids) != len(embeddings) or len(ids) < 3:
         raise CorpusError(f"{len(ids)} ids, embeddings {embeddings.shape}: one row for each of 3+")
     if len(set(ids)) != len(ids) or not np.isfinite(embeddings).all():
         raise CorpusError("the embeddings' ids must differ, and their values be finite")
-    if not 0 <= sure < 1:
-        raise CorpusError(f"sure is a share, from 0 to less than 1, not {sure}")
+    if not 0 <= margin_quantile < 1:
+        raise CorpusError(f"margin_quantile is from 0 to less than 1, not {margin_quantile}")
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings / np.maximum(norms, 1e-12)
-    tries = int(np.ceil(2 * count / (1 - sure)))
+    tries = int(np.ceil(2 * count / (1 - margin_quantile)))
     triples = np.random.default_rng(seed).integers(0, len(ids), (tries, 3))
     triples = np.unique(np.sort(triples, axis=1), axis=0)  # each set of three once
     a, b, c = triples.T
     triples = triples[(a != b) & (b != c)]
     left, right = unit[triples[:, [1, 0, 0]]], unit[triples[:, [2, 2, 1]]]  # (triples, 3, dim)
-    pairs = (left * right).sum(axis=2)  # (triples, 3): of the two that are left without song n
+    pairs = (left * right).sum(axis=2)  # (triples, 3): of the two others than track n
     ranked = np.sort(pairs, axis=1)
     margin = ranked[:, 2] - ranked[:, 1]
-    sure_of = np.argsort(-margin, kind="stable")[: int(np.ceil(len(triples) * (1 - sure)))][:count]
-    if len(sure_of) < count:
+    above = int(np.ceil(len(triples) * (1 - margin_quantile)))
+    chosen = np.argsort(-margin, kind="stable")[:above][:count]
+    if len(chosen) < count:
         raise CorpusError(
-            f"only {len(sure_of)} triplets are sure enough, not {count}: ask for fewer"
+            f"only {len(chosen)} triplets have a margin above the quantile, not {count}: "
+            "ask for fewer"
         )
     rng = Random(f"{seed}/made:teacher")
     found = []
-    for n in sure_of:
+    for n in chosen:
         odd = int(pairs[n].argmax())
         x, y = (ids[i] for k, i in enumerate(triples[n]) if k != odd)
         found.append(_shuffled(x, y, ids[triples[n, odd]], "made:teacher", rng))
@@ -212,28 +218,28 @@ MAKERS: dict[str, Callable[[Sequence[Track], int, int], list[Triplet]]] = {
 
 
 def make(
-    corpus: Corpus, how: str, out: Path, count: int, seed: int, embeddings: Path | None = None
+    corpus: Corpus, by: str, out: Path, count: int, seed: int, embeddings: Path | None = None
 ) -> str:
     """Make `count` triplets of each split, and write `out`/{train,validation,test}.parquet.
 
-    how: one of MAKERS; "genre", by the corpus's genre_tree.json; or "teacher", by `embeddings`, an
+    by: one of MAKERS; "genre", by the corpus's genre_tree.json; or "teacher", by `embeddings`, an
     .npz file with `ids` (tracks,) and `embeddings` (tracks, dim). A split that is too small for
     triplets is named in the report. Returns the report. Raises CorpusError when no split has any.
     """
-    space = _read_embeddings(embeddings) if how == "teacher" else {}
-    tree = _read_tree(corpus) if how == "genre" else {}
+    vectors = _read_embeddings(embeddings) if by == "teacher" else {}
+    tree = _read_tree(corpus) if by == "genre" else {}
     report, problems = [], []
     for split in SPLITS:
         tracks = corpus.split(split)
         try:
-            if how == "teacher":
-                ids = [t.id for t in tracks if t.id in space]
-                vectors = np.array([space[id] for id in ids])
-                found = from_embeddings(ids, vectors, count, seed)
-            elif how == "genre":
+            if by == "teacher":
+                ids = [t.id for t in tracks if t.id in vectors]
+                rows = np.array([vectors[id] for id in ids])
+                found = from_embeddings(ids, rows, count, seed)
+            elif by == "genre":
                 found = from_genre_tree(tracks, tree, count, seed)
             else:
-                found = MAKERS[how](tracks, count, seed)
+                found = MAKERS[by](tracks, count, seed)
         except CorpusError as error:
             problems.append(f"{split}: none: {error}")
             continue
@@ -265,18 +271,18 @@ def _read_tree(corpus: Corpus) -> dict[str, str]:
 
 
 def _shuffled(first: str, second: str, odd: str, source: str, rng: Random) -> Triplet:
-    songs = [first, second, odd]
-    rng.shuffle(songs)
-    return Triplet(songs[0], songs[1], songs[2], odd=odd, source=source)
+    ids = [first, second, odd]
+    rng.shuffle(ids)
+    return Triplet(ids[0], ids[1], ids[2], odd=odd, source=source)
 
 
-def _drawn(draw: Callable[[], Triplet | None], count: int, source: str) -> list[Triplet]:
+def _draw_distinct(draw: Callable[[], Triplet | None], count: int, source: str) -> list[Triplet]:
     """`count` different triplets. Raises CorpusError when they do not exist."""
     found: dict[frozenset[str], Triplet] = {}
     misses = 0
     while len(found) < count:
         triplet = draw()
-        if triplet is None or frozenset(triplet.songs) in found:
+        if triplet is None or frozenset(triplet.ids) in found:
             misses += 1
             if misses > 1000 + 50 * count:
                 raise CorpusError(
@@ -284,5 +290,5 @@ def _drawn(draw: Callable[[], Triplet | None], count: int, source: str) -> list[
                     "ask for fewer"
                 )
         else:
-            found[frozenset(triplet.songs)] = triplet
+            found[frozenset(triplet.ids)] = triplet
     return list(found.values())

@@ -1,17 +1,16 @@
-"""Triplets: which of three songs is the odd one out. One table for people's and made answers.
+"""Triplets: which of three tracks is the odd one out. One table for human and derived answers.
 
-    a, b, c   ids of the three songs, each different
+    a, b, c   ids of the three tracks, each different
     odd       the id of the odd one out; null when the rater could not tell
-    source    where the answer is from: mecomp, survey, votes, made:album, ...
+    source    origin of the answer: mecomp, survey, votes, made:album, ...
     rater     who answered; null when unknown
-    when      the moment of the answer (UTC); null when unknown
-    weight    how much the answer counts (see `weigh`)
-An id may name an excerpt of a track: `ID@SECONDS` is where it starts.
+    when      time of the answer (UTC); null when unknown
+    weight    weight of the answer (see `normalise_weights`)
+An id may name an excerpt of a track: `ID@SECONDS` says where it starts.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_scripts.corpora.corpus import SPLITS, CorpusError, Track
-from datasets_scripts.corpora.splits import keys, split_by_groups
+from datasets_scripts.corpora.splits import split_by_groups, track_keys
+from datasets_scripts.files import atomic_path
 
 SCHEMA = pa.schema(
     [
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-TEST_STREAM = "survey-random"  # the source of the survey's random rounds, which are for testing
+TEST_STREAM = "survey-random"  # the source of the survey's random rounds, which only test
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Triplet:
     weight: float = 1.0
 
     @property
-    def songs(self) -> tuple[str, str, str]:
+    def ids(self) -> tuple[str, str, str]:
         """The three ids, in the order in which they were shown."""
         return self.a, self.b, self.c
 
@@ -60,17 +60,17 @@ class BadRow(ValueError):
 
 
 def check(triplet: Triplet) -> Triplet:
-    """Return the triplet if it makes sense.
+    """Return the triplet if it is valid.
 
-    Raises BadRow for a song without an id or named twice, an odd one that is none of the three,
+    Raises BadRow for a track without an id or named twice, an odd one that is none of the three,
     or a weight that is not a positive number.
     """
-    songs = triplet.songs
-    if not all(isinstance(song, str) and song for song in songs):
-        raise BadRow("a song without an id")
-    if len(set(songs)) < 3:
-        raise BadRow(f"a song is named twice: {', '.join(songs)}")
-    if triplet.odd is not None and triplet.odd not in songs:
+    ids = triplet.ids
+    if not all(isinstance(id, str) and id for id in ids):
+        raise BadRow("a track without an id")
+    if len(set(ids)) < 3:
+        raise BadRow(f"a track is named twice: {', '.join(ids)}")
+    if triplet.odd is not None and triplet.odd not in ids:
         raise BadRow(f"the odd one, {triplet.odd}, is none of the three")
     if not isinstance(triplet.weight, int | float) or not 0 < triplet.weight < float("inf"):
         raise BadRow(f"weight {triplet.weight!r} is not a positive number")
@@ -78,12 +78,10 @@ def check(triplet: Triplet) -> Triplet:
 
 
 def write_triplets(triplets: Iterable[Triplet], path: Path) -> None:
-    """Write the table as Parquet; nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the table as Parquet, completely or not at all."""
     table = pa.Table.from_pylist([asdict(t) for t in triplets], schema=SCHEMA)
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with atomic_path(path) as part:
+        pq.write_table(table, part)
 
 
 def read_rows(path: Path | str) -> list[dict[str, Any]]:
@@ -99,7 +97,7 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
 
 
 def read_triplets(path: Path | str) -> list[Triplet]:
-    """Read a table that holds good rows only. Raises CorpusError, and names the first bad row."""
+    """Read a table of valid rows. Raises CorpusError, which names the first invalid row."""
     found = []
     for number, row in enumerate(read_rows(path), 1):
         try:
@@ -113,22 +111,22 @@ def read_triplets(path: Path | str) -> list[Triplet]:
 
 
 def for_training(triplets: Iterable[Triplet]) -> list[Triplet]:
-    """The answers that may be trained on: all that name an odd one, but for the test stream's."""
+    """The answers that may be trained on: those that name an odd one and are not for testing."""
     return [t for t in triplets if t.odd is not None and t.source != TEST_STREAM]
 
 
-def track_of(song: str) -> str:
-    """The track of a song's id: the id itself, or what an excerpt was cut from."""
-    return song.split("@")[0]
+def track_of(id: str) -> str:
+    """The track's id: the id itself, or that of the track from which an excerpt is."""
+    return id.split("@")[0]
 
 
-def weigh(triplets: Sequence[Triplet]) -> list[Triplet]:
-    """Weigh the answers so that every triplet counts 1 in all, however many people answered it.
+def normalise_weights(triplets: Sequence[Triplet]) -> list[Triplet]:
+    """Weight the answers so that the weights of a triplet sum to 1, however many people answered.
 
-    Answers stay apart: five for one song and one for another are six rows of a sixth each.
+    Answers are not merged: five for one track and one for another are six rows of a sixth each.
     """
-    counts = Counter(frozenset(t.songs) for t in triplets if t.odd is not None)
-    return [replace(t, weight=1 / max(1, counts[frozenset(t.songs)])) for t in triplets]
+    counts = Counter(frozenset(t.ids) for t in triplets if t.odd is not None)
+    return [replace(t, weight=1 / max(1, counts[frozenset(t.ids)])) for t in triplets]
 
 
 def split_with_corpus(
@@ -136,48 +134,53 @@ def split_with_corpus(
 ) -> tuple[dict[str, list[Triplet]], list[Triplet]]:
     """Sort triplets by the split of their tracks: (by split, those that cannot be placed).
 
-    A triplet that spans two splits is not placed, nor is one with an artist or album that also
-    stands in a split held out more strictly (test, then validation, then train). So no artist
-    and no album is shared between the splits of what comes back.
+    A triplet that spans two splits is not placed, nor is one with an artist or album that is also
+    in a stricter split (test is strictest, then validation, then train). So no artist and no album
+    is shared between the splits that are returned.
     """
-    home: dict[str, int] = {}  # artist, album or track -> the strictest split it stands in
+    strictest: dict[str, int] = {}  # artist, album or track -> the strictest split that has it
     for track in tracks:
-        for key in _ties(track):
-            home[key] = max(home.get(key, 0), SPLITS.index(track.split))
+        for key in _keys(track):
+            strictest[key] = max(strictest.get(key, 0), SPLITS.index(track.split))
     by_id = {track.id: track for track in tracks}
     by_split: dict[str, list[Triplet]] = defaultdict(list)
     spanning = []
     for triplet in triplets:
-        songs = [by_id[track_of(song)] for song in triplet.songs]
-        homes = {home[key] for song in songs for key in _ties(song)}
-        if len(homes) == 1 and {song.split for song in songs} == {SPLITS[min(homes)]}:
-            by_split[songs[0].split].append(triplet)
+        three = [by_id[track_of(id)] for id in triplet.ids]
+        found = {strictest[key] for track in three for key in _keys(track)}
+        if len(found) == 1 and {track.split for track in three} == {SPLITS[min(found)]}:
+            by_split[three[0].split].append(triplet)
         else:
             spanning.append(triplet)
     return dict(by_split), spanning
 
 
-def split_by_ties(triplets: Sequence[Triplet], tracks: Iterable[Track]) -> dict[str, list[Triplet]]:
-    """Split triplets afresh, whatever the corpus's split: all are placed.
+def split_anew(triplets: Sequence[Triplet], tracks: Iterable[Track]) -> dict[str, list[Triplet]]:
+    """Split triplets regardless of the corpus's split: all are placed.
 
     Triplets that share a track, artist or album go together (see `splits.split_by_groups`); about
     a tenth goes to test, a tenth to validation.
     """
-    by_id = {track.id: _ties(track) for track in tracks}
-    tied = [set().union(*(by_id[track_of(song)] for song in t.songs)) for t in triplets]
     by_split: dict[str, list[Triplet]] = defaultdict(list)
-    for triplet, split in zip(triplets, split_by_groups(tied), strict=True):
+    splits = split_by_groups(group_keys(triplets, tracks))
+    for triplet, split in zip(triplets, splits, strict=True):
         by_split[split].append(triplet)
     return dict(by_split)
 
 
-def _ties(track: Track) -> set[str]:
-    return keys(track.artist, track.album) | {f"track {track.id}"}
+def group_keys(triplets: Sequence[Triplet], tracks: Iterable[Track]) -> list[set[str]]:
+    """The tracks, artists and albums of each triplet, as keys for `splits.connected_groups`."""
+    by_id = {track.id: _keys(track) for track in tracks}
+    return [set().union(*(by_id[track_of(id)] for id in t.ids)) for t in triplets]
+
+
+def _keys(track: Track) -> set[str]:
+    return track_keys(track.artist, track.album) | {f"track {track.id}"}
 
 
 def grouped(triplets: Iterable[Triplet]) -> Iterator[list[Triplet]]:
-    """Answers to the same three songs together, in whatever order they were shown."""
+    """Groups of answers about the same three tracks, in whatever order they were shown."""
     groups: dict[frozenset[str], list[Triplet]] = {}
     for triplet in triplets:
-        groups.setdefault(frozenset(triplet.songs), []).append(triplet)
+        groups.setdefault(frozenset(triplet.ids), []).append(triplet)
     yield from groups.values()

@@ -1,4 +1,4 @@
-"""Ablations: one change at a time on a small budget, and listeners of known taste.
+"""Ablations: runs on a small budget with one change each, and simulated listeners.
 
-`python -m distill.ablations` runs the rows and prints the table.
+`ablations` runs and tabulates the rows; `simulated_listeners` checks personalisation.
 """

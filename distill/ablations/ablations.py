@@ -1,9 +1,8 @@
-"""`python -m distill.ablations [NAME ...]`: ways to build the student, compared on one budget.
+"""`python -m distill.ablations [NAME ...]`: variants of the student, compared on one small budget.
 
-Each row is a run of configs/experiments.yaml with one thing changed. Its figures, on the
-validation soundtracks, go to runs/experiments/NAME.json; a row that is there is not run again.
-The table of docs/experiments.md is what this prints. What is compared here and lost is nowhere
-else in the project.
+Each row is a run of configs/ablations.yaml with one change. Its figures, on the validation albums,
+go to runs/ablations/NAME.json; a row that has this file is not run again. The command prints the
+table of docs/experiments.md. The code of the variants that did not help is only here.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from student import Feelprint, FeelprintConfig
 from student.frontend import MASK_EPS
 from student.model import Pool, WindowCNN
 
-FOLDER = Path("runs/experiments")
+FOLDER = Path("runs/ablations")
 COLUMNS = ("triplet", "odd_one_out", "track_recall@1", "album_precision@1")
 
 
@@ -51,28 +50,28 @@ COLUMNS = ("triplet", "odd_one_out", "track_recall@1", "album_precision@1")
 
 
 class MeanPool(Pool):
-    """The mean of the nonsilent_ratio tokens (batch, windows, dim), through one linear layer."""
+    """The mean of the tokens (batch, windows, dim) that are not silent, and one linear layer."""
 
     def __init__(self, config: FeelprintConfig):
         super().__init__(config.embedding_dim)
         self.out = nn.Linear(config.dim, config.embedding_dim)
 
     def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the direction and the weights (batch, 1, windows)."""
+        """Returns the unit embedding (batch, embedding_dim) and the weights (batch, 1, windows)."""
         weights = nonsilent_ratio / nonsilent_ratio.sum(dim=1, keepdim=True).clamp(min=MASK_EPS)
         pooled = (weights.unsqueeze(1) @ tokens).squeeze(1)
         return F.normalize(self.out(pooled), dim=1), weights.unsqueeze(1)
 
 
 class GruPool(MeanPool):
-    """The mean of a GRU's states over the nonsilent_ratio windows: MECOMP's way to hear a sequence."""
+    """The mean of a GRU's states over the windows that are not silent, as in MECOMP's model."""
 
     def __init__(self, config: FeelprintConfig):
         super().__init__(config)
         self.gru = nn.GRU(config.dim, config.dim, batch_first=True)
 
     def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the direction and the weights (batch, 1, windows)."""
+        """Returns the unit embedding (batch, embedding_dim) and the weights (batch, 1, windows)."""
         return super().unit_embedding(self.gru(tokens)[0], nonsilent_ratio)
 
 
@@ -92,14 +91,14 @@ class GruStudent(Feelprint):
 
 
 class Wave(nn.Module):
-    """Windows (batch, samples) -> the wave at unit RMS, (batch, hop_length, window_frames)."""
+    """Windows (batch, samples) -> the waveform at unit RMS, (batch, hop_length, window_frames)."""
 
     def __init__(self, config: FeelprintConfig):
         super().__init__()
         self.config = config
 
     def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the wave, and nonsilent_ratio (batch,)."""
+        """Returns the waveform, and the ratio of samples that are not silent, 0 or 1, (batch,)."""
         rms = windows.square().mean(dim=1, keepdim=True).sqrt()
         wave = windows / rms.clamp(min=1e-9)
         shape = (-1, self.config.window_frames, self.config.hop_length)
@@ -107,7 +106,7 @@ class Wave(nn.Module):
 
 
 class WaveExtractor(MelExtractor):
-    """`Wave` in the place of the log-mel."""
+    """`Wave` instead of the log-mel."""
 
     name = "wave"
 
@@ -117,7 +116,7 @@ class WaveExtractor(MelExtractor):
 
 
 class WaveCNN(nn.Module):
-    """Learned filters of the log-mel's number, length and hop, then the same window CNN."""
+    """Learned filters with the log-mel's number, length and hop, then the same window CNN."""
 
     def __init__(self, config: FeelprintConfig):
         super().__init__()
@@ -143,33 +142,33 @@ class WaveStudent(Feelprint):
 
 
 def sliding(model: Feelprint) -> EmbedFn:
-    """Windows that overlap by half: the tokens of the audio and of the audio half a window on."""
+    """Overlapping windows: the tokens of the audio, and of the audio from half a window on."""
     model = model.eval()
 
     @torch.inference_mode()
     def embed_fn(audio: np.ndarray) -> np.ndarray:
-        moved = audio[model.config.window_length // 2 :]
-        heard = [model.encode(torch.from_numpy(one.copy())[None]) for one in (audio, moved)]
-        tokens, nonsilent_ratio = (torch.cat(parts, dim=1) for parts in zip(*heard, strict=True))
+        shifted = audio[model.config.window_length // 2 :]
+        encoded = [model.encode(torch.from_numpy(a.copy())[None]) for a in (audio, shifted)]
+        tokens, nonsilent_ratio = (torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True))
         return model.pool(tokens, nonsilent_ratio)[0][0].numpy()
 
     return embed_fn
 
 
 def in_f16(model: Feelprint) -> EmbedFn:
-    """Weights rounded to f16: as released."""
+    """Weights rounded to float16, as in a release."""
     return student_embedder(model.eval().fold_for_inference())
 
 
 def in_int8(model: Feelprint) -> EmbedFn:
-    """As released, each weight rounded to one of 255 steps of its output channel's largest."""
-    released = model.eval().fold_for_inference()
+    """Weights rounded to 255 levels of the largest weight of their output channel."""
+    fused = model.eval().fold_for_inference()
     with torch.no_grad():
-        for weight in released.parameters():
+        for weight in fused.parameters():
             if weight.ndim > 1:
                 step = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True) / 127
                 weight.copy_(torch.round(weight / step.clamp(min=1e-12)) * step)
-    return student_embedder(released)
+    return student_embedder(fused)
 
 
 # --- the rows --------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ def in_int8(model: Feelprint) -> EmbedFn:
 
 @dataclass(frozen=True)
 class Row:
-    """What differs from the base. One that only uses the model otherwise takes the base's."""
+    """The changes of a row. A row that changes only `embed_fn` uses the base's model."""
 
     what: str
     changes: Mapping[str, Any] = field(default_factory=dict)  # section -> key -> value
@@ -207,7 +206,7 @@ ROWS: dict[str, Row] = {
         "windows of 3.07 s", {"student": {"window_frames": 96}, "cache": {"segment_windows": 1}}
     ),
     "floor-50": Row("a floor of -50 dB of the window's mean", {"student": {"floor": 1e-5}}),
-    "frozen": Row("the CNN as the hints left it", {"finetune": {"cnn_learning_rate": 0.0}}),
+    "frozen": Row("the CNN as distillation left it", {"finetune": {"cnn_learning_rate": 0.0}}),
     "mean": Row("mean of the tokens", make_student=MeanStudent),
     "gru": Row("GRU over the tokens", make_student=GruStudent),
     "wave": Row(
@@ -219,7 +218,7 @@ ROWS: dict[str, Row] = {
     "dim-16": Row("16 dimensions", {"student": {"embedding_dim": 16}}),
     "dim-64": Row("64 dimensions", {"student": {"embedding_dim": 64}}),
     "no-teacher": Row("no teacher: two clips of a track against the rest", NO_TEACHER),
-    "no-start": Row("the same shape, but filters as they are drawn", NO_START),
+    "no-start": Row("the same shape, randomly initialised", NO_START),
     "no-relational": Row("without the relational term", {"finetune": {"relational": 0.0}}),
     "no-same-track": Row("without the same-track term", {"finetune": {"same_track": 0.0}}),
     "same-track-0.1": Row("same-track term of 0.1", {"finetune": {"same_track": 0.1}}),
@@ -238,7 +237,7 @@ HAND_MADE = "hand-made"
 
 
 def varied(config: RunConfig, name: str, changes: Mapping[str, Any]) -> RunConfig:
-    """``config`` under another name, with some keys changed."""
+    """``config`` with another name and some keys changed."""
     changed = {
         section: dataclasses.replace(getattr(config, section), **keys)
         if isinstance(keys, Mapping)
@@ -334,11 +333,11 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the rows that are asked for and not there yet, and print the table of those asked."""
+    """Run the named rows that have no result yet, and print the table of all named rows."""
     known = [*ROWS, HAND_MADE]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; none: all of them")
-    parser.add_argument("--config", type=Path, default=Path("configs/experiments.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("configs/ablations.yaml"))
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.names) - set(known))
     if unknown:

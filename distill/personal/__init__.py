@@ -1,4 +1,4 @@
-"""Models fine-tuned on people's answers: one listener's (`personalize`), or a crowd's (`crowd`).
+"""Fine-tuning on human answers: of one listener (`personalize`) or of many raters (`crowd`).
 
-`answers` holds what both share: encoded tracks, the fit, and its evaluation.
+`answers` encodes tracks, fits a head and evaluates it; `embed` writes a table of embeddings.
 """

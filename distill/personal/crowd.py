@@ -1,8 +1,9 @@
-"""`python -m distill.personal.crowd --config configs/human.yaml`: fine-tuning on people's answers.
+"""`python -m distill.personal.crowd --config configs/human.yaml`: a fit to many raters' answers.
 
-The head is fitted to the answers with early stopping, judged on answers that share no song, artist
-or album with those that it learned from, and reported beside the base, chance and the ceiling that
-people's own disagreement sets. A survey's random rounds stop and judge, and are never learned from.
+The head is fitted to the answers with early stopping, and evaluated on answers that share no track,
+artist or album with those of the fit. The report also gives the accuracy of the base, chance, and
+the ceiling that follows from the raters' disagreement. A survey's random rounds are for validation
+and test only.
 """
 
 from __future__ import annotations
@@ -18,40 +19,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from datasets_scripts.config import read_config
 from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
+from datasets_scripts.files import write_text
+from datasets_scripts.statistics import bootstrap_interval, wilson_interval
 from datasets_scripts.triplets.agreement import agreement
-from datasets_scripts.triplets.human import READERS, songs_of
-from datasets_scripts.triplets.table import TEST_STREAM, Triplet, grouped, weigh
-from distill.evaluation.metrics import PerItemScores, difference, interval
+from datasets_scripts.triplets.human import READERS, ImportResult, track_names
+from datasets_scripts.triplets.table import (
+    TEST_STREAM,
+    Triplet,
+    group_keys,
+    grouped,
+    normalise_weights,
+)
 from distill.export import ExportError, check_export, export_onnx
 from distill.personal.answers import (
     Answers,
     AnswersError,
+    EncodedTracks,
     FitConfig,
-    Songs,
     base_model,
     embed,
+    encode_tracks,
     fit,
     folds,
-    listen,
-    right,
-    tied_groups,
-    ties,
     to_answers,
+    triplet_correct,
+    triplet_groups,
     with_head,
 )
-from distill.personal.personalize import origin_of, same_question
+from distill.personal.personalize import origin_of
 from student import ConfigError, Feelprint
-from student.config import from_mapping
-
-RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
-class HumanConfig:
-    """One fine-tuning on people's answers.
+class CrowdConfig:
+    """One fine-tuning on the answers of many raters.
 
     `shares` are of training, validation and test; of a survey's random rounds, which are not
     trained on, the last two.
@@ -75,200 +79,223 @@ class HumanConfig:
             raise ConfigError(f"format is {self.format!r}; known: {', '.join(READERS)}")
 
 
-def load_human(path: Path) -> HumanConfig:
-    """The configuration in the YAML file at ``path``. Raises ConfigError."""
-    if not path.is_file():
-        raise ConfigError(f"no configuration at {path}")
-    values = yaml.safe_load(path.read_text())
-    return from_mapping(HumanConfig, values, str(path))
-
-
 def rater_weights(triplets: Sequence[Triplet]) -> list[Triplet]:
-    """Every answer weighed by its question's number of answers, and by its rater's agreement.
+    """Every answer, weighted by its question's number of answers and by its rater's agreement.
 
     A rater's agreement is the share of the other answers to the same questions that are the same,
-    smoothed by two answers at chance; one who shares no question with others counts in full.
+    smoothed by two answers at chance; a rater without such questions has the weight 1.
     """
     same: dict[str, float] = defaultdict(float)
-    met: dict[str, float] = defaultdict(float)
+    compared: dict[str, float] = defaultdict(float)
     for group in grouped(t for t in triplets if t.odd is not None):
         for n, answer in enumerate(group):
             if answer.rater is None:
                 continue
             others = [o for m, o in enumerate(group) if m != n and o.rater != answer.rater]
-            met[answer.rater] += len(others)
+            compared[answer.rater] += len(others)
             same[answer.rater] += sum(o.odd == answer.odd for o in others)
-    trust = {r: (same[r] + 2 / 3) / (met[r] + 2) if met[r] else 1.0 for r in met}
-    return [replace(t, weight=t.weight * trust.get(t.rater or "", 1.0)) for t in weigh(triplets)]
+    trust = {r: (same[r] + 2 / 3) / (n + 2) if n else 1.0 for r, n in compared.items()}
+    return [
+        replace(t, weight=t.weight * trust.get(t.rater or "", 1.0))
+        for t in normalise_weights(triplets)
+    ]
 
 
-def sizes_of(count: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to ``shares``, the first as large as makes them ``count``."""
-    held = [round(count * share) for share in shares[1:]]
-    return [count - sum(held), *held]
+def part_sizes(count: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers in proportion to ``shares`` that sum to ``count``; the first takes the rest."""
+    others = [round(count * share) for share in shares[1:]]
+    return [count - sum(others), *others]
 
 
-def one_split(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
-    """The part of each answer (n,), a number of ``shares``, whole groups together.
+def random_parts(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
+    """The part of each answer (n,), an index of ``shares``, whole groups together.
 
-    Groups are drawn in a seeded order into the part that still lacks most, so that the sizes are
-    exact where groups are single answers.
+    The groups are assigned in a seeded order, the largest first, to the part that lacks the largest
+    share of its size, so that the sizes are exact where every group is one answer. scikit-learn's
+    GroupShuffleSplit counts groups instead of answers.
     """
-    lacking = np.array(sizes_of(len(groups), shares), dtype=np.float64)
-    wanted = lacking.copy()
+    lacking = np.array(part_sizes(len(groups), shares), dtype=np.float64)
+    target = lacking.copy()
     numbers, sizes = np.unique(groups, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(numbers))
     order = order[np.argsort(-sizes[order], kind="stable")]
     part = np.zeros(len(groups), dtype=np.int64)
-    for at in order:
-        into = int(np.argmax(lacking / np.maximum(wanted, 1)))
-        part[groups == numbers[at]] = into
-        lacking[into] -= sizes[at]
+    for group in order:
+        into = int(np.argmax(lacking / np.maximum(target, 1)))
+        part[groups == numbers[group]] = into
+        lacking[into] -= sizes[group]
     return part
 
 
 @dataclass(frozen=True)
-class Streams:
-    """Which answers may train and which may judge, as masks (n,), and what of these stays
-    together: numbers (n,).
+class Splits:
+    """The answers that may train and those that may evaluate, as masks (n,), and their groups.
+
+    groups (n,): the answers of one group stay together when the evaluating ones are split.
     """
 
     train: np.ndarray
-    judge: np.ndarray
+    eval: np.ndarray
     groups: np.ndarray
 
     def split(self, shares: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Masks (n,) of the answers that stop a fit, and of those that test it."""
-        apart = not (self.train & self.judge).any()  # no part of what judges trains
-        if apart:
+        """Masks (n,) of the answers for validation (early stopping) and for test."""
+        disjoint = not (self.train & self.eval).any()  # then no evaluating answer is for training
+        if disjoint:
             shares = [share / sum(shares[1:]) for share in shares[1:]]
-        part = np.full(len(self.judge), -1)
-        part[self.judge] = one_split(self.groups[self.judge], shares, seed) + apart
+        part = np.full(len(self.eval), -1)
+        part[self.eval] = random_parts(self.groups[self.eval], shares, seed) + disjoint
         return part == 1, part == 2
 
     def folds(self, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The same masks for each of ``k`` folds; the fold after the tested one stops the fit."""
-        fold = np.full(len(self.judge), -1)
-        fold[self.judge] = folds(self.groups[self.judge], k, seed)
+        """The same masks for each of ``k`` folds; the fold after the test fold validates."""
+        fold = np.full(len(self.eval), -1)
+        fold[self.eval] = folds(self.groups[self.eval], k, seed)
         return [(fold == (number + 1) % k, fold == number) for number in range(k)]
 
 
-def streams(triplets: Sequence[Triplet], answers: Answers, tracks: Sequence[Track]) -> Streams:
-    """What may be learned from, and what may judge.
+def assign_splits(triplets: Sequence[Triplet], answers: Answers, tracks: Sequence[Track]) -> Splits:
+    """Which answers may train, and which may evaluate.
 
-    Where the answers hold a survey's random rounds, these judge, the same three songs together,
-    and of the others those train that share no song, artist or album with them. Elsewhere every
-    answer does either, and those that share a song, artist or album, also through others, stay
-    together. Raises AnswersError where nothing is left to train on.
+    If the answers include a survey's random rounds, these evaluate, with answers about the same
+    three tracks in one group, and of the others those train that share no track, artist or album
+    with them. Otherwise every answer may do either, and those that share a track, artist or album,
+    directly or through others, are in one group. Raises AnswersError where none is left for
+    training.
     """
     random = np.array([t.source == TEST_STREAM for t in triplets])
     if not random.any():
         every = np.ones(len(triplets), dtype=bool)
-        return Streams(every, every, tied_groups(triplets, tracks))
-    tied = ties(triplets, tracks)
-    held = set().union(*(t for t, judges in zip(tied, random, strict=True) if judges))
-    train = np.array([not t & held for t in tied])
+        return Splits(every, every, triplet_groups(triplets, tracks))
+    keys = group_keys(triplets, tracks)
+    eval_keys = set().union(
+        *(own for own, is_random in zip(keys, random, strict=True) if is_random)
+    )
+    train = np.array([own.isdisjoint(eval_keys) for own in keys])
     if not train.any():
         raise AnswersError(
-            f"nothing to learn from: {random.sum()} answers are to random rounds, which only "
-            f"judge, and the other {(~random).sum()} share a song, artist or album with them"
+            f"nothing to train on: {random.sum()} answers are to random rounds, which only "
+            f"evaluate, and the other {(~random).sum()} share a track, artist or album with them"
         )
-    return Streams(train, random, same_question(answers))
+    return Splits(train, random, answers.question_ids())
 
 
-def _fit(
-    model: Feelprint, songs: Songs, answers: Answers, stop: Answers, config: HumanConfig, seed: int
-) -> np.ndarray:
-    return embed(fit(model.head, songs, answers, config.fit, stop, seed), songs)
-
-
-def repeated(
-    model: Feelprint, songs: Songs, answers: Answers, parts: Streams, config: HumanConfig
+def cross_validate(
+    model: Feelprint, tracks: EncodedTracks, answers: Answers, splits: Splits, config: CrowdConfig
 ) -> dict[str, Any]:
-    """Cross-validation, repeated with other folds: what a dozen test answers cannot decide.
+    """Cross-validation, repeated with other folds, because a dozen test answers are too few.
 
-    The intervals are over the judging answers (each counts the share of rounds in which it was
-    right), by bootstrap over the groups that stay together.
+    The 95 % intervals are over the evaluating answers (the value of each is the share of repeats in
+    which it was correct), by bootstrap over their groups.
     """
-    base = right(embed(model.head, songs), answers)[parts.judge]
-    hits = np.zeros((config.repeats, len(answers)))
+    base = triplet_correct(embed(model.head, tracks), answers)[splits.eval]
+    correct = np.zeros((config.repeats, len(answers)))
     for repeat in range(config.repeats):
-        for stop, test in parts.folds(config.folds, config.seed + repeat):
-            train = parts.train & ~stop & ~test
-            vectors = _fit(model, songs, answers.part(train), answers.part(stop), config, repeat)
-            hits[repeat, test] = right(vectors, answers.part(test))
-    hits, groups = hits[:, parts.judge], parts.groups[parts.judge]
-    again = PerItemScores(hits.mean(axis=0), groups)
+        for val, test in splits.folds(config.folds, config.seed + repeat):
+            train = answers.subset(splits.train & ~val & ~test)
+            head = fit(model.head, tracks, train, config.fit, answers.subset(val), repeat)
+            correct[repeat, test] = triplet_correct(embed(head, tracks), answers.subset(test))
+    correct, groups = correct[:, splits.eval], splits.groups[splits.eval]
+    values = correct.mean(axis=0)
+    low, high = bootstrap_interval(values, groups)
+    gain_low, gain_high = bootstrap_interval(values - base, groups)
     return {
-        **interval(again, RESAMPLES),
-        "by_repeat": [float(row.mean()) for row in hits],
+        "accuracy": float(values.mean()),
+        "low": low,
+        "high": high,
+        "n": len(values),
+        "by_repeat": [float(row.mean()) for row in correct],
         "base": float(base.mean()),
-        "gain": difference(again, PerItemScores(base, groups), RESAMPLES),
+        "gain": {
+            "difference": float((values - base).mean()),
+            "low": gain_low,
+            "high": gain_high,
+        },
     }
 
 
-def wilson(hits: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of ``hits`` in ``n`` (E. B. Wilson, 1927)."""
-    z, share = 1.959964, hits / n
-    centre = share + z * z / (2 * n)
-    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
+def evaluate_split(
+    model: Feelprint,
+    tracks: EncodedTracks,
+    answers: Answers,
+    masks: tuple[np.ndarray, np.ndarray, np.ndarray],
+    config: CrowdConfig,
+) -> dict[str, Any]:
+    """Accuracy on the test answers, with Wilson's interval, of a fit to the training answers.
+
+    masks: training, validation and test, (n,) each.
+    """
+    train, val, test = (answers.subset(mask) for mask in masks)
+    head = fit(model.head, tracks, train, config.fit, val, config.seed)
+    correct = triplet_correct(embed(head, tracks), test)
+    base = triplet_correct(embed(model.head, tracks), test)
+    low, high = wilson_interval(int(correct.sum()), len(correct))
+    return {
+        "accuracy": float(correct.mean()),
+        "low": low,
+        "high": high,
+        "n": len(correct),
+        "base": float(base.mean()),
+    }
 
 
-def human(config: HumanConfig, out: Path) -> dict[str, Any]:
-    """Fine-tune, judge, export; writes the model and metrics.json into ``out``.
+def read_answers(
+    config: CrowdConfig, corpora: Sequence[Corpus]
+) -> tuple[ImportResult, list[Triplet]]:
+    """The import of the answers' file, and its answers with the weights of their raters.
+
+    Raises AnswersError where no answer names an odd one, CorpusError for an unreadable file.
+    """
+    names = {name: id for corpus in corpora for name, id in track_names(corpus).items()}
+    result = READERS[config.format](Path(config.answers), names)
+    triplets = [t for t in rater_weights(result.triplets) if t.odd is not None]
+    if not triplets:
+        raise AnswersError(f"{config.answers}: {result.summary()}: nothing to train on")
+    return result, triplets
+
+
+def finetune(config: CrowdConfig, out: Path) -> dict[str, Any]:
+    """Fit, evaluate and export; writes the model and metrics.json into ``out``.
 
     Raises AnswersError, CorpusError, ExportError.
     """
     corpora = [Corpus(Path(path)) for path in config.corpora]
-    known = {name: id_ for corpus in corpora for name, id_ in songs_of(corpus).items()}
-    reading = READERS[config.format](Path(config.answers), known)
-    triplets = [t for t in rater_weights(reading.triplets) if t.odd is not None]
-    if not triplets:
-        raise AnswersError(f"{config.answers}: {reading.summary()}: nothing to learn from")
-    names = sorted({song for t in triplets for song in t.songs})
+    result, triplets = read_answers(config, corpora)
+    names = sorted({id for t in triplets for id in t.ids})
     model = base_model(Path(config.base))
-    songs = listen(model, corpora, names)
+    tracks = encode_tracks(model, corpora, names)
     answers = to_answers(triplets, names)
-    parts = streams(triplets, answers, [t for corpus in corpora for t in corpus.tracks])
-    people = agreement([t for t, judges in zip(triplets, parts.judge, strict=True) if judges])
-    stop, test = parts.split(config.shares, config.seed)
-    train = parts.train & ~stop & ~test
-    if not all(mask.any() for mask in (train, stop, test)):
+    splits = assign_splits(triplets, answers, [t for corpus in corpora for t in corpus.tracks])
+    raters = agreement([t for t, evals in zip(triplets, splits.eval, strict=True) if evals])
+    val, test = splits.split(config.shares, config.seed)
+    train = splits.train & ~val & ~test
+    if not all(mask.any() for mask in (train, val, test)):
         raise AnswersError(
-            f"{len(answers)} answers fall into {train.sum()} to train on, {stop.sum()} to stop by "
-            f"and {test.sum()} to test with; answers about other songs are needed"
+            f"{len(answers)} answers fall into {train.sum()} for training, {val.sum()} for "
+            f"validation and {test.sum()} for test; answers about other tracks are needed"
         )
-    stopping, tested = answers.part(stop), answers.part(test)
-    vectors = _fit(model, songs, answers.part(train), stopping, config, config.seed)
-    hits, before = right(vectors, tested), right(embed(model.head, songs), tested)
-    low, high = wilson(float(hits.sum()), len(hits))
-    again = repeated(model, songs, answers, parts, config)
-    final = fit(model.head, songs, answers.part(parts.train & ~stop), config.fit, stopping)
-    made = with_head(model, final)
+    tested = evaluate_split(model, tracks, answers, (train, val, test), config)
+    repeated = cross_validate(model, tracks, answers, splits, config)
+    all_but_val = answers.subset(splits.train & ~val)
+    head = fit(model.head, tracks, all_but_val, config.fit, answers.subset(val))
+    fitted = with_head(model, head)
     out.mkdir(parents=True, exist_ok=True)
     base_file, table = Path(config.base) / "feelprint.onnx", Path(config.answers).read_bytes()
-    export_onnx(made, out / "feelprint.onnx", origin_of(base_file, config.fit, table))
+    export_onnx(fitted, out / "feelprint.onnx", origin_of(base_file, config.fit, table))
     figures = {
-        "reading": reading.summary(),
-        "rejected": [dataclasses.asdict(r) for r in reading.rejected],
-        "human_ceiling": people.ceiling,
-        "krippendorff_alpha": people.alpha,
-        "sizes": [int(mask.sum()) for mask in (train, stop, test)],
-        "test": {
-            "accuracy": float(hits.mean()),
-            "low": low,
-            "high": high,
-            "n": len(hits),
-            "base": float(before.mean()),
-        },
-        "repeated": again,
+        "import": result.summary(),
+        "rejected": [dataclasses.asdict(r) for r in result.rejected],
+        "human_ceiling": raters.ceiling,
+        "krippendorff_alpha": raters.alpha,
+        "sizes": [int(mask.sum()) for mask in (train, val, test)],
+        "test": tested,
+        "repeated": repeated,
         "chance": 1 / 3,
-        "export": check_export(made, out / "feelprint.onnx"),
+        "export": check_export(fitted, out / "feelprint.onnx"),
         "config": asdict(config),
     }
-    made.save(str(out))
-    (out / "metrics.json").write_text(json.dumps({"human": figures}, indent=2) + "\n")
+    fitted.save(str(out))
+    write_text(out / "metrics.json", json.dumps({"human": figures}, indent=2) + "\n")
     return figures
 
 
@@ -279,19 +306,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     options = parser.parse_args(arguments)
     try:
-        config = load_human(options.config)
-        found = human(config, options.runs / config.name)
+        config = read_config(CrowdConfig, options.config)
+        figures = finetune(config, options.runs / config.name)
     except (AnswersError, ConfigError, CorpusError, ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    test, again = found["test"], found["repeated"]
-    ceiling = found["human_ceiling"]
+    test, repeated = figures["test"], figures["repeated"]
+    ceiling = figures["human_ceiling"]
     print(
-        f"{found['reading']}\nsplit {found['sizes']}: {100 * test['accuracy']:.0f} % of "
+        f"{figures['import']}\nsplit {figures['sizes']}: {100 * test['accuracy']:.0f} % of "
         f"{test['n']} [{100 * test['low']:.0f} to {100 * test['high']:.0f}], the base "
         f"{100 * test['base']:.0f} %\n{config.repeats} times {config.folds} folds: "
-        f"{100 * again['value']:.1f} % [{100 * again['low']:.1f} to {100 * again['high']:.1f}], "
-        f"the base {100 * again['base']:.1f} %\nthe ceiling: "
+        f"{100 * repeated['accuracy']:.1f} % [{100 * repeated['low']:.1f} to "
+        f"{100 * repeated['high']:.1f}], the base {100 * repeated['base']:.1f} %\nthe ceiling: "
         + (f"{100 * ceiling:.1f} %" if ceiling is not None else "not known, no question has two")
     )
     return 0

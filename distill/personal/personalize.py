@@ -1,8 +1,8 @@
-"""`python -m distill.personal --answers answers.parquet`: a model with one listener's ear.
+"""`python -m distill.personal --answers answers.parquet`: a model fitted to one listener's answers.
 
-The head of the released model is fitted to the answers by LoRA, judged on answers that it has not
-seen, and exported only where it is better than the base beyond chance. Random rounds of the survey
-only judge.
+The head of the released model is fitted to the answers by LoRA, evaluated on answers that it was
+not fitted to, and exported only where it is significantly better than the base. Random rounds of
+the survey are for evaluation only.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ import onnx
 from scipy.stats import binom
 
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
+from datasets_scripts.corpora.open import open_corpus
+from datasets_scripts.files import write_text
 from datasets_scripts.triplets.table import TEST_STREAM, for_training, read_triplets
 from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.personal.answers import (
     BASE,
     Answers,
     AnswersError,
+    EncodedTracks,
     FitConfig,
-    Songs,
     base_model,
     embed,
+    encode_tracks,
     fit,
     folds,
-    listen,
-    right,
     to_answers,
+    triplet_correct,
     with_head,
 )
 from student import Feelprint
 from student.model import AttentionPool
-from survey.clips import open_corpus
-from survey.config import SurveyError
 
 FOLDS = 5
-CHANCE = 0.05  # a gain as large by luck must be rarer than this
-CORPUS = Path("data/corpora/demo")  # the one that `make survey` asks about
-SURVEY = Path("data/survey")  # where the survey keeps the corpus that it made of a folder of music
+SIGNIFICANCE = 0.05  # level of the sign test
+CORPUS = Path("data/corpora/demo")  # the default of `make survey`
+SURVEY = Path("data/survey")  # where the survey keeps a corpus that it built from a folder
 
 
 class NotBetter(RuntimeError):
-    """A personal model that is not better than the base beyond chance."""
+    """A personal model that is not significantly better than the base."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found on answers that the fit had not seen.
+    """The comparison of the personal model with the base on answers outside the fit.
 
-    base, personal: shares right. gained, lost: answers that only the personal, or only the base
-    model got right. p: how likely at least so many of these are gains if neither is better (sign
-    test, one-sided).
+    base, personal: shares of correct answers. gained, lost: answers that only the personal, or only
+    the base model gets right. p: the probability of at least so many gains among these if neither
+    model is better (sign test, one-sided).
     """
 
     answers: int
@@ -71,47 +71,43 @@ class Verdict:
 
     @property
     def better(self) -> bool:
-        """Whether the gain is beyond chance."""
-        return self.p < CHANCE
+        """Whether the gain is significant."""
+        return self.p < SIGNIFICANCE
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line for the report."""
         return (
             f"{self.answers} answers: {100 * self.personal:.0f} % right, the base "
             f"{100 * self.base:.0f} % ({self.gained} gained, {self.lost} lost, p = {self.p:.3f})"
         )
 
 
-def same_question(answers: Answers) -> np.ndarray:
-    """A number for each answer; the same three songs have the same: (n,)."""
-    return np.unique(np.sort(answers.rows, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def judge(
+def fit_and_evaluate(
     model: Feelprint,
-    songs: Songs,
-    told: Answers,
+    tracks: EncodedTracks,
+    train: Answers,
     random: Answers | None,
     config: FitConfig,
     seed: int = 0,
 ) -> tuple[AttentionPool, Verdict]:
-    """A head fitted to ``told``, and what such a head is worth.
+    """A head fitted to ``train``, and its evaluation.
 
-    Five-fold: each answer of ``told`` is judged by a head that was fitted without its question;
-    those to ``random`` rounds by the one that is returned. Raises AnswersError for fewer than
-    five different questions.
+    Five-fold cross-validation: each answer of ``train`` is evaluated by a head that was fitted
+    without its question; the answers to ``random`` rounds by the head that is returned. Raises
+    AnswersError for fewer than five different questions.
     """
-    fold = folds(same_question(told), FOLDS, seed)
-    base = right(embed(model.head, songs), told)
-    personal = np.zeros(len(told))
+    fold = folds(train.question_ids(), FOLDS, seed)
+    base_embeddings = embed(model.head, tracks)
+    base = triplet_correct(base_embeddings, train)
+    personal = np.zeros(len(train))
     for number in range(FOLDS):
-        held = fold == number
-        head = fit(model.head, songs, told.part(~held), config, seed=seed)
-        personal[held] = right(embed(head, songs), told.part(held))
-    head = fit(model.head, songs, told, config, seed=seed)
+        test = fold == number
+        head = fit(model.head, tracks, train.subset(~test), config, seed=seed)
+        personal[test] = triplet_correct(embed(head, tracks), train.subset(test))
+    head = fit(model.head, tracks, train, config, seed=seed)
     if random is not None:
-        base = np.append(base, right(embed(model.head, songs), random))
-        personal = np.append(personal, right(embed(head, songs), random))
+        base = np.append(base, triplet_correct(base_embeddings, random))
+        personal = np.append(personal, triplet_correct(embed(head, tracks), random))
     gained = int(((personal == 1) & (base == 0)).sum())
     lost = int(((personal == 0) & (base == 1)).sum())
     p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained + lost else 1.0
@@ -119,7 +115,7 @@ def judge(
 
 
 def origin_of(onnx_file: Path, config: FitConfig, answers: bytes) -> Origin:
-    """What the personal file says of itself: the base's words, its hash changed by the answers."""
+    """The metadata of the fitted file: the base's, with a hash that depends on the answers too."""
     metadata = {m.key: m.value for m in onnx.load(onnx_file).metadata_props}
     text = json.dumps([metadata["feelprint.config_hash"], asdict(config)])
     digest = hashlib.sha256(text.encode() + hashlib.sha256(answers).digest()).hexdigest()[:16]
@@ -138,25 +134,26 @@ def personalize(
     out: Path,
     config: FitConfig,
 ) -> dict[str, Any]:
-    """Fit ``base`` to the answers in ``table`` (Parquet), judge, and write the model and what was
-    found of it (personal.json) into ``out``.
+    """Fit ``base`` to the answers in ``table`` (Parquet), evaluate it, and write the model and the
+    evaluation (personal.json) into ``out``.
 
     Raises:
-        AnswersError: no model in ``base``, too few answers, or a song that cannot be heard.
+        AnswersError: no model in ``base``, too few answers, or a track that cannot be decoded.
         CorpusError: no table of answers.
-        NotBetter: the gain is not beyond chance; nothing is written.
+        NotBetter: the gain is not significant; nothing is written.
         ExportError: the file breaks the model's contract.
     """
     model = base_model(base)
     triplets = read_triplets(table)
-    names = sorted({song for t in triplets if t.odd is not None for song in t.songs})
-    songs = listen(model, corpora, names)
-    told = to_answers(for_training(triplets), names)
-    random = [t for t in triplets if t.source == TEST_STREAM and t.odd is not None]
-    head, verdict = judge(model, songs, told, to_answers(random, names) if random else None, config)
+    names = sorted({id for t in triplets if t.odd is not None for id in t.ids})
+    tracks = encode_tracks(model, corpora, names)
+    train = to_answers(for_training(triplets), names)
+    rounds = [t for t in triplets if t.source == TEST_STREAM and t.odd is not None]
+    random = to_answers(rounds, names) if rounds else None
+    head, verdict = fit_and_evaluate(model, tracks, train, random, config)
     if not verdict.better:
         raise NotBetter(
-            f"no personal model was written, since it is not better beyond chance: {verdict}. "
+            f"no personal model was written, since it is not significantly better: {verdict}. "
             "More answers may change that"
         )
     personal = with_head(model, head)
@@ -165,10 +162,10 @@ def personalize(
     export_onnx(personal, out / "feelprint.onnx", origin)
     checks = check_export(personal, out / "feelprint.onnx")
     personal.save(str(out))
-    made = {"verdict": asdict(verdict), "fit": asdict(config), "export": checks}
-    (out / "personal.json").write_text(json.dumps(made, indent=2) + "\n")
+    record = {"verdict": asdict(verdict), "fit": asdict(config), "export": checks}
+    write_text(out / "personal.json", json.dumps(record, indent=2) + "\n")
     print(verdict)
-    return made
+    return record
 
 
 def main(arguments: list[str]) -> int:
@@ -176,12 +173,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m distill.personal", description=__doc__)
     parser.add_argument("--answers", type=Path, required=True, help="a triplet table (Parquet)")
     parser.add_argument(
-        "--corpus", type=Path, action="append", help=f"what the survey asked about ({CORPUS})"
+        "--corpus", type=Path, action="append", help=f"the survey's corpus ({CORPUS})"
     )
     parser.add_argument("--base", type=Path, default=BASE, help=f"a model's folder ({BASE})")
     parser.add_argument("--out", type=Path, default=Path("runs/personal"))
     parser.add_argument(
-        "--prior", type=float, default=FitConfig.prior, help="how strongly the base holds"
+        "--prior",
+        type=float,
+        default=FitConfig.prior,
+        help="weight of the prior that keeps the base's embeddings",
     )
     options = parser.parse_args(arguments)
     try:
@@ -189,10 +189,10 @@ def main(arguments: list[str]) -> int:
         personalize(
             options.base, options.answers, corpora, options.out, FitConfig(prior=options.prior)
         )
-    except (AnswersError, CorpusError, ExportError, NotBetter, SurveyError) as error:
+    except (AnswersError, CorpusError, ExportError, NotBetter) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{options.out / 'feelprint.onnx'} is the model with this listener's ear")
+    print(f"{options.out / 'feelprint.onnx'} is the model fitted to these answers")
     return 0
 
 

@@ -126,7 +126,7 @@ class ClipBatches(Dataset[Clips]):
         number = {track_id: n for n, track_id in enumerate(by_track)}
         # of each triplet the track numbers and the start of each clip in seconds, the odd one last
         self.triplets = [
-            [(number[track_of(song)], _start_s(song)) for song in sorted(t.songs, key=t.odd.__eq__)]
+            [(number[track_of(song)], _start_s(song)) for song in sorted(t.ids, key=t.odd.__eq__)]
             for t in triplets
         ]
         weights = np.array([t.weight for t in triplets])

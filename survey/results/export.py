@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.files import atomic_path
-from datasets_scripts.triplets.table import Triplet, weigh, write_triplets
+from datasets_scripts.triplets.table import Triplet, normalise_weights, write_triplets
 from survey.config import SurveyError
 from survey.database.store import Store
 from survey.results.quality import Quality, all_answers, as_triplets, qualities
@@ -43,7 +43,7 @@ def export(
         for rater, found in sorted(quality.items())
         if (why := _below(found, min_gold_accuracy, min_consistency))
     }
-    table = weigh([t for t in as_triplets(given) if t.rater not in dropped])
+    table = normalise_weights([t for t in as_triplets(given) if t.rater not in dropped])
     if not table:
         raise SurveyError(
             f"there is nothing to export: {len(given)} answers, and {len(dropped)} raters left out"
@@ -110,5 +110,5 @@ def _write_csv(table: list[Triplet], out: Path, names: dict[str, str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["song1", "song2", "song3", "anchor", "positive"])
         for t in table:
-            pair = [n for n, track in enumerate(t.songs, start=1) if track != t.odd]
-            writer.writerow([*(names.get(track, track) for track in t.songs), *pair])
+            pair = [n for n, track in enumerate(t.ids, start=1) if track != t.odd]
+            writer.writerow([*(names.get(track, track) for track in t.ids), *pair])

@@ -1,4 +1,4 @@
-"""Small sounds for these tests, and items made of them."""
+"""Short sounds for these tests, and corpus items with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE = 8000
 
 
 def wave(seed: int, seconds: float, rate: int = RATE) -> np.ndarray:
-    """Noise whose loudness wanders from half second to half second: (samples,) float32."""
+    """Noise whose level changes every half second: (samples,) float32."""
     rng = np.random.default_rng(seed)
     steps = rng.uniform(0.02, 0.5, int(np.ceil(seconds * 2)) + 1)
     level = np.repeat(steps, rate // 2)[: int(seconds * rate)]
@@ -30,7 +30,7 @@ def coded(samples: np.ndarray, format: str = "OGG", rate: int = RATE) -> bytes:
 
 
 def track_of(data: bytes, **known: object) -> Track:
-    """A track with these bytes; what is not given is unknown."""
+    """A track with these bytes; fields that are not given are unknown."""
     digest = hashlib.sha256(data).hexdigest()
     blank: dict = {
         "id": digest[:16],
@@ -48,11 +48,11 @@ def track_of(data: bytes, **known: object) -> Track:
 
 
 def items(folder: Path, count: int, size: int = 0, **known: object) -> list[Item]:
-    """Items with bytes of their own; `size` at least. Not music unless size is 0."""
+    """Items with different bytes, about `size` each; real audio only if `size` is 0."""
     made = []
     for n in range(count):
         data = coded(wave(n, 1.0)) if size == 0 else n.to_bytes(4, "big") * (size // 4)
         file = folder / f"{n}.ogg"
         file.write_bytes(data)
-        made.append(Item.of_file(track_of(data, title=f"song {n}", **known), file, file.name))
+        made.append(Item.of_file(track_of(data, title=f"track {n}", **known), file, file.name))
     return made

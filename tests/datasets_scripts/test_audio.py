@@ -1,4 +1,4 @@
-"""Decoding: every format, the same samples; and a plain reason for what cannot be read."""
+"""Decoding: the same samples from every format; a clear reason for a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_tone_survives_every_format(format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("opus", "libopus")])
-def test_what_ffmpeg_writes_is_read(suffix: str, codec: str, tmp_path: Path) -> None:
+def test_formats_by_ffmpeg_are_read(suffix: str, codec: str, tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("needs ffmpeg")
     soundfile.write(tmp_path / "in.wav", TONE, RATE)
@@ -56,7 +56,7 @@ def test_channels_are_averaged_and_rates_changed() -> None:
     assert np.sqrt(np.mean(down[4000:20000] ** 2)) == pytest.approx(0.25 / np.sqrt(2), rel=0.01)
 
 
-def test_blocks_make_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_does_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     data = coded(wave(1, 5.0, RATE), "FLAC", RATE)
     whole = decode(data, 16_000), measure(data)
     monkeypatch.setattr("datasets_scripts.audio.BLOCK", 1000)
@@ -64,7 +64,7 @@ def test_blocks_make_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.allclose(measure(data).envelope, whole[1].envelope)
 
 
-def test_measure_knows_length_peak_and_loudness() -> None:
+def test_measure_length_peak_and_envelope() -> None:
     samples = np.concatenate([np.full(RATE, 0.25), np.full(RATE // 4, -0.5)]).astype(np.float32)
     found = measure(coded(samples, "WAV", RATE))
     assert found.duration_s == pytest.approx(1.25, abs=1e-3)
@@ -74,7 +74,7 @@ def test_measure_knows_length_peak_and_loudness() -> None:
 
 
 @pytest.mark.parametrize("format", ["WAV", "OGG", "FLAC"])
-def test_a_file_cut_short_is_no_short_song(format: str, tmp_path: Path) -> None:
+def test_file_that_was_cut_short_is_refused(format: str, tmp_path: Path) -> None:
     data = coded(wave(2, 20.0, RATE), format, RATE)
     with pytest.raises(AudioError, match=r"cut short|damaged|cannot be read"):
         decode(data[: len(data) // 2], RATE)
@@ -87,7 +87,7 @@ def test_a_wav_written_without_its_length_is_read() -> None:
     assert len(decode(bytes(data), RATE)) == len(TONE)
 
 
-def test_reasons(tmp_path: Path) -> None:
+def test_reasons_of_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"there\.ogg: no such file"):
         decode(tmp_path / "there.ogg", RATE)
     (tmp_path / "empty.mp3").touch()

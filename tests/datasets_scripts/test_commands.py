@@ -18,6 +18,7 @@ COMMANDS = [
     ["folder"],
     ["styles"],
     ["fma"],
+    ["extract"],
     ["triplets"],
     ["triplets", "human"],
     ["triplets", "made"],

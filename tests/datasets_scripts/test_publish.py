@@ -1,4 +1,4 @@
-"""Data to the Hub, against a stand-in of its HTTP interface."""
+"""Publishing data on the Hub, with a stand-in for its HTTP interface."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "files").mkdir()
     made = items(tmp_path / "files", 3)
     folder = tmp_path / "corpus"
-    write_corpus(made, folder, card("three songs", "For tests.", [i.track for i in made]))
+    write_corpus(made, folder, card("three tracks", "For tests.", [i.track for i in made]))
     (folder / "attribution.csv").write_text("id,artist\n")
     (folder / "copyright").mkdir()
     (folder / "copyright" / "alpha.txt").write_text("free")
@@ -56,7 +56,7 @@ def names(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_dry_run_writes_exactly_what_goes(folder: Path, hub: Hub, tmp_path: Path) -> None:
+def test_dry_run_writes_exactly_the_files_sent(folder: Path, hub: Hub, tmp_path: Path) -> None:
     report = prepare(folder, tmp_path / "dry")
     assert names(tmp_path / "dry") == FILES
     assert f"in {len(FILES)} files" in report and "data/train-00000-of-00001.parquet" in report
@@ -71,7 +71,7 @@ def test_a_dry_run_writes_exactly_what_goes(folder: Path, hub: Hub, tmp_path: Pa
     assert not list(tmp_path.glob(".publish-*"))
 
 
-def test_private_unless_asked(folder: Path, hub: Hub) -> None:
+def test_private_by_default(folder: Path, hub: Hub) -> None:
     publish(folder, NAME, api=HfApi(hub.url, TOKEN))
     assert hub.private["dataset", NAME]
     publish(folder, NAME + "2", private=False, api=HfApi(hub.url, TOKEN))
@@ -79,7 +79,7 @@ def test_private_unless_asked(folder: Path, hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("where", ["upload", "commit"])
-def test_the_same_command_finishes_what_was_cut(folder: Path, hub: Hub, where: str) -> None:
+def test_same_command_finishes_an_interrupted_upload(folder: Path, hub: Hub, where: str) -> None:
     hub.cut = where
     with pytest.raises(CorpusError, match="the same command again goes on"):
         publish(folder, NAME, api=HfApi(hub.url, TOKEN))
@@ -89,7 +89,7 @@ def test_the_same_command_finishes_what_was_cut(folder: Path, hub: Hub, where: s
     assert set(hub.repos["dataset", NAME]) - {".gitattributes"} == FILES
 
 
-def test_a_repository_half_filled_by_us_is_known_by_its_manifest(folder: Path, hub: Hub) -> None:
+def test_interrupted_repository_is_known_by_its_manifest(folder: Path, hub: Hub) -> None:
     hub.repos["dataset", NAME] = {"manifest.json": b"{}", "data/old.parquet": b"of a cut upload"}
     publish(folder, NAME, api=HfApi(hub.url, TOKEN))
     assert set(hub.repos["dataset", NAME]) >= FILES
@@ -99,13 +99,13 @@ def test_a_repository_half_filled_by_us_is_known_by_its_manifest(folder: Path, h
     assert hub.repos["dataset", NAME + "2"] == {"thesis.csv": b"another's"}
 
 
-def test_a_wrong_token_is_told(folder: Path, hub: Hub) -> None:
+def test_wrong_token_is_reported(folder: Path, hub: Hub) -> None:
     with pytest.raises(CorpusError, match="does not know the token"):
         publish(folder, NAME, api=HfApi(hub.url, "hf_wrong"))
     assert hub.repos == {}
 
 
-def test_triplets_go_with_a_card(tmp_path: Path, hub: Hub) -> None:
+def test_triplets_are_sent_with_a_card(tmp_path: Path, hub: Hub) -> None:
     folder = tmp_path / "triplets"
     write_triplets([Triplet("a", "b", "c", "b", "survey", "r1")] * 3, folder / "train.parquet")
     (folder / "rejects.csv").write_text("row,reason,text\n1,bad,someone's own words\n")
@@ -117,14 +117,14 @@ def test_triplets_go_with_a_card(tmp_path: Path, hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("known", [{"source": "folder"}, {"licence": ""}])
-def test_music_of_others_is_not_published(tmp_path: Path, known: dict[str, str]) -> None:
+def test_music_without_licence_is_not_published(tmp_path: Path, known: dict[str, str]) -> None:
     write_corpus(items(tmp_path, 2, **known), tmp_path / "corpus", "")
     with pytest.raises(CorpusError, match=r"2 of 2 tracks .* name no licence"):
         prepare(tmp_path / "corpus", tmp_path / "dry")
     assert not (tmp_path / "dry").exists()
 
 
-def test_what_is_neither_corpus_nor_triplets(tmp_path: Path, folder: Path) -> None:
+def test_folder_without_corpus_or_triplets_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(CorpusError, match="neither a corpus"):
         prepare(tmp_path, tmp_path / "dry")
     (folder / "data").rename(folder / "data.partial")

@@ -69,6 +69,7 @@ def check_outputs(folder: Path, rows: set[str], teacher: str) -> dict[str, Any]:
     return metrics
 
 
+@pytest.mark.slow
 def test_the_five_stages_and_their_files(
     tones: Path, wheel_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_the_five_stages_and_their_files(
 
 
 @pytest.mark.parametrize("name", ["mert-95m", "mert-330m", "clap"])
+@pytest.mark.slow
 def test_the_configurations_of_large_teachers(name: str, tones: Path, tmp_path: Path) -> None:
     """Unchanged except for folders, the layers of a tiny checkpoint, and the steps."""
     config = load(CONFIGS / f"{name}.yaml")
@@ -145,6 +147,7 @@ def test_the_configurations_of_large_teachers(name: str, tones: Path, tmp_path: 
     check_outputs(tmp_path / "runs" / name, {shown.split(" ")[0]}, shown)
 
 
+@pytest.mark.slow
 def test_one_student_of_two_teachers(tones: Path, tmp_path: Path) -> None:
     write_mert(tmp_path / "one")
     config = load(CONFIGS / "mert-95m.yaml")
@@ -164,6 +167,7 @@ def test_one_student_of_two_teachers(tones: Path, tmp_path: Path) -> None:
     assert [name.rsplit("-", 1)[0] for name in names] == ["logmel", "one-layer-1", "one-layer-3"]
 
 
+@pytest.mark.slow
 def test_the_metric_is_fitted_to_the_corpus_that_is_evaluated_on(
     tones: Path, wheel_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +202,7 @@ def test_the_metric_is_fitted_to_the_corpus_that_is_evaluated_on(
             opened.finetune()
 
 
+@pytest.mark.slow
 def test_peoples_triplets_are_trained_on_and_those_of_the_test_stream_are_not(
     tones: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +246,7 @@ def test_peoples_triplets_are_trained_on_and_those_of_the_test_stream_are_not(
             run.open_run(load(path), tmp_path / "runs").train_triplets()
 
 
+@pytest.mark.slow
 def test_validation_can_be_a_training_split(tmp_path: Path) -> None:
     corpus = write_tones(tmp_path / "corpus", tracks=6, validation=1)
     write_mert(tmp_path / "one")
@@ -265,6 +271,7 @@ def test_validation_can_be_a_training_split(tmp_path: Path) -> None:
         assert set(metrics["evaluate"]["cosine_to_teacher"]) == compared
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(tones: Path, tmp_path: Path) -> None:
     write_mert(tmp_path / "one")
     config = load(CONFIGS / "mert-95m.yaml")

@@ -79,7 +79,7 @@ def test_lists_of_dataclasses_and_mappings_are_built() -> None:
         ),
         ({"parts": [7]}, r"w.parts\[0\]: expected a mapping of keys, got 7"),
         ({"parts": {"size": 1}}, "w.parts: expected a list, got"),
-        ({"names": ["a"]}, "w.names: expected a mapping, got"),
+        ({"names": ["a"]}, "w.names: expected a mapping of keys, got"),
         ({"names": {"a": [1]}}, r"w.names.a\[0\]: expected text, got 1"),
         ({"names": {1: ["a"]}}, "w.names: key: expected text, got 1"),
         ({"on": 1}, "w.on: expected true or false, got 1"),

@@ -62,10 +62,10 @@ def test_shapes_inside(model: Feelprint) -> None:
     assert nonsilent_ratio.shape == (2, 3)
     assert attention.shape == (2, 4, 3)
     assert torch.equal(embedding, model(audio))
-    direction, _ = model.head.unit_embedding(tokens, nonsilent_ratio)
-    assert torch.allclose(direction.norm(dim=1), torch.ones(2))
-    assert torch.allclose(direction @ model.head.metric_transform, embedding)
-    assert not torch.allclose(direction, embedding, atol=0.1)
+    unit, _ = model.head.unit_embedding(tokens, nonsilent_ratio)
+    assert torch.allclose(unit.norm(dim=1), torch.ones(2))
+    assert torch.allclose(unit @ model.head.metric_transform, embedding)
+    assert not torch.allclose(unit, embedding, atol=0.1)
     assert torch.allclose(attention.sum(dim=2), torch.ones(2, 4))
 
 

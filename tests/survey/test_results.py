@@ -200,13 +200,13 @@ def test_export_is_the_triplet_table(surveyed: Store, tmp_path: Path) -> None:
     assert len(table) == len(wanted) > 40
     assert {t.source for t in table} == {"survey-random_train", "survey-random"}
     for row, answer in zip(table, wanted, strict=True):
-        assert row.songs == answer.abc and row.rater == answer.rater and row.when == answer.when
+        assert row.ids == answer.abc and row.rater == answer.rater and row.when == answer.when
         assert row.odd == (None if answer.odd is None else answer.abc[answer.odd])
     assert sum(t.odd is None for t in table) == sum(a.odd is None for a in wanted)
     weights = Counter()
     for t in table:
         if t.odd is not None:
-            weights[t.songs] += t.weight
+            weights[t.ids] += t.weight
     assert list(weights.values()) == pytest.approx([1.0] * len(weights))
     kinds = Counter(a.kind for a in given)
     assert any(f"{kinds['repeat']} repeats, {kinds['gold']} gold" in line for line in said)
@@ -243,7 +243,7 @@ def test_mecomp_layout(surveyed: Store, tmp_path: Path) -> None:
     for row, t in zip(rows, table, strict=True):
         songs = [row["song1"], row["song2"], row["song3"]]
         pair = {songs[int(row["anchor"]) - 1], songs[int(row["positive"]) - 1]}
-        assert tuple(songs) == t.songs and pair == set(t.songs) - {t.odd}
+        assert tuple(songs) == t.ids and pair == set(t.ids) - {t.odd}
     assert any("1 can't tell" in line or "0 can't tell" in line for line in said)
 
 
@@ -269,7 +269,7 @@ def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> N
     numbers = {i.track.id: i.track.source for i in items}
     (triplet,) = read_mecomp(tmp_path / "m.csv").triplets
     assert triplet.odd == numbers[current.clips[1][0]]
-    assert set(triplet.songs) == {numbers[track] for track, _ in current.clips}
+    assert set(triplet.ids) == {numbers[track] for track, _ in current.clips}
 
 
 # -- plots

@@ -1,4 +1,4 @@
-"""FMA, from a small tree of the same shape behind a local server that breaks connections."""
+"""FMA, from a small archive of the same layout on a local server that breaks connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from datasets_scripts.corpora import fma
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.corpora.download import download
 from datasets_scripts.corpora.fma import build_fma
-from datasets_scripts.corpora.splits import shared
+from datasets_scripts.corpora.splits import shared_keys
 from tests.datasets_scripts.sounds import coded, wave
 
 # number, artist, album, all genres, licence, subset, split; 133297 is a clip known to be broken
@@ -49,7 +49,7 @@ def tree(folder: Path) -> dict[str, str]:
         ["track_id", "", "", "", "", "", "", ""],
     ]
     rows = [
-        [n, album, artist, split, subset, str(genres), licence, f"Song, no. {n}"]
+        [n, album, artist, split, subset, str(genres), licence, f"Track, no. {n}"]
         for n, artist, album, genres, licence, subset, split in TRACKS
     ]
     genres = [["genre_id", "#tracks", "parent", "title", "top_level"]]
@@ -66,7 +66,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; `cuts` answers end after half of what they promise; ranges if `resumes`."""
+    """Serves a folder; `cuts` responses end after half of their length; ranges if `resumes`."""
 
     folder: Path
     cuts = 0
@@ -130,19 +130,19 @@ def built(server: Server, tmp_path: Path) -> Corpus:
 def test_tracks_keep_their_split_genres_and_licence(built: Corpus) -> None:
     found = {t.source: t for t in built.tracks}
     assert set(found) == {"fma:2", "fma:5", "fma:10", "fma:1040"}
-    assert found["fma:2"].title == "Song, no. 2" and found["fma:2"].artist == "Ann"
+    assert found["fma:2"].title == "Track, no. 2" and found["fma:2"].artist == "Ann"
     assert found["fma:5"].genres == ["International", "Polka"]  # the root first
     assert found["fma:1040"].genres == ["Experimental", "Noise"]
     assert found["fma:10"].split == "validation" and found["fma:1040"].split == "test"
     assert found["fma:5"].licence == "Attribution-NonCommercial"
-    assert shared(built.tracks) == {}
+    assert shared_keys(built.tracks) == {}
     tree = json.loads((built.folder / "genre_tree.json").read_text())
     assert tree == {
         "International": "", "Polka": "International", "Experimental": "", "Noise": "Experimental",
     }  # fmt: skip
 
 
-def test_bad_clips_are_left_out_with_reasons(built: Corpus) -> None:
+def test_bad_clips_are_rejected_with_reasons(built: Corpus) -> None:
     with (built.folder / "rejects.csv").open() as file:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert set(reasons) == {"fma_small/133/133297.mp3", "fma_small/000/000007.mp3"}
@@ -193,7 +193,7 @@ def test_a_wrong_hash_is_never_used(server: Server, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["served"]
 
 
-def test_what_the_server_refuses_is_said(
+def test_server_errors_are_reported(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CorpusError, match="the server says 404"):

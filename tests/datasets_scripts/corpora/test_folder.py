@@ -1,4 +1,4 @@
-"""A folder of one's own: bad files are named, good ones go on, and no artist is in two splits."""
+"""A corpus of a folder: bad files are named, good ones are kept, no artist is in two splits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import pytest
 from datasets_scripts.corpora import checked
 from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
 from datasets_scripts.corpora.folder import build_folder
-from datasets_scripts.corpora.splits import keys, shared, split_by_groups
+from datasets_scripts.corpora.splits import (
+    connected_groups,
+    shared_keys,
+    split_by_groups,
+    track_keys,
+)
 from tests.datasets_scripts.sounds import coded, track_of, wave
 
 
-def song(file: Path, seed: int, format: str = "OGG", **tags: str) -> None:
+def write_track(file: Path, seed: int, format: str = "OGG", **tags: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(coded(wave(seed, 4.0), format))
     if tags:
@@ -32,12 +37,14 @@ def song(file: Path, seed: int, format: str = "OGG", **tags: str) -> None:
 def music(tmp_path: Path) -> Path:
     folder = tmp_path / "music"
     for n in range(10):
-        song(folder / f"band {n}" / "one.ogg", 2 * n, artist=f"Band {n}", album=f"Album {n}")
-        song(folder / f"band {n}" / "two.flac", 2 * n + 1, "FLAC", artist=f"Band {n}", genre="Jazz")
+        write_track(folder / f"band {n}" / "one.ogg", 2 * n, artist=f"Band {n}", album=f"Album {n}")
+        write_track(
+            folder / f"band {n}" / "two.flac", 2 * n + 1, "FLAC", artist=f"Band {n}", genre="Jazz"
+        )
     return folder
 
 
-def test_good_files_are_taken_and_bad_ones_named(music: Path, tmp_path: Path) -> None:
+def test_good_files_are_kept_and_bad_ones_named(music: Path, tmp_path: Path) -> None:
     (music / "text.mp3").write_text("no music")
     (music / "empty.ogg").touch()
     (music / "short.ogg").write_bytes(coded(wave(50, 1.0)))
@@ -59,7 +66,7 @@ def test_good_files_are_taken_and_bad_ones_named(music: Path, tmp_path: Path) ->
     assert "silence" in reasons["silent.wav"] and "cut short" in reasons["cut.ogg"]
 
 
-def test_tags_are_read_and_folders_stand_in_for_albums(music: Path, tmp_path: Path) -> None:
+def test_tags_are_read_and_folder_is_the_default_album(music: Path, tmp_path: Path) -> None:
     tracks = {(t.artist, t.title): t for t in build_folder(music, tmp_path / "out").tracks}
     assert tracks["Band 3", "one"].album == "Album 3"
     assert tracks["Band 3", "two"].album == "band 3"
@@ -69,25 +76,26 @@ def test_tags_are_read_and_folders_stand_in_for_albums(music: Path, tmp_path: Pa
 def test_no_artist_and_no_album_is_in_two_splits(music: Path, tmp_path: Path) -> None:
     corpus = build_folder(music, tmp_path / "out")
     assert {t.split for t in corpus.tracks} == {"train", "validation", "test"}
-    assert shared(corpus.tracks) == {}
+    assert shared_keys(corpus.tracks) == {}
 
 
-def test_a_leak_is_seen() -> None:
+def test_leak_is_found() -> None:
     """The check itself can fail: one artist in two splits, one album by two artists."""
 
     def track(n: int, artist: str, album: str, split: str) -> Track:
         return track_of(bytes([n]), artist=artist, album=album, split=split)
 
     leak = [track(1, "Ann & Bob", "x", "train"), track(2, "bob", "y", "test")]
-    assert shared(leak) == {"artist bob": {"train", "test"}}
+    assert shared_keys(leak) == {"artist bob": {"train", "test"}}
     leak = [track(1, "Ann", "Hits", "train"), track(2, "Bob", "hits ", "validation")]
-    assert shared(leak) == {"album hits": {"train", "validation"}}
+    assert shared_keys(leak) == {"album hits": {"train", "validation"}}
 
 
 def test_groups_follow_chains() -> None:
     """A and B share an album, B and C an artist: all three stay together."""
-    tied = [keys("A", "x"), keys("B", "x"), keys("B", "y"), *({f"other {n}"} for n in range(30))]
-    splits = split_by_groups(tied)
+    chain = [track_keys("A", "x"), track_keys("B", "x"), track_keys("B", "y")]
+    assert connected_groups([{"other"}, *chain, set()]) == [0, 1, 1, 1, 2]
+    splits = split_by_groups([*chain, *({f"other {n}"} for n in range(30))])
     assert len(set(splits[:3])) == 1
     assert splits.count("test") >= 3 and splits.count("validation") >= 3
     assert splits.count("train") > 20
@@ -120,7 +128,7 @@ def test_a_killed_build_decodes_no_file_twice(
     assert len(Corpus(tmp_path / "out")) == 20
 
 
-def test_what_is_no_folder_of_music(tmp_path: Path) -> None:
+def test_folder_without_music_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="is no folder"):
         build_folder(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(CorpusError, match="holds no music"):

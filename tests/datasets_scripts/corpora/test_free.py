@@ -1,4 +1,4 @@
-"""The free corpus, from packages made here: what is taken, what is left out, and whose it is."""
+"""The free corpus, from packages built here: which files are kept, and who holds the rights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from datasets_scripts.config import read_config
 from datasets_scripts.corpora import debian, free
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.corpora.debian import Copyright
-from datasets_scripts.corpora.free import Found, FreeConfig, build_free, same_recording
+from datasets_scripts.corpora.free import ExtractedTrack, FreeConfig, build_free, is_duplicate
+from student.config import ConfigError
 from tests.datasets_scripts.sounds import coded, wave
 
 COPYRIGHT = """\
@@ -71,17 +73,17 @@ def zipped(files: dict[str, bytes]) -> bytes:
 @pytest.fixture(scope="module")
 def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("debs")
-    song = {n: coded(wave(n, 31.0)) for n in range(5)}
+    track = {n: coded(wave(n, 31.0)) for n in range(5)}
     build_deb(
         folder,
         "alpha",
         {
-            "music/town.ogg": song[0],
-            "music/boss.ogg": song[1],
+            "music/town.ogg": track[0],
+            "music/boss.ogg": track[1],
             "sounds/rain.ogg": coded(wave(7, 32.0)),
             "sounds/click.ogg": coded(wave(8, 1.0)),
             "music/tune.xm": b"Extended Module: ",
-            "music/cut.ogg": song[2][: len(song[2]) // 2],
+            "music/cut.ogg": track[2][: len(track[2]) // 2],
             "music/readme.txt": b"not looked at",
         },
     )
@@ -89,9 +91,9 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         "beta",
         {
-            "pak0.pk3": zipped({"music/deep.ogg": song[3], "maps/a.bsp": b""}),
+            "pak0.pk3": zipped({"music/deep.ogg": track[3], "maps/a.bsp": b""}),
             "again.flac": coded(wave(0, 31.0), "FLAC"),  # alpha's town in another coding
-            "same.ogg": song[1],  # and the same bytes as its boss
+            "same.ogg": track[1],  # and the same bytes as its boss
             "quiet.wav": coded(0 * wave(0, 31.0), "WAV"),
         },
         "Free text: the music is by somebody, and free.\n",
@@ -111,7 +113,7 @@ def corpus(debs: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return build_free(CONFIG, debs, tmp_path_factory.mktemp("free") / "out")
 
 
-def test_what_is_taken(corpus: Corpus) -> None:
+def test_kept_tracks(corpus: Corpus) -> None:
     found = {t.title: t for t in corpus.tracks}
     assert set(found) == {"town", "boss", "deep"}
     assert found["town"].album == "alpha" and found["town"].split == "train"
@@ -119,7 +121,7 @@ def test_what_is_taken(corpus: Corpus) -> None:
     assert all(t.duration_s == pytest.approx(31.0, abs=0.1) for t in corpus.tracks)
 
 
-def test_what_is_left_out_is_said(corpus: Corpus) -> None:
+def test_rejects_have_reasons(corpus: Corpus) -> None:
     with (corpus.folder / "rejects.csv").open() as file:
         reasons = {row["path"].rsplit("/", 1)[1]: row["reason"] for row in csv.DictReader(file)}
     assert set(reasons) == {
@@ -132,11 +134,14 @@ def test_what_is_left_out_is_said(corpus: Corpus) -> None:
     }
     assert "not music" in reasons["rain.ogg"] and "tracker" in reasons["tune.xm"]
     assert "cut short" in reasons["cut.ogg"] and "silence" in reasons["quiet.wav"]
-    assert "double of alpha" in reasons["again.flac"] and "double of alpha" in reasons["same.ogg"]
+    assert (
+        "duplicate of alpha" in reasons["again.flac"]
+        and "duplicate of alpha" in reasons["same.ogg"]
+    )
     assert "1 sounds under 30 s" in (corpus.folder / "README.md").read_text()
 
 
-def test_rights_are_each_track_s_own(corpus: Corpus) -> None:
+def test_rights_of_each_track(corpus: Corpus) -> None:
     with (corpus.folder / "attribution.csv").open() as file:
         rows = {row["title"]: row for row in csv.DictReader(file)}
     assert rows["town"]["licence"] == "CC-BY-SA-3.0" and rows["town"]["artist"] == "Ann Composer"
@@ -216,27 +221,27 @@ def test_a_package_cut_short_is_no_package(debs: Path, tmp_path: Path) -> None:
         ("usr/share/debian/sounds/a.ogg", "GPL-2+"),  # debian/* is the packaging, not this
     ],
 )
-def test_patterns_of_the_source_fit_installed_paths(path: str, licence: str) -> None:
+def test_source_patterns_match_installed_paths(path: str, licence: str) -> None:
     rights = Copyright(COPYRIGHT).rights(path)
     assert rights is not None and rights.licence == licence
 
 
-def test_same_recording() -> None:
-    def found(envelope: list[int]) -> Found:
-        return Found("p", "a", "a", "", 1.0, envelope, "", "", [])
+def test_is_duplicate() -> None:
+    def extracted(envelope: list[int]) -> ExtractedTrack:
+        return ExtractedTrack("p", "a", "a", "", 1.0, envelope, "", "", [])
 
     a = [-20, -10, -30, -12, -25, -8, -40, -15]
-    assert same_recording(found(a), found([level - 6 for level in a]))  # only softer
-    assert not same_recording(found(a), found(a[::-1]))
-    assert not same_recording(found(a), found([-20] * 8))
+    assert is_duplicate(extracted(a), extracted([level - 6 for level in a]))  # only softer
+    assert not is_duplicate(extracted(a), extracted(a[::-1]))
+    assert not is_duplicate(extracted(a), extracted([-20] * 8))
 
 
-def test_the_project_s_own_lists_are_sound() -> None:
+def test_configs_of_the_project() -> None:
     configs = Path(free.__file__).parents[2] / "configs"
-    config = FreeConfig.read(configs / "free_splits.yaml")
+    config = read_config(FreeConfig, configs / "free_splits.yaml")
     assert sum(map(len, config.packages.values())) == 62
     assert 10 <= len(config.packages["test"]) <= 15
-    demo = FreeConfig.read(configs / "demo_splits.yaml")
+    demo = read_config(FreeConfig, configs / "demo_splits.yaml")
     assert sum(map(len, demo.packages.values())) <= 5 and demo.packages["test"]
     assert set(demo.packages["test"]) <= set(config.packages["test"])
 
@@ -247,11 +252,16 @@ def test_the_project_s_own_lists_are_sound() -> None:
         ("packages: {train: [a], test: [a]}", "in two splits: \\['a'\\]"),
         ("packages: {dev: [a]}", "unknown splits: \\['dev'\\]"),
         ("packages: {train: [a]}\nnot_music: {b: [x]}", "not in packages: \\['b'\\]"),
-        ("packages: {train: [a]}\nlicenses: {}", "unknown keys \\['licenses'\\]; it takes"),
+        (
+            "packages: {train: [a]}\nlicenses: {}",
+            "unknown key licenses; known keys: licences, not_music, packages",
+        ),
+        ("packages: {train: a}", "packages.train: expected a list, got 'a'"),
+        ("not_music: {}", "missing key packages"),
         ("packages: [", "not YAML"),
     ],
 )
-def test_a_bad_list_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_config_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(CorpusError, match=message):
-        FreeConfig.read(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match=message):
+        read_config(FreeConfig, tmp_path / "c.yaml")

@@ -1,4 +1,4 @@
-"""Songs by program: the same seed, the same song; every style and texture can be played."""
+"""Rendered tracks: the same seed gives the same track; every style and texture can be rendered."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from datasets_scripts.audio import measure
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
-from datasets_scripts.corpora.rendered import songs, styles
-from datasets_scripts.corpora.rendered.songs import (
+from datasets_scripts.corpora.rendered import composition, styles
+from datasets_scripts.corpora.rendered.composition import (
     Style,
     arrange,
     compose,
@@ -20,7 +20,7 @@ from datasets_scripts.corpora.rendered.songs import (
     melody_notes,
     mma_source,
 )
-from datasets_scripts.corpora.splits import shared
+from datasets_scripts.corpora.splits import shared_keys
 
 SWING = Style("stdlib/swing", "jazz", 4, ("Swing", "SwingFill", "SwingIntro", "SwingEnd"))
 FONT = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
@@ -30,7 +30,7 @@ needs_tools = pytest.mark.skipif(
 )
 
 
-def test_the_same_seed_gives_the_same_song() -> None:
+def test_same_seed_gives_the_same_composition() -> None:
     one, two, other = (compose(SWING, 60, Random(seed)) for seed in ("a", "a", "b"))
     assert one == two and mma_source(one) == mma_source(two)
     assert melody_notes(one, Random(1)) == melody_notes(two, Random(1))
@@ -38,24 +38,24 @@ def test_the_same_seed_gives_the_same_song() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_song_has_the_length_that_was_asked_for(seed: int) -> None:
-    song = compose(SWING, 80, Random(seed))
-    assert len(song.bars) * 4 * 60 / song.tempo == pytest.approx(80, rel=0.05)
-    assert song.bars[-1].groove == "SwingEnd"
-    lines = mma_source(song).splitlines()
-    assert lines[:3] == [f"RndSeed {song.seed}", f"Tempo {song.tempo}", "Use stdlib/swing"]
-    assert lines[-1].startswith(f"{len(song.bars)} ")
+def test_composition_has_the_given_length(seed: int) -> None:
+    drawn = compose(SWING, 80, Random(seed))
+    assert len(drawn.bars) * 4 * 60 / drawn.tempo == pytest.approx(80, rel=0.05)
+    assert drawn.bars[-1].groove == "SwingEnd"
+    lines = mma_source(drawn).splitlines()
+    assert lines[:3] == [f"RndSeed {drawn.seed}", f"Tempo {drawn.tempo}", "Use stdlib/swing"]
+    assert lines[-1].startswith(f"{len(drawn.bars)} ")
 
 
-def test_the_melody_keeps_to_the_chords_on_the_beats() -> None:
-    song = compose(SWING, 60, Random(3))
+def test_melody_has_chord_tones_on_the_beats() -> None:
+    drawn = compose(SWING, 60, Random(3))
     on_chord = total = 0
-    for start, length, note, velocity in melody_notes(song, Random(4)):
+    for start, length, note, velocity in melody_notes(drawn, Random(4)):
         assert 30 < note < 100 and length > 0 and 0 < velocity < 128
-        if start % songs.TICKS == 0:
-            bar = song.bars[start // (4 * songs.TICKS)]
-            chord = bar.chords[-1 if start // songs.TICKS % 4 >= 2 else 0]
-            tones = {(chord[0] + i) % 12 for i in songs.QUALITIES[chord[1]]}
+        if start % composition.TICKS == 0:
+            bar = drawn.bars[start // (4 * composition.TICKS)]
+            chord = bar.chords[-1 if start // composition.TICKS % 4 >= 2 else 0]
+            tones = {(chord[0] + i) % 12 for i in composition.QUALITIES[chord[1]]}
             on_chord += note % 12 in tones
             total += 1
     assert total > 10 and on_chord == total
@@ -73,7 +73,7 @@ def test_families(name: str, label: str) -> None:
 
 
 def midi() -> mido.MidiFile:
-    file = mido.MidiFile(type=1, ticks_per_beat=songs.TICKS)
+    file = mido.MidiFile(type=1, ticks_per_beat=composition.TICKS)
     file.tracks.append(mido.MidiTrack([mido.MetaMessage("set_tempo")]))
     for name, channel in (("Drum-Kick", 9), ("Bass-Main", 1), ("Chord-Piano", 2), ("Walk", 3)):
         track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
@@ -84,11 +84,13 @@ def midi() -> mido.MidiFile:
     return file
 
 
-@pytest.mark.parametrize("texture", list(songs.TEXTURES))
+@pytest.mark.parametrize("texture", list(composition.TEXTURES))
 def test_textures_keep_the_parts_they_name(texture: str) -> None:
-    song = compose(SWING, 60, Random(5))
+    drawn = compose(SWING, 60, Random(5))
     file = midi()
-    arrange(file, songs.Song(song.style, song.tempo, song.key, song.bars, texture, 6))
+    arrange(
+        file, composition.Composition(drawn.style, drawn.tempo, drawn.key, drawn.bars, texture, 6)
+    )
     names = {track.name for track in file.tracks[1:]} - {""}
     assert ("Drum-Kick" in names) == (
         texture in ("band", "band and melody", "bass and drums", "drums", "percussion")
@@ -100,8 +102,9 @@ def test_textures_keep_the_parts_they_name(texture: str) -> None:
         assert {m.channel for m in tune if m.type == "note_on"} == {0}
 
 
+@pytest.mark.slow
 @needs_tools
-def test_the_same_seed_gives_the_same_corpus_and_a_kill_costs_nothing(
+def test_the_same_seed_gives_the_same_corpus_and_resumes_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(styles, "SHORTEST_S", 22.0)
@@ -111,11 +114,11 @@ def test_the_same_seed_gives_the_same_corpus_and_a_kill_costs_nothing(
     played = []
     play = styles.play
 
-    def watched(song, font, scratch):
-        played.append(song)
+    def watched(drawn, font, scratch):
+        played.append(drawn)
         if len(played) == 3:
             raise KeyboardInterrupt
-        return play(song, font, scratch)
+        return play(drawn, font, scratch)
 
     monkeypatch.setattr(styles, "play", watched)
     hours = 50 / 3600
@@ -128,7 +131,7 @@ def test_the_same_seed_gives_the_same_corpus_and_a_kill_costs_nothing(
     for track, data in first.iter_audio():
         assert 20 < measure(data).duration_s < 40 and measure(data).peak < 1.1
         assert track.genres[0] == family(track.genres[1].split("/")[1])
-    assert shared(first.tracks) == {}
+    assert shared_keys(first.tracks) == {}
     with pytest.raises(CorpusError, match="begun with"):
         styles.build_styles(hours, 2, tmp_path / "a", tmp_path)
     assert len(Corpus(tmp_path / "a")) == len(first)
@@ -136,8 +139,8 @@ def test_the_same_seed_gives_the_same_corpus_and_a_kill_costs_nothing(
 
 @needs_tools
 def test_all_of_mma_s_styles_are_known() -> None:
-    found = songs.read_styles(styles.LIBRARY)
-    assert len(found) > 250 and len({s.family for s in found}) == len(songs.FAMILIES)
+    found = composition.read_styles(styles.LIBRARY)
+    assert len(found) > 250 and len({s.family for s in found}) == len(composition.FAMILIES)
     assert all(s.beats in (2, 3, 4, 5, 6) and s.grooves for s in found)
     splits = [styles.split_of(s) for s in found]
     assert 10 < splits.count("validation") < 40

@@ -1,4 +1,4 @@
-"""Made triplets: the odd one is odd by the rule that made it, and the seed decides all."""
+"""Derived triplets: the odd one follows from the rule, and all follows from the seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tracks() -> list[Track]:
 
 def pair_and_odd(triplet: Triplet, by_id: dict[str, Track]) -> tuple[Track, Track, Track]:
     assert triplet.odd is not None
-    first, second = (by_id[track_of(s)] for s in triplet.songs if s != triplet.odd)
+    first, second = (by_id[track_of(s)] for s in triplet.ids if s != triplet.odd)
     return first, second, by_id[track_of(triplet.odd)]
 
 
@@ -41,9 +41,9 @@ def test_labels(by: str) -> None:
     known = tracks()
     by_id = {t.id: t for t in known}
     found = made.MAKERS[by](known, 60, 3)
-    assert len({frozenset(t.songs) for t in found}) == 60
+    assert len({frozenset(t.ids) for t in found}) == 60
     assert found == made.MAKERS[by](known, 60, 3) != made.MAKERS[by](known, 60, 4)
-    assert max(Counter(t.songs.index(t.odd) for t in found if t.odd).values()) < 40
+    assert max(Counter(t.ids.index(t.odd) for t in found if t.odd).values()) < 40
     for triplet in found:
         first, second, odd = pair_and_odd(triplet, by_id)
         if by == "album":
@@ -52,20 +52,20 @@ def test_labels(by: str) -> None:
             assert first.artist == second.artist
         else:
             assert first == second
-            a, b = sorted(float(s.split("@")[1]) for s in triplet.songs if s != triplet.odd)
+            a, b = sorted(float(s.split("@")[1]) for s in triplet.ids if s != triplet.odd)
             assert a >= 0 and a + made.EXCERPT_S <= b <= 100.0 - made.EXCERPT_S
         assert odd.album != first.album and odd.artist not in (first.artist, second.artist)
 
 
 def test_families_are_of_whole_bands_only() -> None:
-    def song(n: int, *genres: str) -> Track:
+    def track(n: int, *genres: str) -> Track:
         return sounds.track_of(bytes([n]), source="styles: x", album=f"m{n}", genres=list(genres))
 
-    known = [song(n, "jazz" if n % 2 else "rock", f"style {n}") for n in range(10)]
-    known += [song(n, "jazz", "style", "drums") for n in range(10, 20)]
+    known = [track(n, "jazz" if n % 2 else "rock", f"style {n}") for n in range(10)]
+    known += [track(n, "jazz", "style", "drums") for n in range(10, 20)]
     bands = {t.id: t.genres[0] for t in known[:10]}
     for triplet in made.from_families(known, 20, 1):
-        families = [bands[s] for s in triplet.songs]
+        families = [bands[s] for s in triplet.ids]
         assert families.count(bands[triplet.odd or ""]) == 1
 
 
@@ -82,7 +82,7 @@ def test_steps_in_the_genre_tree(x: str, y: str, steps: int) -> None:
 
 
 def test_the_odd_one_is_farther_in_the_tree() -> None:
-    genres = [["Rock", "Punk"], ["Rock", "Metal", "Doom"], ["Jazz", "Bop"], ["Jazz"], ["Unheard"]]
+    genres = [["Rock", "Punk"], ["Rock", "Metal", "Doom"], ["Jazz", "Bop"], ["Jazz"], ["Unknown"]]
     known = [
         sounds.track_of(bytes([n, g]), genres=genres[g], artist=f"a{n}{g}")
         for n in range(3)
@@ -90,35 +90,35 @@ def test_the_odd_one_is_farther_in_the_tree() -> None:
     ]
     leaf = {t.id: t.genres[-1] for t in known}
     found = made.from_genre_tree(known, TREE, 40, 5)
-    assert not any(leaf[s] == "Unheard" for t in found for s in t.songs)
+    assert not any(leaf[s] == "Unknown" for t in found for s in t.ids)
     for triplet in found:
-        x, y = (leaf[s] for s in triplet.songs if s != triplet.odd)
+        x, y = (leaf[s] for s in triplet.ids if s != triplet.odd)
         odd = leaf[triplet.odd or ""]
-        apart = made.tree_distance(x, y, TREE)
-        assert apart < made.tree_distance(x, odd, TREE)
-        assert apart < made.tree_distance(y, odd, TREE)
+        steps = made.tree_distance(x, y, TREE)
+        assert steps < made.tree_distance(x, odd, TREE)
+        assert steps < made.tree_distance(y, odd, TREE)
     with pytest.raises(CorpusError, match="two genres are needed"):
         made.from_genre_tree(known[:1], TREE, 5, 0)
 
 
-def test_the_teacher_is_sure() -> None:
+def test_teacher_triplets_have_a_large_margin() -> None:
     rng = np.random.default_rng(0)
     centres = np.repeat(rng.standard_normal((3, 16)), 10, axis=0)
     embeddings = centres + 0.1 * rng.standard_normal((30, 16))
     ids = [f"t{n}" for n in range(30)]
     found = made.from_embeddings(ids, embeddings, 50, 1)
-    assert len({frozenset(t.songs) for t in found}) == 50
+    assert len({frozenset(t.ids) for t in found}) == 50
     for triplet in found:
-        groups = Counter(int(s[1:]) // 10 for s in triplet.songs)
+        groups = Counter(int(s[1:]) // 10 for s in triplet.ids)
         assert groups[int((triplet.odd or "t0")[1:]) // 10] == 1 and len(groups) == 2
-    with pytest.raises(CorpusError, match=r"only .* sure enough"):
+    with pytest.raises(CorpusError, match=r"only .* above the quantile"):
         made.from_embeddings(ids, embeddings, 5000, 1)
     for bad in (embeddings[:5], embeddings * np.nan):
         with pytest.raises(CorpusError):
             made.from_embeddings(ids, bad, 5, 1)
 
 
-def test_what_is_not_possible_is_said() -> None:
+def test_impossible_triplets_are_refused() -> None:
     one = tracks()[:4]
     with pytest.raises(CorpusError, match="no made:album triplet is possible"):
         made.from_albums(one, 5, 0)
@@ -126,7 +126,7 @@ def test_what_is_not_possible_is_said() -> None:
         made.from_albums(tracks()[8:16], 500, 0)
 
 
-def test_tables_are_made_of_each_split(tmp_path: Path) -> None:
+def test_one_table_for_each_split(tmp_path: Path) -> None:
     items = sounds.items(tmp_path, 12, size=400)
     items = [
         i._replace(
@@ -144,7 +144,7 @@ def test_tables_are_made_of_each_split(tmp_path: Path) -> None:
     for split in ("train", "test"):
         ids = {t.id for t in corpus.split(split)}
         assert {
-            s for t in read_triplets(tmp_path / "out" / f"{split}.parquet") for s in t.songs
+            s for t in read_triplets(tmp_path / "out" / f"{split}.parquet") for s in t.ids
         } <= ids
     with pytest.raises(CorpusError, match="only the fma corpus has a genre tree"):
         made.make(corpus, "genre", tmp_path / "genre", 2, 0)

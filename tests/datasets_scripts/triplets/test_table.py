@@ -1,4 +1,4 @@
-"""The triplet table, people's answers row by row, their agreement, splits that share nothing."""
+"""The triplet table, imported answers, their agreement, splits without shared artists or albums."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from datasets_scripts.triplets.agreement import agreement, ceiling, krippendorff
 from datasets_scripts.triplets.human import import_human, read_mecomp, read_table, read_votes
 from datasets_scripts.triplets.table import (
     Triplet,
+    normalise_weights,
     read_triplets,
-    split_by_ties,
+    split_anew,
     split_with_corpus,
-    weigh,
     write_triplets,
 )
 from tests.datasets_scripts.sounds import items, track_of
@@ -47,7 +47,7 @@ def test_mecomp_s_rows(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(MECOMP)
     found = read_mecomp(tmp_path / "m.csv", KNOWN)
     first, second = found.triplets
-    assert (first.songs, first.odd) == (("id107389", "id25033", "id142433"), "id142433")
+    assert (first.ids, first.odd) == (("id107389", "id25033", "id142433"), "id142433")
     assert second.odd == "id53586"  # anchor 1 and positive 3 leave the second
     assert (found.rows, found.used, found.unanswered) == (10, 2, 1)
     assert found.rows == found.used + found.unanswered + len(found.rejected)
@@ -78,7 +78,7 @@ def test_votes_of_both_shapes(tmp_path: Path) -> None:
         read_votes(tmp_path / "o.csv")
 
 
-def test_a_table_written_is_read(tmp_path: Path) -> None:
+def test_written_table_is_read_back(tmp_path: Path) -> None:
     when = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     rows = [
         Triplet("a", "b", "c", "b", "survey", "r1", when, 0.5),
@@ -94,14 +94,14 @@ def test_a_table_written_is_read(tmp_path: Path) -> None:
 BAD = [
     (replace(Triplet("a", "b", "c", "b", "s"), odd="d"), "the odd one, d, is none of the three"),
     (Triplet("a", "b", "a", "b", "s"), "named twice: a, b, a"),
-    (Triplet("a", "", "c", "a", "s"), "a song without an id"),
+    (Triplet("a", "", "c", "a", "s"), "a track without an id"),
     (Triplet("a", "b", "c", "b", "s", weight=0.0), "weight 0.0"),
     (Triplet("a", "b", "c", "b", "s", weight=float("nan")), "weight nan"),
 ]
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD)
-def test_a_bad_row_in_a_table(bad: Triplet, reason: str, tmp_path: Path) -> None:
+def test_invalid_row_in_a_table(bad: Triplet, reason: str, tmp_path: Path) -> None:
     good = Triplet("a", "b", "c", "b", "s")
     write_triplets([good, bad, good], tmp_path / "t.parquet")
     found = read_table(tmp_path / "t.parquet")
@@ -111,7 +111,7 @@ def test_a_bad_row_in_a_table(bad: Triplet, reason: str, tmp_path: Path) -> None
         read_triplets(tmp_path / "t.parquet")
 
 
-def test_what_is_no_table(tmp_path: Path) -> None:
+def test_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("no parquet")
     with pytest.raises(CorpusError, match="cannot be read as Parquet"):
         read_triplets(tmp_path / "t.parquet")
@@ -120,12 +120,12 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         read_triplets(tmp_path / "u.parquet")
 
 
-def test_answers_stay_apart_and_weigh_one_together() -> None:
+def test_weights_of_a_triplet_sum_to_one() -> None:
     rows = [
         Triplet("a", "b", "c", odd, "s", rater) for odd, rater in zip("aab", "123", strict=True)
     ]
     rows += [Triplet("c", "a", "b", "a", "s", "4"), Triplet("d", "e", "f", "d", "s", "1")]
-    weights = [t.weight for t in weigh(rows)]
+    weights = [t.weight for t in normalise_weights(rows)]
     assert weights == [0.25, 0.25, 0.25, 0.25, 1.0]  # the fourth shows the same three
 
 
@@ -136,7 +136,7 @@ def test_krippendorff_s_own_example() -> None:
     assert krippendorff_alpha(units) == pytest.approx(0.743, abs=5e-4)
 
 
-def test_alpha_at_its_ends() -> None:
+def test_alpha_at_its_extremes() -> None:
     assert krippendorff_alpha([[0, 0], [1, 1, 1], [2, 2]]) == 1.0
     assert krippendorff_alpha([[0, 0], [0, 0]]) == 1.0
     # by hand: 2 units, values 0 1 | 0 1: D_o = 1; D_e = 8 of 12 ordered pairs; 1 - 12/8
@@ -177,8 +177,8 @@ def no_artist_or_album_twice(by_split: dict[str, list[Triplet]], known: list[Tra
     by_id = {t.id: t for t in known}
     seen: dict[str, set[str]] = {}
     for split, rows in by_split.items():
-        for song in (by_id[s] for row in rows for s in row.songs):
-            for key in (f"artist {song.artist.casefold()}", f"album {song.album.casefold()}"):
+        for track in (by_id[s] for row in rows for s in row.ids):
+            for key in (f"artist {track.artist.casefold()}", f"album {track.album.casefold()}"):
                 seen.setdefault(key, set()).add(split)
     return all(len(splits) == 1 for splits in seen.values())
 
@@ -186,40 +186,40 @@ def no_artist_or_album_twice(by_split: dict[str, list[Triplet]], known: list[Tra
 def test_triplets_follow_the_corpus_s_split() -> None:
     known = tracks()
     inside = Triplet(known[0].id, known[1].id, known[4].id, known[4].id, "s")
-    held = Triplet(known[20].id, known[21].id, known[22].id, known[22].id, "s")
+    tested = Triplet(known[20].id, known[21].id, known[22].id, known[22].id, "s")
     across = Triplet(known[0].id, known[1].id, known[22].id, known[22].id, "s")
-    by_split, spanning = split_with_corpus([inside, held, across], known)
-    assert by_split == {"train": [inside], "test": [held]} and spanning == [across]
+    by_split, spanning = split_with_corpus([inside, tested, across], known)
+    assert by_split == {"train": [inside], "test": [tested]} and spanning == [across]
     assert no_artist_or_album_twice(by_split, known)
-    assert not no_artist_or_album_twice({"train": [inside, across], "test": [held]}, known)
+    assert not no_artist_or_album_twice({"train": [inside, across], "test": [tested]}, known)
 
 
-def test_a_corpus_that_leaks_cannot_leak_into_triplets() -> None:
+def test_leaking_corpus_gives_no_leaking_triplets() -> None:
     """A compilation: an artist of the training split has a track on an album of the test split."""
     known = tracks()
     known[0] = replace(known[0], album="ALBUM 11")
     leaking = Triplet(known[0].id, known[1].id, known[4].id, known[4].id, "s")
     fine = Triplet(known[2].id, known[3].id, known[4].id, known[4].id, "s")
-    held = Triplet(known[22].id, known[23].id, known[20].id, known[20].id, "s")
-    assert not no_artist_or_album_twice({"train": [leaking, fine], "test": [held]}, known)
-    by_split, spanning = split_with_corpus([leaking, fine, held], known)
-    assert by_split == {"train": [fine], "test": [held]} and spanning == [leaking]
+    tested = Triplet(known[22].id, known[23].id, known[20].id, known[20].id, "s")
+    assert not no_artist_or_album_twice({"train": [leaking, fine], "test": [tested]}, known)
+    by_split, spanning = split_with_corpus([leaking, fine, tested], known)
+    assert by_split == {"train": [fine], "test": [tested]} and spanning == [leaking]
     assert no_artist_or_album_twice(by_split, known)
 
 
-def test_triplets_can_be_split_by_what_ties_them() -> None:
+def test_split_anew_keeps_groups_together() -> None:
     known = [track_of(bytes([n]), artist=f"a{n}", album=f"b{n}") for n in range(90)]
     rows = [
         Triplet(known[n].id, known[n + 1].id, known[n + 2].id, known[n].id, "s")
         for n in range(0, 90, 3)
     ]
     rows.append(Triplet(known[0].id, known[1].id, known[5].id, known[5].id, "s"))
-    by_split = split_by_ties(rows, known)
+    by_split = split_anew(rows, known)
     assert sum(map(len, by_split.values())) == len(rows) and len(by_split["test"]) >= 3
     assert no_artist_or_album_twice(by_split, known)
 
 
-def test_import_writes_what_is_good(tmp_path: Path) -> None:
+def test_import_writes_valid_rows(tmp_path: Path) -> None:
     made = [
         i._replace(track=replace(i.track, source=f"fma:{n}", artist=f"a{n}"))
         for n, i in enumerate(items(tmp_path, 6))
@@ -238,8 +238,8 @@ def test_import_writes_what_is_good(tmp_path: Path) -> None:
     assert rows[0].a == corpus.tracks[0].id and not (tmp_path / "out" / "test.parquet").exists()
     with (tmp_path / "out" / "rejects.csv").open() as file:
         assert [row["row"] for row in csv.DictReader(file)] == ["5", "0"]
-    import_human(tmp_path / "m.csv", "mecomp", tmp_path / "ties", corpus, split="ties")
-    assert len(read_triplets(tmp_path / "ties" / "train.parquet")) == 4  # all tied by song 1
+    import_human(tmp_path / "m.csv", "mecomp", tmp_path / "groups", corpus, split="groups")
+    assert len(read_triplets(tmp_path / "groups" / "train.parquet")) == 4  # all share track 1
     (tmp_path / "none.csv").write_text("song1,song2,song3,anchor,positive\n1,2,3,,\n")
     with pytest.raises(CorpusError, match="1 not answered, 0 rejected: no answer to use"):
         import_human(tmp_path / "none.csv", "mecomp", tmp_path / "none")

@@ -19,9 +19,9 @@ from distill.evaluation.evaluate import (
     model_digest,
 )
 from distill.features.recordings import Recording
-from distill.training.batches import Targets
 from distill.reporting import report
 from distill.teachers.base import TeacherError
+from distill.training.batches import Targets
 from distill.training.teacher_space import fit_space
 from student import Feelprint
 from tests.distill.reporting.made_report import TINY

@@ -40,6 +40,7 @@ def test_the_result_depends_on_the_seed_alone() -> None:
     assert not np.array_equal(first[0], other[0])
 
 
+@pytest.mark.slow
 def test_some_excerpts_are_coded_and_keep_their_spectrum() -> None:
     changed, spectra = 0, []
     for seed in range(6):

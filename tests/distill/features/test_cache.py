@@ -84,6 +84,7 @@ def config(tmp_path: Path) -> CacheConfig:
     return CacheConfig(folder=str(tmp_path / "cache"), tracks_per_shard=2, augmentations=2)
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_nothing(corpus: Corpus, config: CacheConfig) -> None:
     hours = build_cache([corpus], extractors(config), config, SEGMENT_S)
     # each track's two segments, and one excerpt of six of its augmented copy
@@ -234,6 +235,7 @@ def test_only_training_splits_are_augmented(tmp_path: Path, config: CacheConfig)
     assert planned("train", "validation") == both
 
 
+@pytest.mark.slow
 def test_two_teachers_of_one_name_do_not_mix(corpus: Corpus, config: CacheConfig) -> None:
     mel, one, ten = extractors(config, 1.0, 10.0)
     build_cache([corpus], [mel, one, ten], config, SEGMENT_S)
@@ -277,6 +279,7 @@ def test_a_value_that_float16_cannot_hold_is_an_error(config: CacheConfig) -> No
 # --- damage, kills, several processes ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_damaged_shards_are_written_again(corpus: Corpus, config: CacheConfig) -> None:
     build_cache([corpus], extractors(config), config, SEGMENT_S)
     folder = Path(config.folder)
@@ -313,6 +316,7 @@ class Slow(Loudness):
         return super().__call__(windows)
 
 
+@pytest.mark.slow
 def test_after_kills_at_random_times_the_cache_is_completed(
     corpus: Corpus, config: CacheConfig, tmp_path: Path
 ) -> None:
@@ -363,6 +367,7 @@ def _share(folder: str, corpus: Path) -> None:
     state.wait_for_everyone()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(corpus: Corpus, config: CacheConfig, tmp_path: Path) -> None:
     alone = dataclasses.replace(config, folder=str(tmp_path / "alone"))
     hours = build_cache([corpus], extractors(alone), alone, SEGMENT_S)

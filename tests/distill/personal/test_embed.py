@@ -1,4 +1,4 @@
-"""The table of embeddings: what the survey asks its active rounds by."""
+"""The table of embeddings, from which the survey chooses its active rounds."""
 
 import shutil
 from pathlib import Path
@@ -15,9 +15,7 @@ from tests.distill.reporting.made_report import TINY
 from tests.tones import melody, write_tones
 
 
-def test_the_survey_reads_what_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_is_read_by_the_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = Corpus(write_tones(tmp_path / "corpus", seconds=4.0, albums=3, tracks=1))
     torch.manual_seed(0)
     model = Feelprint(TINY).eval()
@@ -26,15 +24,15 @@ def test_the_survey_reads_what_is_written(
     given = ["--corpus", str(corpus.folder), "--base", str(tmp_path / "model"), "--out"]
     out = tmp_path / "new" / "embeddings.parquet"
     assert embed.main([*given, str(out)]) == 0
-    assert capsys.readouterr().out.endswith(f"{out}: 3 songs\n")
+    assert capsys.readouterr().out.endswith(f"{out}: 3 tracks\n")
     assert [path.name for path in out.parent.iterdir()] == ["embeddings.parquet"]
 
     ids, vectors = read_embeddings([out, out], [t.id for t in corpus.tracks])
     assert ids == [t.id for t in corpus.tracks] and vectors.shape == (2, 3, TINY.embedding_dim)
     album = int(corpus.tracks[0].album.split()[1])
     with torch.inference_mode():
-        want = model(torch.from_numpy(melody(album, 0, 4.0))[None])[0].numpy()
-    assert np.abs(vectors[0, 0] - want).max() < 1e-2  # the corpus holds 16 bits
+        expected = model(torch.from_numpy(melody(album, 0, 4.0))[None])[0].numpy()
+    assert np.abs(vectors[0, 0] - expected).max() < 1e-2  # the corpus holds 16 bits
 
     shutil.rmtree(tmp_path / "model")
     assert embed.main([*given, str(out)]) == 1

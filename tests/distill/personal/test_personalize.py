@@ -1,4 +1,4 @@
-"""The command: answers go in, and a player's file comes out, or one line that says why not."""
+"""The command: from answers to a model's file, or an error in one line."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def answers(corpus: Corpus, path: Path, guesses: bool) -> Path:
-    """150 answers by one to whom every other album is alike, or by one who guesses."""
+    """150 answers of a listener to whom albums of equal parity are alike, or of one who guesses."""
     rng = np.random.default_rng(0)
     sides: list[list[str]] = [[], []]
     for track in corpus.tracks:
@@ -43,7 +43,8 @@ def personalized(corpus: Corpus, folder: Path, guesses: bool) -> tuple[int, Path
     return personalize.main(given), out
 
 
-def test_a_taste_becomes_a_players_file(
+@pytest.mark.slow
+def test_consistent_answers_give_a_model_file(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out = personalized(corpus, tmp_path, guesses=False)
@@ -54,21 +55,21 @@ def test_a_taste_becomes_a_players_file(
     assert f"{out / 'feelprint.onnx'} is the model" in capsys.readouterr().out
 
     base, mine = (folder / "feelprint.onnx" for folder in (personalize.BASE, out))
-    said = [{m.key: m.value for m in onnx.load(path).metadata_props} for path in (base, mine)]
-    assert said[1]["feelprint.version"] == said[0]["feelprint.version"] + "+personal"
-    assert said[1]["feelprint.config_hash"] != said[0]["feelprint.config_hash"]
+    metadata = [{m.key: m.value for m in onnx.load(path).metadata_props} for path in (base, mine)]
+    assert metadata[1]["feelprint.version"] == metadata[0]["feelprint.version"] + "+personal"
+    assert metadata[1]["feelprint.config_hash"] != metadata[0]["feelprint.config_hash"]
     audio = melody(0, 0, 4.0)[None]
     made = [
         onnxruntime.InferenceSession(str(path)).run(None, {"audio": audio})[0]
         for path in (base, mine)
     ]
     assert made[1].shape == (1, 32)
-    stretch = Feelprint.from_pretrained(str(out)).head.metric_transform.numpy()
-    assert np.linalg.norm(made[1] @ np.linalg.inv(stretch)) == pytest.approx(1, abs=1e-5)
+    transform = Feelprint.from_pretrained(str(out)).head.metric_transform.numpy()
+    assert np.linalg.norm(made[1] @ np.linalg.inv(transform)) == pytest.approx(1, abs=1e-5)
     assert np.abs(made[1] - made[0]).max() > 1e-3
 
 
-def test_guesses_make_no_model(
+def test_guesses_give_no_model(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out = personalized(corpus, tmp_path, guesses=True)

@@ -1,6 +1,6 @@
-"""Seeded songs for the styles corpus: chords and form for MMA, then an arrangement of its MIDI.
+"""Seeded compositions for the styles corpus: chords and form for MMA, then an arranged MIDI file.
 
-A song is decided by its random generator alone, so the same seed gives the same song.
+A composition depends on its random generator only, so the same seed gives the same composition.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import mido
 
-# Style family by the name of the style file; the first that fits. MMA's own folders are by maker.
+# Style family by the name of the style file; the first match counts. MMA's folders are by author.
 FAMILIES = (
     ("ambient", r"ambient|desert"),
     ("hip hop", r"hip-?hop|trip"),
@@ -36,7 +36,7 @@ FAMILIES = (
 )  # fmt: skip
 NOT_STYLES = r"metronome|^none$|^count$|^intro$|^ending$|^rd$"
 
-# Beats a minute that a family is played at (quarter notes).
+# Range of tempi of a family, in quarter notes a minute.
 TEMPI = {
     "ambient": (60, 95), "hip hop": (75, 105), "electronic": (115, 150),
     "metal and punk": (110, 185), "reggae and ska": (70, 140), "funk and soul": (85, 125),
@@ -89,7 +89,7 @@ QUALITIES = {
 NOTES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 DEGREES = {"1": 0, "2": 2, "3": 4, "4": 5, "5": 7, "6": 9, "7": 11}
 
-# Families of General MIDI programs (0-based) for the parts of a song, and what is left of it.
+# Families of General MIDI programs (0-based) for the chords and for the bass.
 TIMBRES: dict[str, tuple[range | tuple[int, ...], range | tuple[int, ...]]] = {  # chords, bass
     "keys": ((0, 1, 2, 4, 5, 6, 7), (32, 33, 0)),
     "organs": (range(16, 24), (33, 38, 19)),
@@ -109,7 +109,8 @@ TIMBRES: dict[str, tuple[range | tuple[int, ...], range | tuple[int, ...]]] = { 
 }
 KITS = (0, 8, 16, 24, 25, 32, 40, 48)
 LEADS = (*range(0, 6), 11, 12, *range(21, 30), *range(40, 43), 46, *range(52, 88), *range(104, 111))
-# What is played, and how often: most songs whole, the rest parts that game music seldom bares.
+# The parts that are played, and their weights: mostly the whole band; the others are combinations
+# that are rare in game music.
 TEXTURES = {
     "band": 30, "band and melody": 38, "band without drums": 7, "chords and melody": 6,
     "bass and drums": 5, "drums": 4, "percussion": 2, "melody": 5, "slow pads": 3,
@@ -135,8 +136,8 @@ class Bar(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Song:
-    """All that is decided before a note sounds. tempo: quarter notes a minute; key: 0 is C."""
+class Composition:
+    """The parameters of a track to render. tempo: quarter notes a minute; key: 0 is C."""
 
     style: Style
     tempo: int
@@ -169,8 +170,8 @@ def family(name: str) -> str:
     return "pop"
 
 
-def compose(style: Style, duration_s: float, rng: Random) -> Song:
-    """Decide a song of about `duration_s` seconds in `style`."""
+def compose(style: Style, duration_s: float, rng: Random) -> Composition:
+    """Draw a composition of about `duration_s` seconds in `style`."""
     low, high = TEMPI[style.family]
     tempo = rng.randint(low, high)
     if style.beats == 6:
@@ -199,7 +200,7 @@ def compose(style: Style, duration_s: float, rng: Random) -> Song:
     tonic = (sections["A"][0][0],)
     bars[-2:] = [Bar(rng.choice(ends) if ends else main["A"], tonic) for _ in range(2)]
     texture = rng.choices(list(TEXTURES), list(TEXTURES.values()))[0]
-    return Song(style, tempo, key, tuple(bars), texture, rng.randrange(1 << 30))
+    return Composition(style, tempo, key, tuple(bars), texture, rng.randrange(1 << 30))
 
 
 def _progression(style: Style, key: int, rng: Random) -> list[tuple[tuple[int, str], ...]]:
@@ -217,7 +218,7 @@ def _progression(style: Style, key: int, rng: Random) -> list[tuple[tuple[int, s
 
 
 def _groove_kinds(style: Style) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Grooves that go on, fill, begin and end."""
+    """The main, fill, intro and ending grooves of a style."""
     kinds: dict[str, list[str]] = {"fill|break": [], "intro": [], "end": []}
     plain = []
     for groove in style.grooves:
@@ -231,25 +232,26 @@ def _groove_kinds(style: Style) -> tuple[list[str], list[str], list[str], list[s
     return plain or list(style.grooves), fills, intros, ends
 
 
-def mma_source(song: Song) -> str:
-    """The song as MMA reads it."""
-    lines = [f"RndSeed {song.seed}", f"Tempo {song.tempo}", f"Use {song.style.name}"]
+def mma_source(composition: Composition) -> str:
+    """The composition in MMA's input language."""
+    lines = [f"RndSeed {composition.seed}", f"Tempo {composition.tempo}"]
+    lines.append(f"Use {composition.style.name}")
     groove = ""
-    for n, bar in enumerate(song.bars, 1):
+    for n, bar in enumerate(composition.bars, 1):
         if bar.groove != groove:
             groove = bar.groove
             lines.append(f"Groove {groove}")
         names = [NOTES[root] + quality for root, quality in bar.chords]
         if len(names) > 1:  # the second chord in the middle of the bar
-            names[1] += f"@{song.style.beats // 2 + 1}"
+            names[1] += f"@{composition.style.beats // 2 + 1}"
         lines.append(f"{n} {' '.join(names)}")
     return "\n".join(lines) + "\n"
 
 
-def arrange(midi: mido.MidiFile, song: Song) -> None:
+def arrange(midi: mido.MidiFile, composition: Composition) -> None:
     """Choose the parts, their programs, effects and melody, in place."""
-    rng = Random(song.seed)
-    texture = song.texture
+    rng = Random(composition.seed)
+    texture = composition.texture
     drums = [t for t in midi.tracks if _channel(t) == 9]
     bass = [
         t
@@ -281,7 +283,7 @@ def arrange(midi: mido.MidiFile, song: Song) -> None:
             else:
                 midi.tracks.remove(track)
     if not any(_channel(t) is not None for t in midi.tracks) or "melody" in texture:
-        _add_melody(midi, song, rng)
+        _add_melody(midi, composition, rng)
 
 
 def _channel(track: mido.MidiTrack) -> int | None:
@@ -289,9 +291,9 @@ def _channel(track: mido.MidiTrack) -> int | None:
 
 
 def _change(track: mido.MidiTrack, program: int | None, rng: Random, percussion: bool) -> None:
-    """Another program, register of velocity and sends to reverb and chorus for one part."""
+    """Change the program, the velocities and the sends to reverb and chorus of one part."""
     channel = _channel(track)
-    hand = {n: rng.randrange(54, 82) for n in range(128)}  # another percussion instrument a drum
+    hand = {n: rng.randrange(54, 82) for n in range(128)}  # a percussion instrument for each drum
     louder = rng.uniform(0.75, 1.15)
     for message in track:
         if message.type == "program_change" and program is not None:
@@ -307,8 +309,8 @@ def _change(track: mido.MidiTrack, program: int | None, rng: Random, percussion:
         )
 
 
-def _add_melody(midi: mido.MidiFile, song: Song, rng: Random) -> None:
-    """A tune over the chords: motifs that come back, chord tones on the beats."""
+def _add_melody(midi: mido.MidiFile, composition: Composition, rng: Random) -> None:
+    """Add a melody over the chords: recurring motifs, with chord tones on the beats."""
     used = {_channel(t) for t in midi.tracks}
     free = [c for c in range(16) if c != 9 and c not in used]
     if not free:
@@ -320,7 +322,7 @@ def _add_melody(midi: mido.MidiFile, song: Song, rng: Random) -> None:
     for control, value in ((91, rng.randrange(20, 110)), (10, rng.randrange(40, 88))):
         track.append(mido.Message("control_change", channel=channel, control=control, value=value))
     events: list[tuple[int, mido.Message]] = []
-    for start, length, note, velocity in melody_notes(song, rng):
+    for start, length, note, velocity in melody_notes(composition, rng):
         on = mido.Message("note_on", channel=channel, note=note, velocity=velocity)
         events += [
             (start, on),
@@ -332,23 +334,23 @@ def _add_melody(midi: mido.MidiFile, song: Song, rng: Random) -> None:
         now = at
 
 
-def melody_notes(song: Song, rng: Random) -> list[tuple[int, int, int, int]]:
-    """(start, length, both in ticks; MIDI note; velocity) of a tune over the whole song."""
-    beats = song.style.beats
+def melody_notes(composition: Composition, rng: Random) -> list[tuple[int, int, int, int]]:
+    """A melody over the whole composition: (start and length in ticks, MIDI note, velocity)."""
+    beats = composition.style.beats
     centre = rng.choice((55, 62, 67, 72, 79))
     dense = rng.uniform(0.25, 0.75)
     rest = rng.choice((0.05, 0.15, 0.3))
     legato = rng.uniform(0.5, 1.0)
     loud = rng.randint(75, 115)
-    minor = song.bars[0].chords[0][1].startswith("m")
+    minor = composition.bars[0].chords[0][1].startswith("m")
     scale: tuple[int, ...] = (0, 2, 3, 5, 7, 8, 10) if minor else (0, 2, 4, 5, 7, 9, 11)
     if rng.random() < 0.3:
         scale = (0, 3, 5, 7, 10) if minor else (0, 2, 4, 7, 9)
-    steps = [p for p in range(centre - 12, centre + 15) if (p - song.key) % 12 in scale]
+    steps = [p for p in range(centre - 12, centre + 15) if (p - composition.key) % 12 in scale]
     motifs = [_motif(beats, dense, rest, rng) for _ in range(3)]
     at = len(steps) // 2
     notes = []
-    for n, bar in enumerate(song.bars):
+    for n, bar in enumerate(composition.bars):
         motif = motifs[(0, 1, 0, 2)[n % 4]]
         for start, length, step, sounds in motif:
             at += step
@@ -361,7 +363,7 @@ def melody_notes(song: Song, rng: Random) -> list[tuple[int, int, int, int]]:
                 steps_away = [pitch + by for by in (0, -1, 1, -2, 2, -3, 3)]  # the nearest first
                 pitch = next((p for p in steps_away if p % 12 in tones), pitch)
             if sounds:
-                late = 1 / 6 if song.style.family in SWUNG and start % 1 == 0.5 else 0.0
+                late = 1 / 6 if composition.style.family in SWUNG and start % 1 == 0.5 else 0.0
                 tick = round((n * beats + start + late) * TICKS)
                 velocity = max(1, min(127, loud + rng.randint(-12, 12)))
                 notes.append((tick, max(12, round(length * legato * TICKS)), pitch, velocity))
