@@ -63,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--licence", default="", help="keep tracks whose licence this regex matches")
     sub.add_argument("--jobs", type=int, default=1, help="files decoded at a time")
 
+    sub = command(
+        "musifeast", musifeast, "MUSIFEAST-17: clips with people's ratings, for measuring"
+    )
+    sub.add_argument("folder", type=Path, help="a clone of HazelvdW/MUSIFEAST-17")
+    sub.add_argument("--out", type=Path, default=CORPORA / "musifeast17")
+    sub.add_argument("--jobs", type=int, default=1, help="clips decoded at a time")
+
     sub = command("extract", extract, "a corpus's tracks as plain files, for a player to read")
     sub.add_argument("corpus", type=Path)
     sub.add_argument("--out", type=Path, required=True)
@@ -128,6 +135,13 @@ def fma(args: argparse.Namespace) -> str:
 
     out = args.out or CORPORA / f"fma-{args.size}"
     return report(build_fma(args.size, out, args.archives, args.licence, jobs=args.jobs))
+
+
+def musifeast(args: argparse.Namespace) -> str:
+    """Build the MUSIFEAST-17 corpus, its ratings and its triplets."""
+    from datasets_scripts.corpora.musifeast import build_musifeast
+
+    return report(build_musifeast(args.folder, args.out, args.jobs))
 
 
 def human(args: argparse.Namespace) -> str:
