@@ -18,6 +18,7 @@ COMMANDS = [
     ["folder"],
     ["styles"],
     ["fma"],
+    ["musifeast"],
     ["triplets"],
     ["triplets", "human"],
     ["triplets", "made"],
