@@ -17,6 +17,7 @@ are not drawn anew, so an interval says how much a figure depends on the choice 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -113,7 +114,8 @@ class Ratings:
             )
             for country in COUNTRIES
         }
-        return cls(*(known[name] for name in COLUMNS), by_country)
+        ids, genre, artist, valence, arousal = (known[name] for name in COLUMNS)
+        return cls(ids, genre, artist, valence, arousal, by_country)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -473,7 +475,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config = load(args.config)
             level_db = config.cache.teacher_level_db
             teachers = [(load_teacher(teacher), level_db) for teacher in config.teachers]
-        model = Feelprint.from_pretrained(str(args.model)).eval()
+        with contextlib.redirect_stdout(sys.stderr):  # the hub's library prints where it loads from
+            model = Feelprint.from_pretrained(str(args.model)).eval()
         measured = people_figures(model, args.corpus, args.mecomp, args.cache, teachers)
         if args.json:
             write_text(args.json, json.dumps(measured, indent=2) + "\n")
