@@ -20,7 +20,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	touch $@
 
 data/teacher/ready: $(VENV)/ready
-	$(BIN)/python -c "from pathlib import Path; from distill.teachers.musicnn import fetch_wheel; fetch_wheel(Path('data/teacher'))"
+	$(BIN)/python -c "from pathlib import Path; from distill.teachers.musicnn import WHEEL; WHEEL.fetch(Path('data/teacher'))"
 	touch $@
 
 # The demo trains on a few small packages of free music, or on AUDIO_DIR=~/Music.

@@ -82,6 +82,12 @@ def _add_corpora(commands) -> None:
     sub.add_argument("--licence", default="", help="keep tracks whose licence this regex matches")
     sub.add_argument("--jobs", type=int, default=1, help="files decoded at a time")
 
+    text = "MUSIFEAST-17: clips with people's ratings, for evaluation"
+    sub = _add(commands, "musifeast", musifeast, text)
+    sub.add_argument("folder", type=Path, help="a clone of HazelvdW/MUSIFEAST-17")
+    sub.add_argument("--out", type=Path, default=CORPORA / "musifeast17")
+    sub.add_argument("--jobs", type=int, default=1, help="clips decoded at a time")
+
 
 def _add_triplets(commands) -> None:
     """The commands that import and derive triplets."""
@@ -139,6 +145,13 @@ def fma(args: argparse.Namespace) -> str:
 
     out = args.out or CORPORA / f"fma-{args.size}"
     return report(build_fma(args.size, out, args.archives, args.licence, jobs=args.jobs))
+
+
+def musifeast(args: argparse.Namespace) -> str:
+    """Build the MUSIFEAST-17 corpus, its ratings and its triplets."""
+    from datasets_scripts.corpora.musifeast import build_musifeast
+
+    return report(build_musifeast(args.folder, args.out, args.jobs))
 
 
 def human(args: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 
 from datasets_scripts.corpora.corpus import SPLITS, Corpus, CorpusError, file_sha256
 from datasets_scripts.corpora.folder import SOURCE as OWN_MUSIC
+from datasets_scripts.corpora.musifeast import SOURCE as MUSIFEAST
 from datasets_scripts.files import atomic_folder
 from datasets_scripts.hub import HubError, push
 from datasets_scripts.triplets.table import read_triplets
@@ -72,6 +73,11 @@ def publish(folder: Path, repo: str, private: bool = True, api: HfApi | None = N
 
 def _corpus_files(folder: Path) -> tuple[list[Path], str]:
     corpus = Corpus(folder)
+    if any(t.source == MUSIFEAST for t in corpus.tracks):
+        raise CorpusError(
+            f"{folder} holds clips of MUSIFEAST-17, which are commercial recordings under fair "
+            "dealing for research; they must not be published"
+        )
     unclear = [t for t in corpus.tracks if t.source == OWN_MUSIC or not t.licence]
     if unclear:
         raise CorpusError(

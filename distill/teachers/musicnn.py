@@ -10,10 +10,7 @@ music audio tagging", arXiv:1909.06654.
 
 from __future__ import annotations
 
-import hashlib
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,12 @@ from torch import Tensor, nn
 
 from distill.config import TeacherConfig
 from distill.teachers.base import TeacherError
+from distill.teachers.wheel import Wheel
 from student.frontend import slaney_mel_filters
 
-WHEEL_NAME = "musicnn-0.1.0-py3-none-any.whl"
-WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
+WHEEL = Wheel(
+    "musicnn", "0.1.0", "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
+)
 NOTICE = (
     "Copyright (c) Music Technology Group, Universitat Pompeu Fabra 2019. Code developed by "
     "Jordi Pons (www.jordipons.me). "
@@ -55,34 +54,6 @@ MEANS = slice(1, 2 * FRAME_DIM, 2)  # the pooled features alternate: maximum, me
 BATCH_NORM_EPS = 1e-3  # TensorFlow's default, not PyTorch's
 CPU = torch.device("cpu")
 ACTIVE_THRESHOLD = 1e-6  # a filter without a larger weight is inactive; active ones reach 0.07
-
-
-def fetch_wheel(folder: Path) -> Path:
-    """Download the wheel into ``folder`` with pip, unless it is there, and check its hash.
-
-    Raises:
-        TeacherError: pip fails, or the file's SHA-256 is not the published one (the file is
-            then left for inspection, and not used).
-    """
-    wheel = folder / WHEEL_NAME
-    if not wheel.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--dest", str(folder), "musicnn==0.1.0"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise TeacherError(
-                f"cannot download the default teacher: {done.stderr.strip()}\n"
-                f"With a network, run: {' '.join(command)}\n"
-                f"or copy {WHEEL_NAME} into {folder}"
-            )
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != WHEEL_SHA256:
-        raise TeacherError(
-            f"{wheel} has SHA-256 {found}, expected {WHEEL_SHA256}; it is not used: "
-            "delete it and run again to download it once more"
-        )
-    return wheel
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -277,7 +248,7 @@ def log_mel(audio: Tensor) -> Tensor:
 
 def checkpoint(folder: Path, model: str = MODELS[0]) -> tuple[bytes, bytes]:
     """Index and data of a model's checkpoint; the wheel is fetched into ``folder`` if needed."""
-    with zipfile.ZipFile(fetch_wheel(folder)) as wheel:
+    with zipfile.ZipFile(WHEEL.fetch(folder)) as wheel:
         names = (f"musicnn/{model}/{end}" for end in (".index", ".data-00000-of-00001"))
         index, data = (wheel.read(name) for name in names)
     return index, data
@@ -296,7 +267,7 @@ class Musicnn:
     """musicnn: the 753 features of its frames, their maximum and mean over a 3 s patch."""
 
     model = MODELS[0]
-    revision = WHEEL_SHA256[:16]
+    revision = WHEEL.sha256[:16]
     licence = "ISC"
     sample_rate = SAMPLE_RATE
     window = PATCH_SAMPLES - 1  # frames are centred: 187 of them

@@ -18,6 +18,7 @@ COMMANDS = [
     ["folder"],
     ["styles"],
     ["fma"],
+    ["musifeast"],
     ["extract"],
     ["triplets"],
     ["triplets", "human"],

@@ -20,10 +20,12 @@ def no_accelerator_of_an_earlier_test() -> None:
 @pytest.fixture(scope="session")
 def wheel_folder() -> Path:
     """The folder with the default teacher's wheel. Raises TeacherError where it is missing."""
-    from distill.teachers.musicnn import WHEEL_NAME
+    from distill.teachers.musicnn import WHEEL
 
-    if not (TEACHER / WHEEL_NAME).is_file():
-        raise TeacherError(f"{TEACHER / WHEEL_NAME} is missing: run `make setup`, which fetches it")
+    if not (TEACHER / WHEEL.filename).is_file():
+        raise TeacherError(
+            f"{TEACHER / WHEEL.filename} is missing: run `make setup`, which fetches it"
+        )
     return TEACHER
 
 

@@ -21,6 +21,7 @@ from distill.evaluation.evaluate import (
 from distill.features.recordings import Recording
 from distill.reporting import report
 from distill.teachers.base import TeacherError
+from distill.teachers.wheel import Wheel
 from distill.training.batches import Targets
 from distill.training.teacher_space import fit_space
 from student import Feelprint
@@ -65,11 +66,11 @@ def model() -> Feelprint:
 def no_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory without the external baselines; musicnn's weights cannot be had."""
 
-    def unavailable(folder: Path) -> Path:
+    def unavailable(_: Wheel, folder: Path) -> Path:
         raise TeacherError(f"no wheel in {folder}")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("distill.teachers.musicnn.fetch_wheel", unavailable)
+    monkeypatch.setattr("distill.teachers.wheel.Wheel.fetch", unavailable)
 
 
 def test_every_row_is_measured_and_what_is_absent_is_named(

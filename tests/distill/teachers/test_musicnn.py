@@ -84,7 +84,7 @@ def test_musicnn_takes_no_layers(wheel_folder: Path) -> None:
 
 
 def test_a_wheel_of_another_hash_is_not_used(tmp_path: Path) -> None:
-    wheel = tmp_path / musicnn.WHEEL_NAME
+    wheel = tmp_path / musicnn.WHEEL.filename
     wheel.write_bytes(b"not the wheel")
     with pytest.raises(TeacherError, match=r"expected f38a4890.*delete it and run again"):
         musicnn.load_network(tmp_path)
@@ -96,8 +96,8 @@ def test_a_download_that_fails_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(TeacherError, match=f"or copy {musicnn.WHEEL_NAME} into"):
-        musicnn.fetch_wheel(tmp_path / "new")
+    with pytest.raises(TeacherError, match=f"or copy {musicnn.WHEEL.filename} into"):
+        musicnn.WHEEL.fetch(tmp_path / "new")
 
 
 # --- the checkpoint ------------------------------------------------------------------------

@@ -1,0 +1,493 @@
+"""`python -m distill.evaluation.people CORPUS`: does the embedding agree with people's ratings?
+
+CORPUS is the MUSIFEAST-17 corpus (`python -m datasets_scripts musifeast`). Five figures of a
+representation, by Euclidean distance and with the neighbours of a clip by other artists only:
+
+- valence_r, arousal_r: Pearson's r between a clip's rating and the mean rating of its 8 nearest;
+- feel: the share of correct triplets among all that the ratings give, d(anchor, positive) <
+  d(anchor, negative), where the rated distance is under 0.6 and over 1.5 standard deviations
+  (`datasets_scripts.triplets.rated`); a tie is wrong;
+- genre@1, genre@5: the share of the nearest clip, and of the five nearest, of the same genre.
+
+Each has a 95 % interval by bootstrap over the clips: the anchors are drawn with replacement, each
+with its neighbours and triplets among all clips as they are. Positives, negatives and neighbours
+are not drawn anew, so an interval says how much a figure depends on the choice of anchors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from scipy.spatial.distance import pdist, squareform
+from tqdm import tqdm
+
+from datasets_scripts.audio import AudioError, decode
+from datasets_scripts.corpora.corpus import Corpus, CorpusError
+from datasets_scripts.corpora.musifeast import GROUPS
+from datasets_scripts.files import write_text
+from datasets_scripts.triplets.rated import artist_folds, near_and_far, valence_arousal_plane
+from distill.config import load
+from distill.evaluation.baselines import MECOMP, BaselineError, Bliss, Mecomp
+from distill.evaluation.excerpts import (
+    SAMPLE_RATE,
+    EmbedFn,
+    mfcc_embedder,
+    student_embedder,
+    teacher_embedder,
+)
+from distill.evaluation.metrics import standardised
+from distill.features.shards import CacheError, Shard, is_valid, write_shard
+from distill.teachers.base import Teacher, TeacherError
+from distill.teachers.registry import load_teacher
+from student import ConfigError, Feelprint
+
+FIGURES = ("valence_r", "arousal_r", "feel", "genre@1", "genre@5")
+COUNTRIES = ("UK", "US")
+NEIGHBOURS = 8
+FOLDS, FOLD_SEEDS = 5, 3
+RATING_WEIGHT, RIDGE = 1.0, 0.3  # of the fitted row of the table
+RESAMPLES = 1_000
+RATINGS = "ratings.parquet"
+COLUMNS = ["id", "genre", "artist", "valence_mean", "arousal_mean"]
+COUNTRY_COLUMNS = [
+    f"{group}_{rating}_mean" for group in GROUPS for rating in ("valence", "arousal")
+]
+
+Score = dict[str, float]  # value, low, high, n
+AnchorScores = dict[str, np.ndarray]  # figure -> (n, 2), see anchor_scores
+FitFn = Callable[[np.ndarray, "Ratings"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What people say of n clips: all arrays (n,), ratings from 1 to 5.
+
+    valence, arousal: means over all raters. by_country: `UK` and `US` -> (n, 2), valence and
+    arousal as means of the country's four age groups.
+    """
+
+    ids: np.ndarray
+    genre: np.ndarray
+    artist: np.ndarray
+    valence: np.ndarray
+    arousal: np.ndarray
+    by_country: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Ratings:
+        """Read ratings.parquet of the corpus in ``folder``. Raises CorpusError."""
+        path = folder / RATINGS
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise CorpusError(
+                f"{path} cannot be read: {error}. `python -m datasets_scripts musifeast` builds a "
+                "corpus with ratings"
+            ) from None
+        if missing := [n for n in COLUMNS + COUNTRY_COLUMNS if n not in table.column_names]:
+            raise CorpusError(f"{path} has no columns {missing}; build the corpus again")
+        known = {name: np.array(table[name].to_pylist()) for name in COLUMNS + COUNTRY_COLUMNS}
+        by_country = {
+            country: np.stack(
+                [
+                    np.mean(
+                        [known[f"{g}_{rating}_mean"] for g in GROUPS if g.startswith(country)],
+                        axis=0,
+                    )
+                    for rating in ("valence", "arousal")
+                ],
+                axis=1,
+            )
+            for country in COUNTRIES
+        }
+        ids, genre, artist, valence, arousal = (known[name] for name in COLUMNS)
+        return cls(ids, genre, artist, valence, arousal, by_country)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def plane(self) -> np.ndarray:
+        """Valence and arousal, z-scored over the clips: (n, 2)."""
+        return valence_arousal_plane(self.valence, self.arousal)
+
+    def subset(self, rows: np.ndarray) -> Ratings:
+        """The clips that ``rows`` selects: numbers, or (n,) bool."""
+        return Ratings(
+            self.ids[rows],
+            self.genre[rows],
+            self.artist[rows],
+            self.valence[rows],
+            self.arousal[rows],
+            {country: means[rows] for country, means in self.by_country.items()},
+        )
+
+    def of_country(self, country: str) -> Ratings:
+        """The same clips with the ratings of one country's raters."""
+        valence, arousal = self.by_country[country].T
+        return dataclasses.replace(self, valence=valence, arousal=arousal)
+
+
+def anchor_scores(
+    embeddings: np.ndarray, ratings: Ratings, held_out: np.ndarray | None = None
+) -> AnchorScores:
+    """The figures of embeddings (n, dim), before they are summed over the anchors.
+
+    Figure -> (n, 2), a row an anchor. valence_r, arousal_r: its rating, and the mean rating of
+    its 8 nearest clips by other artists. feel: its correct triplets, and all its triplets.
+    genre@1, genre@5: share of its nearest of its genre, and 1. With ``held_out`` (n,) bool,
+    triplets are counted whose three clips are all held out; neighbours are of all clips.
+
+    Raises ValueError for another number of embeddings than clips, embeddings that are not finite,
+    or an anchor with fewer than 8 clips by other artists.
+    """
+    if len(embeddings) != len(ratings) or not np.isfinite(embeddings).all():
+        raise ValueError(
+            f"expected a finite embedding for each of {len(ratings)} clips, got an array "
+            f"{embeddings.shape} with {int((~np.isfinite(embeddings)).sum())} values not finite"
+        )
+    distance = squareform(pdist(embeddings.astype(np.float64)))  # (n, n)
+    own = ratings.artist[:, None] == ratings.artist[None]
+    if (fewest := int((~own).sum(axis=1).min())) < NEIGHBOURS:
+        raise ValueError(f"an artist has {fewest} clips by others, expected {NEIGHBOURS} or more")
+    order = np.argsort(np.where(own, np.inf, distance), axis=1, kind="stable")[:, :NEIGHBOURS]
+    near, far = near_and_far(ratings.plane, ratings.artist)
+    if held_out is not None:
+        within = held_out[:, None] & held_out[None]
+        near, far = near & within, far & within
+    feel = np.zeros((len(ratings), 2))
+    for anchor in range(len(ratings)):
+        to_near, to_far = distance[anchor, near[anchor]], np.sort(distance[anchor, far[anchor]])
+        not_farther = np.searchsorted(to_far, to_near, side="right")
+        feel[anchor] = (len(to_far) - not_farther).sum(), len(to_near) * len(to_far)
+    same_genre = (ratings.genre[order] == ratings.genre[:, None]).astype(float)
+    one = np.ones(len(ratings))
+    return {
+        "valence_r": np.stack([ratings.valence, ratings.valence[order].mean(axis=1)], axis=1),
+        "arousal_r": np.stack([ratings.arousal, ratings.arousal[order].mean(axis=1)], axis=1),
+        "feel": feel,
+        "genre@1": np.stack([same_genre[:, 0], one], axis=1),
+        "genre@5": np.stack([same_genre[:, :5].mean(axis=1), one], axis=1),
+    }
+
+
+def pearson(pairs: np.ndarray) -> np.ndarray:
+    """Pearson's r of (..., n, 2) over n: (...); 0 where one of the two is constant."""
+    centred = pairs - pairs.mean(axis=-2, keepdims=True)
+    x, y = centred[..., 0], centred[..., 1]
+    scale = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
+    return (x * y).sum(axis=-1) / np.where(scale > 0, scale, np.inf)
+
+
+def ratio(pairs: np.ndarray) -> np.ndarray:
+    """Sum of the first over the sum of the second of (..., n, 2) over n: (...)."""
+    sums = pairs.sum(axis=-2)
+    return sums[..., 0] / sums[..., 1]
+
+
+def summarise(
+    figure: str, rows: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0
+) -> Score:
+    """A figure of one or more arrays (n, 2) of `anchor_scores`, averaged over the arrays.
+
+    value: the figure; low, high: 95 % percentile interval over resamples of the n anchors, the
+    same draw for all arrays; n: the anchors, or the triplets of feel (the mean over the arrays).
+
+    Raises ValueError where the ratings give no triplet.
+    """
+    statistic = pearson if figure.endswith("_r") else ratio
+    count = (
+        float(np.mean([pairs[:, 1].sum() for pairs in rows])) if figure == "feel" else len(rows[0])
+    )
+    if not count:
+        raise ValueError("no triplet of these clips has a positive and a negative by other artists")
+    anchors = len(rows[0])
+    drawn = np.random.default_rng(seed).integers(anchors, size=(resamples, anchors))
+    values = np.mean([statistic(pairs[drawn]) for pairs in rows], axis=0)  # (resamples,)
+    low, high = np.percentile(values, [2.5, 97.5])
+    value = float(np.mean([statistic(pairs) for pairs in rows]))
+    return {"value": value, "low": float(low), "high": float(high), "n": round(count)}
+
+
+def figures(
+    embeddings: np.ndarray, ratings: Ratings, resamples: int = RESAMPLES
+) -> dict[str, Score]:
+    """The five figures of embeddings (n, dim): name -> value, low, high, n (`summarise`)."""
+    scores = anchor_scores(embeddings, ratings)
+    return {name: summarise(name, [scores[name]], resamples) for name in FIGURES}
+
+
+def cross_validated(
+    embeddings: np.ndarray,
+    fit: FitFn,
+    ratings: Ratings,
+    folds: np.ndarray,
+    resamples: int = RESAMPLES,
+) -> dict[str, Score]:
+    """The five figures of embeddings that ``fit`` transforms, on clips that it has not seen.
+
+    ``fit(train_embeddings, train_ratings)`` returns a matrix (dim, m) by which embeddings (n, dim)
+    are multiplied. ``folds`` (seeds, n) numbers the folds of each seed; no artist may be in two
+    folds of a seed. For every fold the matrix is fitted on the other folds. The fold's clips are
+    the anchors: their neighbours are of all clips, their triplets of this fold only. The figures
+    are averaged over the seeds.
+
+    Raises ValueError for folds that share an artist.
+    """
+    seeds: list[AnchorScores] = []
+    for fold_of in folds:
+        seed_scores = {name: np.zeros((len(ratings), 2)) for name in FIGURES}
+        for fold in np.unique(fold_of):
+            held_out = fold_of == fold
+            if shared := set(ratings.artist[held_out]) & set(ratings.artist[~held_out]):
+                raise ValueError(f"the artist {min(shared)} is in two folds")
+            matrix = fit(embeddings[~held_out], ratings.subset(~held_out))
+            scores = anchor_scores(embeddings @ matrix, ratings, held_out)
+            for name in FIGURES:
+                seed_scores[name][held_out] = scores[name][held_out]
+        seeds.append(seed_scores)
+    return {name: summarise(name, [s[name] for s in seeds], resamples) for name in FIGURES}
+
+
+def fold_table(artists: np.ndarray, folds: int = FOLDS, seeds: int = FOLD_SEEDS) -> np.ndarray:
+    """Folds by artist for several seeds, as `cross_validated` takes them: (seeds, n)."""
+    return np.stack([artist_folds(artists, folds, seed) for seed in range(seeds)])
+
+
+def fit_rating_metric(
+    embeddings: np.ndarray, ratings: Ratings, weight: float, ridge: float
+) -> np.ndarray:
+    """A linear metric in which the rated feel counts more: a symmetric matrix (dim, dim).
+
+    With X the centred embeddings (n, dim) and Y the z-scored valence and arousal (n, 2), ridge
+    regression gives W = (X'X + ridge tr(X'X) / dim I)^-1 X'Y; ``ridge`` is thus relative to the
+    mean eigenvalue of X'X. s² scales the predicted plane XW to the mean square norm of X. The
+    metric is M = I + weight² s² W W', and M^(1/2) is returned: distances between rows of
+    ``embeddings @ M^(1/2)`` are those between [x, weight s x W]. It can be folded into a student,
+    ``head.metric_transform @ M^(1/2)``.
+
+    Raises ValueError for embeddings from which nothing is predicted, such as constant ones.
+    """
+    x = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
+    gram = x.T @ x
+    dim = len(gram)
+    penalised = gram + ridge * np.trace(gram) / dim * np.eye(dim)
+    w = np.linalg.lstsq(penalised, x.T @ ratings.plane, rcond=None)[0]  # (dim, 2)
+    predicted = ((x @ w) ** 2).sum()
+    if not predicted > 0:
+        raise ValueError("these embeddings predict neither valence nor arousal: all are the same")
+    metric = np.eye(dim) + weight**2 * (np.trace(gram) / predicted) * w @ w.T
+    values, vectors = np.linalg.eigh(metric)
+    return (vectors * np.sqrt(values)) @ vectors.T
+
+
+def chance_levels(ratings: Ratings) -> dict[str, float]:
+    """What a representation without information reaches: 0 for r, 1/2 for feel.
+
+    For genre, the mean share of clips by other artists that are of the anchor's genre.
+    """
+    other = ratings.artist[:, None] != ratings.artist[None]
+    same = (ratings.genre[:, None] == ratings.genre[None]) & other
+    genre = float((same.sum(axis=1) / other.sum(axis=1)).mean())
+    return {"valence_r": 0.0, "arousal_r": 0.0, "feel": 0.5, "genre@1": genre, "genre@5": genre}
+
+
+def human_ceiling(ratings: Ratings, resamples: int = RESAMPLES) -> dict[str, Score]:
+    """How well one country's raters predict the other's; genre has no ceiling.
+
+    valence_r, arousal_r: Pearson's r between the mean ratings of both countries. feel: the rated
+    plane of one country as the representation, the other's ratings for the triplets; the mean of
+    both directions.
+    """
+    uk, us = (ratings.of_country(country) for country in COUNTRIES)
+    directions = [anchor_scores(uk.plane, us)["feel"], anchor_scores(us.plane, uk)["feel"]]
+    return {
+        "valence_r": summarise(
+            "valence_r", [np.stack([uk.valence, us.valence], axis=1)], resamples
+        ),
+        "arousal_r": summarise(
+            "arousal_r", [np.stack([uk.arousal, us.arousal], axis=1)], resamples
+        ),
+        "feel": summarise("feel", directions, resamples),
+    }
+
+
+def embed_clips(corpus: Corpus, ids: Sequence[str], embed_fn: EmbedFn, label: str) -> np.ndarray:
+    """The embedding of every whole clip, (n, dim). Raises AudioError."""
+    made = []
+    for id in tqdm(ids, desc=label, unit="clip"):
+        made.append(embed_fn(decode(corpus.audio_bytes(id), SAMPLE_RATE)))
+    return np.stack(made).astype(np.float32)
+
+
+def people_figures(
+    model: Feelprint,
+    folder: Path,
+    mecomp: Path = MECOMP,
+    cache: Path = Path("data/cache"),
+    teachers: Sequence[tuple[Teacher, float]] = (),
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """The figures of a student and its baselines on the MUSIFEAST-17 corpus in ``folder``.
+
+    ``teachers`` come with the level in dB that they expect. Baselines' embeddings are kept in
+    ``cache``. Returns, ready for JSON,
+
+        clips, artists, genres: their numbers
+        rows: row -> figure -> {value, low, high, n}; figures are `FIGURES`. Rows: student;
+            student_rating_metric (`fit_rating_metric`, cross-validated); untrained; mfcc; mecomp;
+            bliss; each teacher by its name
+        absent: row -> why this baseline is missing
+        chance: figure -> level
+        ceiling: figure -> {value, low, high, n}, one country's raters against the other's
+
+    The row student is an estimate on clips that the model has not seen only where neither its
+    training nor its choice used these ratings.
+
+    Raises:
+        CorpusError: not such a corpus, or its ratings are of other tracks.
+        AudioError: a clip that cannot be decoded.
+        CacheError: the cache cannot be written.
+    """
+    corpus, ratings = Corpus(folder), Ratings.read(folder)
+    hashes = {track.id: track.sha256 for track in corpus.tracks}
+    if hashes.keys() != set(ratings.ids):
+        raise CorpusError(
+            f"{folder / RATINGS} rates {len(ratings)} tracks, of which "
+            f"{len(hashes.keys() & set(ratings.ids))} are among the corpus's {len(hashes)}; "
+            "build the corpus again"
+        )
+    ids = [str(id) for id in ratings.ids]
+
+    def cached(name: str, version: str, make: Callable[[], EmbedFn]) -> np.ndarray:
+        key = json.dumps(["whole clips 1", name, version, [hashes[id] for id in ids]])
+        digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+        path = cache / "people" / f"{name}-{digest}.safetensors"
+        if not is_valid(path):
+            write_shard(path, {"vectors": embed_clips(corpus, ids, make(), name)}, {})
+        return np.array(Shard(path).arrays["vectors"])
+
+    embeddings = embed_clips(corpus, ids, student_embedder(model), "student")
+    fit = partial(fit_rating_metric, weight=RATING_WEIGHT, ridge=RIDGE)
+    rows = {
+        "student": figures(embeddings, ratings, resamples),
+        "student_rating_metric": cross_validated(
+            embeddings, fit, ratings, fold_table(ratings.artist), resamples
+        ),
+    }
+    torch.manual_seed(0)
+    untrained = Feelprint(model.config)
+    absent: dict[str, str] = {}
+    baselines: list[tuple[str, str, Callable[[], EmbedFn]]] = [
+        ("untrained", _digest(untrained), lambda: student_embedder(untrained)),
+        ("mfcc", "1", lambda: mfcc_embedder),
+        ("mecomp", _file_digest(mecomp), lambda: Mecomp(mecomp)),
+        ("bliss", "0.13.0", lambda: Bliss()),
+    ]
+    for teacher, level_db in teachers:
+        version = json.dumps([teacher.key(), level_db], sort_keys=True)
+        made = partial(teacher_embedder, teacher, level_db)
+        baselines.append((teacher.name.replace("/", "-"), version, made))
+    without_unit = {"mfcc", *(name for name, *_ in baselines[4:])}
+    for name, version, make in baselines:
+        try:
+            vectors = cached(name, version, make)
+        except BaselineError as error:
+            absent[name] = str(error)
+            continue
+        if name in without_unit:  # dimensions of different units
+            vectors = standardised(vectors)
+        rows[name] = figures(vectors, ratings, resamples)
+    return {
+        "clips": len(ratings),
+        "artists": len(set(ratings.artist)),
+        "genres": len(set(ratings.genre)),
+        "rows": rows,
+        "absent": absent,
+        "chance": chance_levels(ratings),
+        "ceiling": human_ceiling(ratings, resamples),
+    }
+
+
+def _digest(model: Feelprint) -> str:
+    weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    return hashlib.sha256(weights).hexdigest()[:16]
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "none"
+
+
+def markdown(measured: Mapping[str, Any]) -> str:
+    """The table of `people_figures` as Markdown, with intervals, chance and ceiling."""
+
+    def cell(score: Score | None) -> str:
+        if score is None:
+            return ""
+        return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+    lines = [f"| | {' | '.join(FIGURES)} |", "|---" * (1 + len(FIGURES)) + "|"]
+    rows = measured["rows"] | {"ceiling: UK and US raters": measured["ceiling"]}
+    for name, scores in rows.items():
+        lines.append(f"| {name} | {' | '.join(cell(scores.get(f)) for f in FIGURES)} |")
+    chance = " | ".join(f"{measured['chance'][figure]:.3f}" for figure in FIGURES)
+    lines += [f"| chance | {chance} |", ""]
+    triplets = measured["rows"]["student"]["feel"]["n"]
+    lines.append(
+        f"{measured['clips']} clips by {measured['artists']} artists, {measured['genres']} genres, "
+        f"{triplets:,} triplets; 95 % intervals by bootstrap over the clips."
+    )
+    return "\n".join([*lines, *(f"Without {n}: {why}" for n, why in measured["absent"].items())])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, print the table and write the JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distill.evaluation.people",
+        description="Compare a released model and its baselines with people's ratings.",
+    )
+    parser.add_argument("corpus", type=Path, help="of `python -m datasets_scripts musifeast`")
+    parser.add_argument("--model", type=Path, default=Path("rust/models"), metavar="FOLDER")
+    parser.add_argument("--mecomp", type=Path, default=MECOMP, metavar="FILE")
+    parser.add_argument("--config", type=Path, help="a run's YAML: adds its teachers as rows")
+    parser.add_argument("--cache", type=Path, default=Path("data/cache"))
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures here")
+    args = parser.parse_args(arguments)
+    try:
+        if not (args.model / "model.safetensors").is_file():
+            raise ConfigError(f"no model.safetensors in {args.model}; expected a released model")
+        teachers = []
+        if args.config:
+            config = load(args.config)
+            level_db = config.cache.teacher_level_db
+            teachers = [
+                (load_teacher(teacher, config.student), level_db) for teacher in config.teachers
+            ]
+        with contextlib.redirect_stdout(sys.stderr):  # the hub's library prints where it loads from
+            model = Feelprint.from_pretrained(str(args.model)).eval()
+        measured = people_figures(model, args.corpus, args.mecomp, args.cache, teachers)
+        if args.json:
+            write_text(args.json, json.dumps(measured, indent=2) + "\n")
+    except (AudioError, CacheError, ConfigError, CorpusError, TeacherError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command again goes on")
+    print(markdown(measured))
+
+
+if __name__ == "__main__":
+    main()
