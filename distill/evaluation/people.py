@@ -392,24 +392,24 @@ def people_figures(
     torch.manual_seed(0)
     untrained = Feelprint(model.config)
     absent: dict[str, str] = {}
-    baselines: list[tuple[str, str, Callable[[], EmbedFn]]] = [
-        ("untrained", _digest(untrained), lambda: student_embedder(untrained)),
-        ("mfcc", "1", lambda: mfcc_embedder),
-        ("mecomp", _file_digest(mecomp), lambda: Mecomp(mecomp)),
-        ("bliss", "0.13.0", lambda: Bliss()),
+    # name, version, embedder, and whether its dimensions have no common unit
+    baselines: list[tuple[str, str, Callable[[], EmbedFn], bool]] = [
+        ("untrained", _digest(untrained), lambda: student_embedder(untrained), False),
+        ("mfcc", "1", lambda: mfcc_embedder, True),
+        ("mecomp", _file_digest(mecomp), lambda: Mecomp(mecomp), False),
+        ("bliss", "0.13.0", lambda: Bliss(), False),
     ]
     for teacher, level_db in teachers:
         version = json.dumps([teacher.key(), level_db], sort_keys=True)
         made = partial(teacher_embedder, teacher, level_db)
-        baselines.append((teacher.name.replace("/", "-"), version, made))
-    without_unit = {"mfcc", *(name for name, *_ in baselines[4:])}
-    for name, version, make in baselines:
+        baselines.append((teacher.name.replace("/", "-"), version, made, True))
+    for name, version, make, standardise in baselines:
         try:
             vectors = cached(name, version, make)
         except BaselineError as error:
             absent[name] = str(error)
             continue
-        if name in without_unit:  # dimensions of different units
+        if standardise:
             vectors = standardised(vectors)
         rows[name] = figures(vectors, ratings, resamples)
     return {
