@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -268,19 +268,6 @@ class Corpus:
         with pq.ParquetFile(path, memory_map=True) as file:
             column = file.read_row_group(group, columns=["audio.bytes"])["audio"]
         return column[row]["bytes"].as_py()
-
-    def iter_audio(self, split: str | None = None) -> Iterator[tuple[Track, bytes]]:
-        """Yield (track, audio bytes) of one split, or of all: every row group is read once."""
-        tracks = self.tracks if split is None else self.split(split)
-        last, column = None, None
-        for track in tracks:
-            path, group, row = self._location[track.id]
-            if (path, group) != last:
-                with pq.ParquetFile(path, memory_map=True) as file:
-                    column = file.read_row_group(group, columns=["audio.bytes"])["audio"]
-                last = (path, group)
-            assert column is not None
-            yield track, column[row]["bytes"].as_py()
 
     def extract(self, folder: Path) -> int:
         """Write every track as a plain file, `folder`/<album>/<name>; returns their number.
