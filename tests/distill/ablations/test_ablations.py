@@ -27,6 +27,7 @@ class Bands:
         """There is no program to end."""
 
 
+@pytest.mark.slow
 def test_rows_are_trained_once_measured_and_printed(
     tones: Path,
     wheel_folder: Path,
