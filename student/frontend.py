@@ -26,6 +26,8 @@ SILENCE = 0.01  # of the floor: a frame whose loudest mel is below this is silen
 # weight of a silent frame in a mean: vanishes in float32 beside any other frame, and makes a
 # fully silent window a plain mean
 MASK_EPS = 1e-30
+# louder samples count as zero, as NaN and infinity do: their power would not fit float32
+MAX_SAMPLE = 1e15
 
 
 def slaney_mel_filters(

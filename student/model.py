@@ -12,7 +12,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from student.config import FeelprintConfig, from_mapping
-from student.frontend import MASK_EPS, LogMel, activity_mask, masked_mean
+from student.frontend import MASK_EPS, MAX_SAMPLE, LogMel, activity_mask, masked_mean
 
 LOG_MEL_MEAN, LOG_MEL_STD = -2.7, 3.0  # of music, approximately
 # names of models up to 0.10, read until 1.1
@@ -207,9 +207,9 @@ class Feelprint(
     """Mono audio at 22,050 Hz, (batch, samples) -> embeddings (batch, 32).
 
     Tracks are compared by the Euclidean distance of their embeddings, whose norm is about 1. Any
-    length from one sample up is valid; trailing zeros do not change the embedding; silence has one
-    defined embedding. ``Feelprint.from_pretrained(NAME)`` loads a folder or a name on the Hub;
-    it raises RuntimeError where a weight is missing or unknown.
+    length from one sample up is valid; trailing zeros do not change the embedding; samples that are
+    not finite count as zero; silence has one defined embedding. ``Feelprint.from_pretrained(NAME)``
+    loads a folder or a name on the Hub; it raises RuntimeError where a weight is missing or unknown.
     """
 
     # modules that an ablation replaces in a subclass
@@ -255,7 +255,9 @@ class Feelprint(
 
     def log_mel_windows(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, samples) -> log-mel (batch, windows, n_mels, frames), nonsilent_ratio."""
-        windows = self.windows(audio)
+        # one comparison is false for NaN, infinity and samples that are too large
+        finite = torch.where(audio.abs() < MAX_SAMPLE, audio, 0.0)
+        windows = self.windows(finite)
         log_mel, nonsilent_ratio = self.log_mel(windows.flatten(0, 1))
         shape = windows.shape[:2]  # (batch, windows)
         return log_mel.view(*shape, *log_mel.shape[1:]), nonsilent_ratio.view(shape)

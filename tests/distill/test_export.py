@@ -1,6 +1,7 @@
 """The exported file keeps the contract, and each check refuses a file that does not."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,32 @@ def test_weights_are_stored_in_half_and_constants_are_not(exported: Exported) ->
 
 def test_no_temporary_file_is_left(exported: Exported) -> None:
     assert [path.name for path in exported[1].parent.iterdir()] == ["feelprint.onnx"]
+
+
+@pytest.mark.parametrize("runtime", [run_onnxruntime, run_tract])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32(3e38)])
+def test_samples_that_are_not_finite_count_as_zero(
+    exported: Exported, runtime: Callable[[Path, np.ndarray], np.ndarray], value: float
+) -> None:
+    path, window = exported[1], exported[0].config.window_length
+    rng = np.random.default_rng(0)
+    audio = (0.1 * rng.standard_normal((2, 4 * window + 7))).astype(np.float32)
+    places = [0, 2 * window + 100, audio.shape[1] - 1]  # start, middle, end
+    zeroed, broken = audio.copy(), audio.copy()
+    zeroed[0, places], broken[0, places] = 0.0, value
+    wanted = runtime(path, zeroed)
+    assert np.array_equal(runtime(path, broken), wanted)
+    assert np.array_equal(wanted[1:], runtime(path, audio)[1:])  # the other track is untouched
+    nothing = runtime(path, np.full((1, window), value, np.float32))
+    assert np.isfinite(nothing).all()
+    assert np.array_equal(nothing, runtime(path, np.zeros((1, window), np.float32)))
+
+
+@pytest.mark.slow
+def test_twenty_minutes_are_embedded(exported: Exported) -> None:
+    noise = np.random.default_rng(0).standard_normal((1, 20 * 60 * 22_050)).astype(np.float32)
+    embedding = run_onnxruntime(exported[1], 0.1 * noise)
+    assert embedding.shape == (1, 32) and np.isfinite(embedding).all()
 
 
 # --- each check refuses a file -------------------------------------------------------------
