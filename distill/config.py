@@ -33,7 +33,7 @@ def _of_quadruplets(batch_size: int) -> None:
 class TeacherConfig:
     """A pretrained encoder whose space the student learns."""
 
-    name: str = "musicnn"  # musicnn, musicnn-mtt, spectrum, mert or clap
+    name: str = "musicnn"  # musicnn, musicnn-mtt, vibenet, spectrum, mert or clap
     path: str = ""  # a folder or a Hub name; the default teacher's wheel is fetched into it
     revision: str = "main"  # of the Hub's repository
     layers: tuple[int, ...] = ()  # averaged; empty: the last one
@@ -57,7 +57,6 @@ class CacheConfig:
     augmentations: int = 1
     # splits that are trained on and augmented; with validation once nothing is left to tune
     train_splits: tuple[str, ...] = ("train",)
-    teacher_level_db: float = -13.0  # dB; RMS of a track at the input of the teacher
 
     def __post_init__(self) -> None:
         _at_least_one(self, "segment_windows", "tracks_per_shard", "augmentations")

@@ -209,7 +209,7 @@ class Feelprint(
     Tracks are compared by the Euclidean distance of their embeddings, whose norm is about 1. Any
     length from one sample up is valid; trailing zeros do not change the embedding; samples that are
     not finite count as zero; silence has one defined embedding. ``Feelprint.from_pretrained(NAME)``
-    loads a folder or a name on the Hub; it raises RuntimeError where a weight is missing or unknown.
+    loads a folder or a name on the Hub; it raises RuntimeError for a missing or unknown weight.
     """
 
     # modules that an ablation replaces in a subclass

@@ -127,30 +127,28 @@ def embed_models(
     return table
 
 
-def embed_teachers(
-    table: EmbeddingTable, teachers: Sequence[Teacher], level_db: float
-) -> np.ndarray:
+def embed_teachers(table: EmbeddingTable, teachers: Sequence[Teacher]) -> np.ndarray:
     """Add the teachers' rows, standardised; returns them as they are, concatenated."""
     raw = []
     for teacher in teachers:
-        version = json.dumps([teacher.key(), level_db], sort_keys=True)
+        version = json.dumps([teacher.key(), teacher.level_db], sort_keys=True)
         if type(teacher) is Musicnn:
-            vectors = _musicnn_with_tags(table, teacher, level_db)[..., : teacher.dim]
+            vectors = _musicnn_with_tags(table, teacher)[..., : teacher.dim]
         else:
-            make = partial(teacher_embedder, teacher, level_db)
+            make = partial(teacher_embedder, teacher)
             vectors = table.embed(teacher.name.replace("/", "-"), version, make)
         raw.append(vectors)
         table.rows[teacher.name] = standardised(vectors)
     return np.concatenate(raw, axis=2)
 
 
-def _musicnn_with_tags(table: EmbeddingTable, teacher: Musicnn, level_db: float) -> np.ndarray:
-    version = json.dumps([teacher.key(), level_db], sort_keys=True)
-    return table.embed("musicnn-tags", version, partial(musicnn_embedder, teacher, level_db))
+def _musicnn_with_tags(table: EmbeddingTable, teacher: Musicnn) -> np.ndarray:
+    version = json.dumps([teacher.key(), teacher.level_db], sort_keys=True)
+    return table.embed("musicnn-tags", version, partial(musicnn_embedder, teacher))
 
 
 def album_and_mood_triplets(
-    table: EmbeddingTable, teachers: Sequence[Teacher], level_db: float
+    table: EmbeddingTable, teachers: Sequence[Teacher]
 ) -> tuple[Triplets, Triplets | None]:
     """The triplets of the split: of albums, and of moods by the tags of MSD_musicnn.
 
@@ -165,7 +163,7 @@ def album_and_mood_triplets(
         table.absent["mood"] = str(error)
         log.warning("without mood: %s", error)
         return album_triplets(albums), None
-    tags = _musicnn_with_tags(table, musicnn, level_db)[..., musicnn.dim :]
+    tags = _musicnn_with_tags(table, musicnn)[..., musicnn.dim :]
     moods = tags.mean(axis=1)[:, list(MOOD_TAGS.values())]
     return album_triplets(albums), mood_triplets(moods, albums)
 
@@ -187,11 +185,11 @@ def evaluate_model(
         CacheError: too few tracks are long enough, or no album has two.
         CorpusError: the corpus cannot be read.
     """
-    level_db, resamples = config.cache.teacher_level_db, config.evaluate.bootstrap
+    resamples = config.evaluate.bootstrap
     table = embed_models(model, config, corpus, mecomp or baselines.MECOMP)
-    raw = embed_teachers(table, teachers, level_db)
+    raw = embed_teachers(table, teachers)
     albums = table.pairs.albums
-    triplets, moods = album_and_mood_triplets(table, teachers, level_db)
+    triplets, moods = album_and_mood_triplets(table, teachers)
     scores = {
         name: per_item_scores(vectors, albums, triplets, moods)
         for name, vectors in table.rows.items()

@@ -94,33 +94,38 @@ def student_embedder(model: Feelprint) -> EmbedFn:
     return embed_fn
 
 
-def teacher_embedder(teacher: Teacher, level_db: float) -> EmbedFn:
+def teacher_embedder(teacher: Teacher) -> EmbedFn:
     """The mean of a teacher's embeddings over consecutive windows, (dim,).
 
-    The excerpt is first scaled to an RMS of ``level_db`` dB of full scale.
+    The excerpt is first scaled to an RMS of the teacher's ``level_db`` dB of full scale.
     """
 
     def embed_fn(audio: np.ndarray) -> np.ndarray:
         audio = soxr.resample(audio, SAMPLE_RATE, teacher.sample_rate)
-        audio = audio * (10 ** (level_db / 20) / max(1e-9, float(np.sqrt(np.mean(audio**2)))))
-        n_windows = max(1, len(audio) // teacher.window)
-        padded = np.pad(audio, (0, max(0, teacher.window - len(audio))))
-        windows = padded[: n_windows * teacher.window].reshape(n_windows, teacher.window)
-        return teacher(torch.from_numpy(windows.astype(np.float32))).mean(dim=0).numpy()
+        rms = max(1e-9, float(np.sqrt(np.mean(audio**2))))
+        audio = audio * (10 ** (teacher.level_db / 20) / rms)
+        audio = np.pad(audio, (0, max(0, teacher.window - len(audio)))).astype(np.float32)
+        starts = list(range(0, len(audio) - teacher.window + 1, teacher.window))
+        rest = len(audio) - starts[-1] - teacher.window
+        if rest > teacher.window / 2:  # one more, which ends with the excerpt
+            starts.append(len(audio) - teacher.window)
+        windows = np.stack([audio[start : start + teacher.window] for start in starts])
+        return teacher(torch.from_numpy(windows)).mean(dim=0).numpy()
 
     return embed_fn
 
 
-def musicnn_embedder(teacher: Musicnn, level_db: float) -> EmbedFn:
+def musicnn_embedder(teacher: Musicnn) -> EmbedFn:
     """musicnn's embedding and its 50 tags as logits, concatenated: (1556,)."""
-    return teacher_embedder(_WithTags(teacher), level_db)  # type: ignore[arg-type]
+    return teacher_embedder(_WithTags(teacher))  # type: ignore[arg-type]
 
 
 class _WithTags:
     """musicnn as a teacher whose embedding has the tags appended."""
 
     def __init__(self, teacher: Musicnn):
-        self.teacher, self.sample_rate, self.window = teacher, teacher.sample_rate, teacher.window
+        self.teacher, self.level_db = teacher, teacher.level_db
+        self.sample_rate, self.window = teacher.sample_rate, teacher.window
 
     @torch.inference_mode()
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:

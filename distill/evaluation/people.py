@@ -339,13 +339,12 @@ def people_figures(
     folder: Path,
     mecomp: Path = MECOMP,
     cache: Path = Path("data/cache"),
-    teachers: Sequence[tuple[Teacher, float]] = (),
+    teachers: Sequence[Teacher] = (),
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """The figures of a student and its baselines on the MUSIFEAST-17 corpus in ``folder``.
 
-    ``teachers`` come with the level in dB that they expect. Baselines' embeddings are kept in
-    ``cache``. Returns, ready for JSON,
+    ``teachers`` are rows too. Baselines' embeddings are kept in ``cache``. Returns, ready for JSON,
 
         clips, artists, genres: their numbers
         rows: row -> figure -> {value, low, high, n}; figures are `FIGURES`. Rows: student;
@@ -399,9 +398,9 @@ def people_figures(
         ("mecomp", _file_digest(mecomp), lambda: Mecomp(mecomp), False),
         ("bliss", "0.13.0", lambda: Bliss(), False),
     ]
-    for teacher, level_db in teachers:
-        version = json.dumps([teacher.key(), level_db], sort_keys=True)
-        made = partial(teacher_embedder, teacher, level_db)
+    for teacher in teachers:
+        version = json.dumps([teacher.key(), teacher.level_db], sort_keys=True)
+        made = partial(teacher_embedder, teacher)
         baselines.append((teacher.name.replace("/", "-"), version, made, True))
     for name, version, make, standardise in baselines:
         try:
@@ -473,10 +472,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         teachers = []
         if args.config:
             config = load(args.config)
-            level_db = config.cache.teacher_level_db
-            teachers = [
-                (load_teacher(teacher, config.student), level_db) for teacher in config.teachers
-            ]
+            teachers = [load_teacher(teacher, config.student) for teacher in config.teachers]
         with contextlib.redirect_stdout(sys.stderr):  # the hub's library prints where it loads from
             model = Feelprint.from_pretrained(str(args.model)).eval()
         measured = people_figures(model, args.corpus, args.mecomp, args.cache, teachers)

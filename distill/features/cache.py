@@ -100,10 +100,10 @@ class MelExtractor:
 
 
 class TeacherExtractor:
-    """A teacher: `teacher` (segments, dim), the embedding of one window at each segment's start.
+    """A teacher: `teacher` (segments, dim), the embedding of the window that covers each segment.
 
-    A window longer than a segment reaches into the next; the last one ends with the audio.
-    Raises CacheError where a window is longer than two segments.
+    A window of about n segments, n > 1, starts at every n-th segment, and its embedding stands for
+    all of them. The last window ends with the audio; a shorter track is one shorter window.
     """
 
     outputs: tuple[str, ...] = ("teacher",)
@@ -114,13 +114,12 @@ class TeacherExtractor:
         self.name = teacher.name.replace("/", "-")
         self.sample_rate = teacher.sample_rate
         self.segment_s = segment_samples(student, cache) / student.sample_rate
-        self.level = 10 ** (cache.teacher_level_db / 20)
+        self.level = 10 ** (teacher.level_db / 20)
         self.batch = batch
-        if teacher.window > self.segment_s * self.sample_rate * 2:
-            raise CacheError(
-                f"{teacher.name} takes windows of {teacher.window / self.sample_rate:.1f} s; raise "
-                f"cache.segment_windows until a segment ({self.segment_s:.1f} s) is about as long"
-            )
+        # a window may be a few percent shorter than the segments that it covers
+        self.segments_per_window = max(
+            1, int(teacher.window / (0.98 * self.segment_s * self.sample_rate))
+        )
 
     def key(self) -> dict[str, Any]:
         """The teacher, the length of a segment, and the level that the audio is brought to."""
@@ -138,13 +137,18 @@ class TeacherExtractor:
         audio = audio * (self.level / np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
         segments = round(len(audio) / self.sample_rate / self.segment_s)
         last = max(0, len(audio) - self.teacher.window)
-        starts = [min(last, round(i * self.segment_s * self.sample_rate)) for i in range(segments)]
-        padded = np.pad(audio, (0, self.teacher.window)).astype(np.float32)
+        starts = [
+            min(last, round(i * self.segment_s * self.sample_rate))
+            for i in range(0, segments, self.segments_per_window)
+        ]
+        if self.segments_per_window == 1:  # networks of a fixed input length
+            audio = np.pad(audio, (0, self.teacher.window))
         windows = torch.from_numpy(
-            np.stack([padded[start : start + self.teacher.window] for start in starts])
+            np.stack([audio[s : s + self.teacher.window] for s in starts]).astype(np.float32)
         )
         made = [self.teacher(chunk) for chunk in windows.split(self.batch)]
         embeddings = torch.cat(made).half().cpu().numpy()
+        embeddings = np.repeat(embeddings, self.segments_per_window, axis=0)[:segments]
         if not np.isfinite(embeddings).all():
             raise CacheError(
                 f"{self.teacher.name} made a value that float16 cannot hold; take another layer"

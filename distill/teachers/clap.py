@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import ClapFeatureExtractor, ClapModel
 
 from distill.config import TeacherConfig
-from distill.teachers.base import TeacherError
+from distill.teachers.base import LEVEL_DB, TeacherError
 from distill.teachers.pretrained import Checkpoint, find_checkpoint
 
 MIN_POWER = 1e-10  # mel power at which the feature extractor clips the decibels
@@ -24,6 +24,7 @@ class Clap:
     """The projected audio embedding of 10 s windows, of unit length, as CLAP's loss uses it."""
 
     licence = "Apache-2.0"
+    level_db = LEVEL_DB
 
     def __init__(self, config: TeacherConfig, device: torch.device):
         if config.layers:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import HubertConfig, HubertModel
 
 from distill.config import TeacherConfig
-from distill.teachers.base import TeacherError
+from distill.teachers.base import LEVEL_DB, TeacherError
 from distill.teachers.pretrained import Checkpoint, find_checkpoint
 
 WINDOW_S = 5  # seconds, the length that MERT was trained on
@@ -32,6 +32,7 @@ class Mert:
     """
 
     licence = "CC-BY-NC-4.0"
+    level_db = LEVEL_DB
 
     def __init__(self, config: TeacherConfig, device: torch.device):
         if not config.path:

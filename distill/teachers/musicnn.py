@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.config import TeacherConfig
-from distill.teachers.base import TeacherError
+from distill.teachers.base import LEVEL_DB, TeacherError
 from distill.teachers.wheel import Wheel
 from student.frontend import slaney_mel_filters
 
@@ -272,6 +272,7 @@ class Musicnn:
     sample_rate = SAMPLE_RATE
     window = PATCH_SAMPLES - 1  # frames are centred: 187 of them
     dim = 2 * FRAME_DIM
+    level_db = LEVEL_DB
 
     def __init__(self, config: TeacherConfig, device: torch.device = CPU):
         if config.layers:

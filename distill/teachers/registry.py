@@ -13,6 +13,7 @@ from distill.teachers.clap import Clap
 from distill.teachers.mert import Mert
 from distill.teachers.musicnn import CPU, Musicnn, MusicnnMtt
 from distill.teachers.spectrum import Spectrum
+from distill.teachers.vibenet import VibeNet
 from student import FeelprintConfig
 
 
@@ -27,6 +28,7 @@ def load_teacher(
     known: dict[str, Callable[[TeacherConfig, torch.device], Teacher]] = {
         "musicnn": Musicnn,
         "musicnn-mtt": MusicnnMtt,
+        "vibenet": VibeNet,
         "spectrum": partial(Spectrum, student),
         "mert": Mert,
         "clap": Clap,

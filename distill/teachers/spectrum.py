@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distill.config import TeacherConfig
-from distill.teachers.base import TeacherError
+from distill.teachers.base import LEVEL_DB, TeacherError
 from student import FeelprintConfig
 from student.frontend import SILENCE, LogMel, activity_mask, masked_mean
 
@@ -21,6 +21,7 @@ class Spectrum:
 
     name = "spectrum"
     licence = "MIT"
+    level_db = LEVEL_DB
     windows = 3  # of the student's
 
     def __init__(self, student: FeelprintConfig, config: TeacherConfig, device: torch.device):

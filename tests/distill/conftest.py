@@ -33,3 +33,11 @@ def wheel_folder() -> Path:
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of 24 tracks of 11 s in 8 albums, of which 2 are held out."""
     return write_tones(tmp_path_factory.mktemp("corpora") / "tones", seconds=11.0, albums=8)
+
+
+@pytest.fixture(scope="session")
+def vibenet_wheel() -> Path:
+    """The folder with VibeNet's wheel, which is fetched with its checksum when it is missing."""
+    from distill.teachers.vibenet import WHEEL
+
+    return WHEEL.fetch(TEACHER).parent

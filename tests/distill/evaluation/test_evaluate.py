@@ -34,7 +34,7 @@ class Bands:
     """A teacher whose embedding is the energy of four bands of a window of one second."""
 
     name, revision, licence = "bands", "1", "MIT"
-    sample_rate, window, dim = 11_025, 11_025, 4
+    sample_rate, window, dim, level_db = 11_025, 11_025, 4, -13.0
 
     def key(self) -> dict[str, Any]:
         return {"name": self.name}

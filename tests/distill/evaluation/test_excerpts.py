@@ -45,17 +45,28 @@ def test_tracks_too_short_for_two_excerpts_are_named(tones: Path, tmp_path: Path
 class Levels:
     """A teacher whose embedding is the RMS of a window of one second."""
 
-    name, sample_rate, window = "levels", 11_025, 11_025
+    name, sample_rate, window, level_db = "levels", 11_025, 11_025, -20.0
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         return windows.square().mean(dim=1, keepdim=True).sqrt()
 
 
 def test_a_teacher_embeds_an_excerpt_at_its_level() -> None:
-    embed_fn = teacher_embedder(Levels(), -20.0)  # type: ignore[arg-type]
+    embed_fn = teacher_embedder(Levels())  # type: ignore[arg-type]
     tone = np.sin(2 * np.pi * 440 * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE)
     for gain in (0.001, 1.0):
         assert embed_fn((gain * tone).astype(np.float32)) == pytest.approx(0.1, rel=0.01)
     short = (0.5 * tone[: SAMPLE_RATE // 2]).astype(np.float32)  # half a window, then zeros
     assert embed_fn(short) == pytest.approx(0.1 * np.sqrt(0.5), rel=0.02)
     assert embed_fn(np.zeros(SAMPLE_RATE, np.float32)) == 0
+
+
+def test_a_teachers_windows_cover_an_excerpt() -> None:
+    """Half a window or less at the end is left out; more gets a window that ends the excerpt."""
+    embed_fn = teacher_embedder(Levels())  # type: ignore[arg-type]
+    quiet = np.full(2 * SAMPLE_RATE, 0.01, np.float32)
+    for end_s, windows in ((0.4, 2), (0.6, 3)):
+        audio = np.concatenate([quiet, np.ones(round(end_s * SAMPLE_RATE), np.float32)])
+        level = 0.1 / np.sqrt(np.mean(audio**2))  # of the ones at the end, at -20 dB
+        expected = 0.0 if windows == 2 else level * np.sqrt(end_s) / 3
+        assert embed_fn(audio) == pytest.approx(expected, abs=0.02)

@@ -262,7 +262,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class MeanSquare(Teacher):
     """A teacher that hears loudness alone."""
 
-    name, revision, sample_rate, window, dim = "a/loudness", "1", 16_000, 16_000, 2
+    name, revision, level_db = "a/loudness", "1", -13.0
+    sample_rate, window, dim = 16_000, 16_000, 2
     licence = "MIT"
 
     def __init__(self) -> None:
@@ -300,7 +301,7 @@ def test_all_rows_and_baselines_from_the_cache(
 ) -> None:
     model, onnx = exported
     monkeypatch.setattr(people, "Bliss", partial(people.Bliss, tmp_path / "no bliss"))
-    teachers = [(MeanSquare(), -13.0)]
+    teachers = [MeanSquare()]
     # the student's own graph in the place of MECOMP's: the same input and output
     found = people_figures(model, corpus, onnx, tmp_path / "cache", teachers, 50)
     names = ["student", "student_rating_metric", "untrained", "mfcc", "mecomp", "a-loudness"]

@@ -40,7 +40,7 @@ class Loudness:
     """A teacher whose embedding is two levels of a window, without a network."""
 
     name, revision, licence, dim = "loud/ness", "1", "MIT", 2
-    sample_rate, window = 8_000, 20_000
+    sample_rate, window, level_db = 8_000, 20_000, -13.0
 
     def __init__(self, factor: float = 1.0):
         self.factor = factor
@@ -114,8 +114,8 @@ def test_the_contents_of_the_shards(corpus: Corpus, config: CacheConfig) -> None
     with torch.inference_mode():
         want, _ = mel.front_end(torch.from_numpy(audio)[None])
     assert np.abs(original.mel[:1].astype(np.float32) - want.numpy()).mean() < 0.1
-    # the teacher's input has the configured level
-    level = 10 ** (config.teacher_level_db / 20)
+    # the teacher's input has the level that it expects
+    level = 10 ** (Loudness.level_db / 20)
     assert np.array(original.teacher[0])[:, 0].mean() == pytest.approx(level, rel=0.2)
     assert not np.array_equal(original.mel[:6], augmented.mel[:6])
 
@@ -184,14 +184,15 @@ def test_the_keys_change_with_what_the_arrays_depend_on(
 
     mel, teacher = extractors(config)
     longer = dataclasses.replace(config, segment_windows=4)
-    quieter = dataclasses.replace(config, teacher_level_db=-20.0)
+    quieter = Loudness()
+    quieter.level_db = -20.0
     others = [
         path(MelExtractor(dataclasses.replace(STUDENT, n_mels=48), config)),
         path(MelExtractor(dataclasses.replace(STUDENT, floor=1e-4), config)),
         path(MelExtractor(STUDENT, longer)),
         path(TeacherExtractor(Loudness(2.0), STUDENT, config, 4)),
         path(TeacherExtractor(Loudness(), STUDENT, longer, 4)),
-        path(TeacherExtractor(Loudness(), STUDENT, quieter, 4)),
+        path(TeacherExtractor(quieter, STUDENT, config, 4)),
         path(mel, dataclasses.replace(job, augmentation=1)),
         path(mel, dataclasses.replace(job, tracks=job.tracks[1:])),
     ]
@@ -263,11 +264,19 @@ def test_a_window_longer_than_a_segment_ends_with_the_audio(config: CacheConfig)
     assert teacher.windows[2, -1] == teacher.windows.max()
 
 
-def test_a_teacher_with_a_window_far_longer_than_a_segment_is_refused(config: CacheConfig) -> None:
-    teacher = Loudness()
-    teacher.window = 10 * teacher.sample_rate
-    with pytest.raises(CacheError, match=r"takes windows of 10.0 s; raise cache.segment_windows"):
-        TeacherExtractor(teacher, STUDENT, config, 8)
+def test_a_window_of_several_segments_stands_for_all_of_them(config: CacheConfig) -> None:
+    teacher = Recorder()
+    teacher.window = round(2.99 * SEGMENT_S * teacher.sample_rate)
+    extractor = TeacherExtractor(teacher, STUDENT, config, 8)
+    rising = np.linspace(0.1, 1, round(8 * SEGMENT_S * teacher.sample_rate) + 2)
+    embeddings = extractor(rising)["teacher"]
+    assert embeddings.shape == (8, 2)
+    assert len(teacher.windows) == 3
+    assert teacher.windows[2, -1] == teacher.windows.max()  # the last window ends with the audio
+    level = embeddings[:, 1]
+    assert (np.diff(level)[[0, 1, 3, 4, 6]] == 0).all() and (np.diff(level)[[2, 5]] > 0).all()
+    short = extractor(rising[: round(2 * SEGMENT_S * teacher.sample_rate) + 2])["teacher"]
+    assert len(short) == 2 and teacher.windows.shape[1] < teacher.window
 
 
 def test_a_value_that_float16_cannot_hold_is_an_error(config: CacheConfig) -> None:
