@@ -28,11 +28,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--clips-mb", type=float, default=MAX_CLIPS_MB, help="audio in the page, at most; 0: none"
     )
+    parser.add_argument(
+        "--people",
+        type=Path,
+        metavar="CORPUS",
+        help="compare with people's ratings: the corpus of `python -m datasets_scripts musifeast`",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         measured = report(
-            options.run, options.split, options.mecomp, options.songs, options.clips_mb
+            options.run,
+            options.split,
+            options.mecomp,
+            options.songs,
+            options.clips_mb,
+            options.people,
         )
     except (AudioError, CacheError, ConfigError, CorpusError, ReportError, TeacherError) as error:
         print(f"error: {error}", file=sys.stderr)

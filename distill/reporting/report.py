@@ -25,6 +25,7 @@ from distill.evaluation.evaluate import (
     model_digest,
 )
 from distill.evaluation.excerpts import EmbedFn, student_embedder
+from distill.evaluation.people import people_figures
 from distill.evaluation.robustness import robustness, select_clips
 from distill.evaluation.speed import speed
 from distill.reporting.card import model_paragraph, summary, training_data_summary
@@ -106,8 +107,13 @@ def _teacher_summary(config: TeacherConfig, teacher: Teacher) -> dict[str, str]:
     }
 
 
-def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
+def measure(
+    run: Path, split: str | None, mecomp: Path, people: Path | None = None
+) -> dict[str, Any]:
     """Every figure of the run's released model and its baselines; writes only the cache.
+
+    ``people`` is the corpus of `python -m datasets_scripts musifeast`; without it the comparison
+    with people's ratings is skipped.
 
     Raises:
         ReportError: the run lacks its exported model.
@@ -138,6 +144,9 @@ def measure(run: Path, split: str | None, mecomp: Path) -> dict[str, Any]:
         "audio": training_data_summary(corpora, config.cache.train_splits),
         "train_splits": config.cache.train_splits,
         "human_ceiling": None,  # nobody has answered triplets of this audio
+        "people": people_figures(model, people, mecomp, Path(config.cache.folder), teachers)
+        if people
+        else None,
         "robustness": robust,
         "robustness_clips": n_clips,
         "bytes": onnx.stat().st_size,
@@ -152,18 +161,19 @@ def report(
     mecomp: Path = MECOMP,
     max_tracks: int = MAX_MAP_TRACKS,
     clips_mb: float = MAX_CLIPS_MB,
+    people: Path | None = None,
 ) -> dict[str, Any]:
     """Measure the run and write report.json, report.html and the key `report` of metrics.json.
 
     The map shows at most ``max_tracks``; their clips take at most ``clips_mb`` megabytes before
-    they are encoded as text. Returns the figures.
+    they are encoded as text. ``people`` as in `measure`. Returns the figures.
 
     Raises:
         ReportError: the run lacks its exported model.
         CorpusError, CacheError, TeacherError: the corpus, its excerpts or a teacher is missing or
             damaged.
     """
-    measured = measure(run, split, mecomp)
+    measured = measure(run, split, mecomp, people)
     write_text(run / "report.json", json.dumps(measured, indent=2) + "\n")
     metrics = {**read_metrics(run), "report": measured}
     write_text(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")

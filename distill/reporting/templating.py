@@ -13,11 +13,17 @@ from distill.evaluation.evaluate import OURS
 TEMPLATES = Path(__file__).parent / "templates"
 METRICS = {  # title, and what is counted
     "triplet": (
-        "Same album nearer",
+        "Triplet accuracy (same album)",
         "Of two songs, the one of the same album is nearer.",
     ),
-    "odd_one_out": ("Odd one out", "Of three songs, the two of one album are the nearest pair."),
-    "mood": ("Mood", "Of two songs of other albums, the one of a similar mood is nearer."),
+    "odd_one_out": (
+        "Odd-one-out accuracy",
+        "Of three songs, the two of one album are the nearest pair.",
+    ),
+    "mood": (
+        "Mood triplet accuracy",
+        "Of two songs of other albums, the one of a similar mood is nearer.",
+    ),
     "track_recall@1": ("Track recall@1", "The nearest clip of all is of the same song."),
     "track_mrr": ("Track MRR", "Mean of 1 / rank of the song's other clip."),
     "album_precision@1": (
@@ -29,8 +35,16 @@ METRICS = {  # title, and what is counted
         "Share of the five nearest songs that are of the same album.",
     ),
 }
+PEOPLE_METRICS = {  # of `distill.evaluation.people`
+    "feel": "feel",
+    "valence_r": "valence r",
+    "arousal_r": "arousal r",
+    "genre@1": "genre@1",
+    "genre@5": "genre@5",
+}
 NAMES = {
     "student": "this model",
+    "student_rating_metric": "this model, with a metric fitted to ratings (cross-validated)",
     "untrained": "untrained",
     "mfcc": "MFCC",
     "mecomp": "MECOMP 0.7.2",
@@ -66,4 +80,4 @@ ENVIRONMENT = Environment(
     keep_trailing_newline=True,
 )
 ENVIRONMENT.filters |= {"percent": percent, "name_of": name_of, "ordered": ordered}
-ENVIRONMENT.globals |= {"METRICS": METRICS, "OURS": OURS}
+ENVIRONMENT.globals |= {"METRICS": METRICS, "PEOPLE_METRICS": PEOPLE_METRICS, "OURS": OURS}

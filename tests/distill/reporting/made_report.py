@@ -15,6 +15,39 @@ from student import Feelprint, FeelprintConfig
 TINY = FeelprintConfig(filters=((4, 9, 4, 2),), layers=(8,), dim=16, queries=2, n_mels=16)
 
 
+def made_people() -> dict[str, Any]:
+    """Figures with the keys of `distill.evaluation.people.people_figures`."""
+
+    def scores(shift: float) -> dict[str, Any]:
+        values = {"feel": 0.7, "valence_r": 0.5, "arousal_r": 0.8, "genre@1": 0.3, "genre@5": 0.25}
+        return {
+            metric: {
+                "value": v + shift,
+                "low": v + shift - 0.05,
+                "high": v + shift + 0.05,
+                "n": 356,
+            }
+            for metric, v in values.items()
+        }
+
+    ceiling = {m: s for m, s in scores(0.15).items() if not m.startswith("genre")}
+    return {
+        "clips": 356,
+        "artists": 351,
+        "genres": 17,
+        "rows": {"student": scores(0.0123), "untrained": scores(-0.1), "MSD_musicnn": scores(0.02)},
+        "absent": {"bliss": "no bliss program"},
+        "chance": {
+            "feel": 0.5,
+            "valence_r": 0.0,
+            "arousal_r": 0.0,
+            "genre@1": 0.056,
+            "genre@5": 0.056,
+        },
+        "ceiling": ceiling,
+    }
+
+
 def made_report(**changes: Any) -> dict[str, Any]:
     """The report of 48 random tracks on six albums, with the keys of `distill.reporting.report`."""
     rng = np.random.default_rng(0)
@@ -62,6 +95,7 @@ def made_report(**changes: Any) -> dict[str, Any]:
         "absent": {"bliss": "no bliss program"},
         "chance": metrics.chance_levels(albums),
         "human_ceiling": None,
+        "people": made_people(),
         "figures": {
             n: {m: metrics.interval(of, 50) for m, of in row.items()} for n, row in scores.items()
         },

@@ -117,3 +117,14 @@ def test_a_curve_skips_values_that_are_not_finite():
     svg = curve("loss", [[0, 1.0], [1, float("nan")], [2, 0.5]])
     assert "nan" not in svg
     assert curve("loss", [[0, float("nan")]]) == ""
+
+
+def test_the_page_compares_with_people_or_says_that_it_does_not():
+    page = render(made_report(), "", [], {})
+    row = next(line for line in page.splitlines() if "<td>this model</td>" in line)
+    assert "0.712 [0.662, 0.762]" in row and "0.512 [0.462, 0.562]" in row
+    ceiling = next(line for line in page.splitlines() if "raters of two countries" in line)
+    assert ceiling.count("<td>0.") == 3  # nobody rated genres twice
+    assert "Not measured: the report was made" not in page
+    skipped = render(made_report(people=None), "", [], {})
+    assert "without the clips of MUSIFEAST-17" in skipped and "two countries" not in skipped

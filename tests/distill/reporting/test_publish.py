@@ -227,3 +227,12 @@ def test_no_connection_is_an_error(run, hub):
     hub.server_close()
     with pytest.raises(HubError, match=r"the connection to .* failed"):
         send(hub, run)
+
+
+def test_the_card_compares_with_people_or_says_that_it_does_not(run, tmp_path):
+    card = model_card(run, "alice/feel", "alice/free")
+    row = next(line for line in card.splitlines() if line.startswith("| this model"))
+    assert "0.712 <br>[0.662, 0.762]" in row
+    assert card.index("## Agreement with people") < card.index("## Metrics")  # people's come first
+    without = model_card(made_run(tmp_path / "without", people=None), "alice/feel", "alice/free")
+    assert "Not measured: the report was made without the clips" in without
