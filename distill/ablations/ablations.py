@@ -291,7 +291,7 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
     run.cache()
     bliss, length = Bliss(), round(run.config.evaluate.excerpt_s * SAMPLE_RATE)
     corpus = run.corpora[0]
-    heard, taught = [], []
+    clips, targets = [], []
     unaltered = [recording for recording in run.train_recordings if recording.augmentation == 0]
     for recording in tqdm(unaltered, desc="bliss", unit="track"):
         audio = decode(corpus.audio_bytes(recording.track.id), SAMPLE_RATE)
@@ -299,13 +299,13 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
         segments = length // segment
         for start_segment in range(0, recording.segments - segments + 1, 4 * segments):
             at = start_segment * segment
-            heard.append(bliss(audio[at : at + length]))
-            taught.append(recording.teacher_embedding(start_segment, segments))
-    features = np.stack(heard)
+            clips.append(bliss(audio[at : at + length]))
+            targets.append(recording.teacher_embedding(start_segment, segments))
+    features = np.stack(clips)
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
     network = MLPRegressor(hidden_layer_sizes=(256, 256), early_stopping=True, random_state=0)
     dim = config.student.embedding_dim
-    network.fit((features - mean) / deviation, run.targets.space(np.stack(taught), dim))
+    network.fit((features - mean) / deviation, run.targets.space(np.stack(targets), dim))
 
     def embed_fn(audio: np.ndarray) -> np.ndarray:
         made = network.predict((bliss(audio)[None] - mean) / deviation)[0]
@@ -319,7 +319,7 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """The rows as Markdown, each figure with its 95 % interval."""
     lines = [
-        "| `python -m distill.ablations` | what | triplet | odd | self | album | cosine |",
+        "| `python -m distill.ablations` | what | triplet | odd | track@1 | album@1 | cosine |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

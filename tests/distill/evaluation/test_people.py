@@ -302,7 +302,7 @@ def test_all_rows_and_baselines_from_the_cache(
     model, onnx = exported
     monkeypatch.setattr(people, "Bliss", partial(people.Bliss, tmp_path / "no bliss"))
     teachers = [MeanSquare()]
-    # the student's own graph in the place of MECOMP's: the same input and output
+    # the student's own graph instead of MECOMP's: the same input and output
     found = people_figures(model, corpus, onnx, tmp_path / "cache", teachers, 50)
     names = ["student", "student_rating_metric", "untrained", "mfcc", "mecomp", "a-loudness"]
     assert list(found["rows"]) == names and list(found["absent"]) == ["bliss"]
