@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use feelprint::decode::decode;
 use feelprint::neighbours::Neighbours;
-use feelprint::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, SAMPLE_RATE};
+use feelprint::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, ResampledAudio, SAMPLE_RATE};
 
 fn noise(samples: usize) -> Vec<f32> {
     let mut state = 1_u32;
@@ -22,7 +22,6 @@ fn noise(samples: usize) -> Vec<f32> {
 }
 
 fn model(c: &mut Criterion) {
-    c.bench_function("load", |b| b.iter(|| AudioEmbeddingModel::load_default().unwrap()));
     let model = AudioEmbeddingModel::load_default().unwrap();
     let mut group = c.benchmark_group("model");
     group.sample_size(10).measurement_time(Duration::from_secs(8));
@@ -37,6 +36,31 @@ fn model(c: &mut Criterion) {
             });
         });
     }
+}
+
+/// Those of MECOMP's `benches/embeddings.rs` that need no file, under its names: five minutes of noise,
+/// and a batch of five times one minute.
+fn mecomp(c: &mut Criterion) {
+    c.bench_function("embeddings.rs: AudioEmbeddingModel::load_default", |b| {
+        b.iter(|| AudioEmbeddingModel::load_default().unwrap());
+    });
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/feelprint.onnx");
+    c.bench_function("embeddings.rs: AudioEmbeddingModel::load_from_onnx", |b| {
+        b.iter(|| AudioEmbeddingModel::load_from_onnx(black_box(&path)).unwrap());
+    });
+    let audio = |minutes: usize| ResampledAudio {
+        path: "noise".into(),
+        samples: noise(minutes * 60 * SAMPLE_RATE as usize),
+    };
+    let model = AudioEmbeddingModel::load_default().unwrap();
+    let five_minutes = audio(5);
+    c.bench_function("embeddings.rs: AudioEmbeddingModel::embed cpu", |b| {
+        b.iter(|| model.embed(black_box(&five_minutes)).unwrap());
+    });
+    let batch = vec![audio(1); 5];
+    c.bench_function("embeddings.rs: AudioEmbeddingModel::embed_batch cpu", |b| {
+        b.iter(|| model.embed_batch(black_box(&batch)).unwrap());
+    });
 }
 
 /// A minute of two tones and noise in stereo, at 44.1 kHz, in `format`.
@@ -83,4 +107,9 @@ fn search(c: &mut Criterion) {
 }
 
 criterion_group!(benches, model, files, search);
-criterion_main!(benches);
+criterion_group!(
+    name = mecomp_benches;
+    config = Criterion::default().sample_size(10);
+    targets = mecomp
+);
+criterion_main!(benches, mecomp_benches);

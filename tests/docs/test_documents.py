@@ -24,11 +24,12 @@ from tests.docs.documents import named_paths as paths_in
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Not programs of this project: their arguments are not checked here.
-OTHER_PROGRAMS = {"cargo", "cd", "cp", "docker", "export", "pip", "uvx"}
+OTHER_PROGRAMS = {"cargo", "cd", "cp", "docker", "export", "mecomp-cli", "pip", "uvx"}
 CRATE_COMMAND = "feelprint"  # rust/tests/docs.rs checks its arguments
 # Made by a build, a download or the reader, or a file of MECOMP's.
 NOT_IN_REPOSITORY = re.compile(
-    r"data/|runs/|rust/target/|configs/mine\.yaml$|analysis/Cargo\.toml$"
+    r"data/|runs/|rust/target/|configs/mine\.yaml$|(analysis|daemon|storage)/(Cargo\.toml$|src/)"
+    r"|benches/embeddings\.rs$|models/audio_embedding_model\.onnx$"
 )
 # What argparse says of a command in a sentence that leaves out an argument, or names a COMMAND.
 INCOMPLETE = re.compile(r"arguments are required|invalid choice: 'COMMAND'")
