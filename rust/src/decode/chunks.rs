@@ -18,11 +18,14 @@ const UNKNOWN_SIZES: [std::ops::RangeInclusive<u64>; 2] =
 /// The part of the samples that bytes behind them must have to count as samples: a quarter.
 const MIN_REST: u64 = 4;
 
+/// The damage of a file whose end is missing.
+pub(super) const CUT: &str = "the header states more than the file has: its end is missing";
+
 /// A file of chunks as it should be.
 pub(super) struct Chunks {
     pub(super) parts: Vec<Part>,
-    /// What the samples are if they are MP3 frames: their start and end.
-    pub(super) mp3: Option<(u64, u64)>,
+    /// Where the samples begin and end if they are frames of MPEG audio.
+    pub(super) mpeg: Option<(u64, u64)>,
     pub(super) damage: Option<String>,
     /// Where the file ends, and another one may be joined on.
     pub(super) end: u64,
@@ -96,7 +99,7 @@ pub(super) fn repaired(input: &Input, start: u64) -> Option<Chunks> {
     let stated = stated.saturating_sub(inner);
     let is_unknown = UNKNOWN_SIZES.iter().any(|range| range.contains(&(stated + inner)));
 
-    let mut mp3 = None;
+    let mut mpeg = None;
     let layout = if is_wave {
         let tag = number(format.get(..2)?);
         let channels = number(format.get(2..4)?).max(1);
@@ -104,11 +107,13 @@ pub(super) fn repaired(input: &Input, start: u64) -> Option<Chunks> {
         let bits = number(format.get(14..16)?);
         // Samples of 24 bits in 4 bytes, or 20 in 3: the rest are zeros below.
         let container = block / channels * 8;
-        if tag == 1 && block % channels == 0 && container <= 32 && bits < container {
+        if matches!(tag, 1 | 0xfffe) && block % channels == 0 && container <= 32 && bits < container
+        {
             format[14..16].copy_from_slice(&(container as u16).to_le_bytes());
         }
-        if tag == 0x55 {
-            mp3 = Some(());
+        // MP2 and MP3.
+        if matches!(tag, 0x50 | 0x55) {
+            mpeg = Some(());
         }
         Layout { block }
     } else {
@@ -121,8 +126,7 @@ pub(super) fn repaired(input: &Input, start: u64) -> Option<Chunks> {
     let len = if is_unknown && stated > available {
         available
     } else if stated > available {
-        let what = "the header states more samples than the file has: its end is missing";
-        damage = Some(what.to_string());
+        damage = Some(CUT.to_string());
         available
     } else {
         let behind = first + stated + stated % 2;
@@ -146,7 +150,7 @@ pub(super) fn repaired(input: &Input, start: u64) -> Option<Chunks> {
     // The samples are read to the last whole frame or block.
     let whole = len - len % layout.block;
     let kept = if whole > 0 { whole } else { len };
-    let mp3 = mp3.map(|()| (first, first + len));
+    let mpeg = mpeg.map(|()| (first, first + len));
 
     let mut parts = Vec::new();
     if is_aiff {
@@ -200,7 +204,33 @@ pub(super) fn repaired(input: &Input, start: u64) -> Option<Chunks> {
         let size = number(&next[4..8]);
         file_end += 8 + size + size % 2;
     }
-    Some(Chunks { parts, mp3, damage, end: file_end })
+    Some(Chunks { parts, mpeg, damage, end: file_end })
+}
+
+/// A CAF file whose samples end before the size of their chunk says, with a size that is right.
+pub(super) fn cut_caf(window: &mut Window, start: u64, len: u64) -> Option<Vec<Part>> {
+    if window.bytes(start, 4) != b"caff" {
+        return None;
+    }
+    let mut at = start + 8;
+    loop {
+        let chunk: [u8; 12] = window.bytes(at, 12).try_into().ok()?;
+        let size = i64::from_be_bytes(chunk[4..].try_into().ok()?);
+        // A negative size means that it is not known.
+        let end = (at + 12).checked_add(u64::try_from(size).ok()?)?;
+        if end > len {
+            if chunk[..4] != *b"data" {
+                return None;
+            }
+            let size = (len - at - 12).to_be_bytes();
+            return Some(vec![
+                Part::Range(start, at + 4 - start),
+                Part::Bytes(size.to_vec()),
+                Part::Range(at + 12, len - at - 12),
+            ]);
+        }
+        at = end;
+    }
 }
 
 /// Whether another file begins here.

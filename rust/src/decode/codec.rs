@@ -9,6 +9,7 @@ use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDe
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
+use super::StreamPacket;
 use crate::error::{Error, Result};
 use crate::opus::{OPUS_RATE, OpusPackets};
 
@@ -86,18 +87,19 @@ impl Codec {
     /// Decodes a packet into `planes`, untrimmed.
     pub(super) fn decode(
         &mut self,
-        data: &[u8],
+        packet: &StreamPacket,
         planes: &mut Planes,
     ) -> std::result::Result<(), String> {
         planes.reset(planes.rate, 0);
         match &mut self.decoder {
             Decoder::Opus(opus) => {
-                opus.decode(data, &mut planes.channels).map_err(|error| error.to_string())?;
+                opus.decode(&packet.data, &mut planes.channels)
+                    .map_err(|error| error.to_string())?;
                 planes.rate = OPUS_RATE;
                 Ok(())
             }
             Decoder::Aac(aac) => {
-                let decoded = aac.decode_au(data, |frame| {
+                let decoded = aac.decode_au(&packet.data, |frame| {
                     planes.reset(frame.sample_rate, frame.planar.len());
                     for (channel, plane) in planes.channels.iter_mut().zip(frame.planar) {
                         channel.extend_from_slice(&plane[..frame.samples]);
@@ -113,7 +115,8 @@ impl Codec {
                 })
             }
             Decoder::Symphonia(decoder) => {
-                let packet = Packet::new(0, Timestamp::ZERO, Duration::ZERO, data);
+                let frames = Duration::from(packet.frames);
+                let packet = Packet::new(0, Timestamp::ZERO, frames, packet.data.as_ref());
                 let error = match decoder.decode(&packet) {
                     Ok(buffer) => {
                         split(&buffer, planes);

@@ -381,8 +381,9 @@ impl Packets for Frames {
             self.at += frame.len as u64;
             let skip = if self.family == Family::Adts { frame.header_len } else { 0 };
             let data = bytes[skip..].into();
+            let frames = frame.samples;
             self.last = frame;
-            return Ok(Some(Step::Packet(StreamPacket { data, trim_start, trim_end })));
+            return Ok(Some(Step::Packet(StreamPacket { data, frames, trim_start, trim_end })));
         }
     }
 
@@ -423,7 +424,7 @@ fn frames_at(
 
 /// Where the tag that begins with `bytes`, at `at`, ends: ID3v2, ID3v1, APE, Lyrics3; none if it is
 /// no tag.
-fn tag_end(bytes: &[u8], at: u64) -> Option<u64> {
+pub(super) fn tag_end(bytes: &[u8], at: u64) -> Option<u64> {
     if let Some(len) = id3v2_len(bytes) {
         return Some(at + len);
     }

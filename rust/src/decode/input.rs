@@ -10,7 +10,7 @@ use symphonia::core::io::MediaSource;
 const MAX_READS: u64 = 8;
 
 /// The bytes that [`Window`] reads at a time.
-const WINDOW: usize = 64 * 1024;
+const WINDOW: usize = 256 * 1024;
 
 /// What audio is read from.
 pub(super) trait Media: Read + Seek + Send + Sync {}

@@ -214,6 +214,8 @@ struct Span {
 
 struct StreamPacket {
     data: Box<[u8]>,
+    /// Its frames, trimmed or not, if the reader knows; the decoder of ADPCM needs them.
+    frames: u64,
     /// Frames to drop from the start of the decoded packet.
     trim_start: u64,
     /// Frames to drop from its end.

@@ -148,7 +148,7 @@ impl Mp4 {
             .filter(|atom| &atom.kind == b"trak")
             .filter(|track| {
                 find_path(track.content, &[b"mdia", b"hdlr"])
-                    .is_some_and(|hdlr| hdlr.get(8..12) == Some(b"soun"))
+                    .is_none_or(|hdlr| hdlr.get(8..12) == Some(b"soun"))
             })
             .collect();
         let only_track = atoms(&moov).filter(|atom| &atom.kind == b"trak").count() == 1;
@@ -273,7 +273,12 @@ impl Packets for Mp4 {
             };
             if whole > 0 {
                 let data = data[..whole].into();
-                return Ok(Some(Step::Packet(StreamPacket { data, trim_start: 0, trim_end: 0 })));
+                return Ok(Some(Step::Packet(StreamPacket {
+                    data,
+                    frames: 0,
+                    trim_start: 0,
+                    trim_end: 0,
+                })));
             }
         }
         Ok(None)

@@ -9,10 +9,11 @@ use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::{MetadataOptions, StandardTag};
 
+use super::flac::FlacFrames;
 use super::frames::{Frames, end_without_tags, id3v2_len};
 use super::input::{Input, Part, View, Window};
 use super::mp4::Mp4;
-use super::{Packets, Step, Stream, StreamPacket, chunks, flac};
+use super::{Packets, Step, Stream, StreamPacket, chunks};
 use crate::error::{Error, Result};
 
 /// A file whose packets can be read.
@@ -37,12 +38,11 @@ pub(super) fn open(input: &Input, start: u64) -> Result<Opened> {
         None => error,
     };
 
-    if let Some(flac) = flac::repaired(input, at) {
-        let reader = probe(View::new(input.clone(), flac.parts)).map_err(failed)?;
-        let mut opened = with_symphonia(reader)?;
-        opened.damage = flac.damage;
-        opened.album = opened.album.or_else(|| tagged_album(input, start));
-        return Ok(opened);
+    if let Some(mut flac) = FlacFrames::open(input, at) {
+        let is_tagged = at > start || end_without_tags(input, at) < input.len();
+        let tagged = || is_tagged.then(|| tagged_album(input, start)).flatten();
+        let album = flac.album.take().or_else(tagged);
+        return Ok(Opened { album, ..Opened::new(flac) });
     }
     if head.starts_with(b"OggS") {
         // symphonia looks for the last page of a file in which it can seek, and refuses the file if
@@ -51,7 +51,7 @@ pub(super) fn open(input: &Input, start: u64) -> Result<Opened> {
         return with_symphonia(probe(view).map_err(failed)?);
     }
     if let Some(chunks) = chunks::repaired(input, at) {
-        if let Some(frames) = chunks.mp3.and_then(|(from, to)| Frames::open(input, from, to)) {
+        if let Some(frames) = chunks.mpeg.and_then(|(from, to)| Frames::open(input, from, to)) {
             return Ok(Opened { damage: chunks.damage, ..Opened::new(frames) });
         }
         let reader = probe(View::new(input.clone(), chunks.parts)).map_err(failed)?;
@@ -65,6 +65,18 @@ pub(super) fn open(input: &Input, start: u64) -> Result<Opened> {
     if is_mp4 {
         let mut mp4 = Mp4::open(input, at).map_err(failed)?;
         return Ok(Opened { album: mp4.album.take(), ..Opened::new(mp4) });
+    }
+    if let Some(parts) = chunks::cut_caf(&mut window, at, input.len()) {
+        let mut opened = with_symphonia(probe(View::new(input.clone(), parts)).map_err(failed)?)?;
+        opened.damage = Some(chunks::CUT.to_string());
+        return Ok(opened);
+    }
+    if is_cut_matroska(&mut window, at, input.len()) {
+        // What symphonia would seek, the index at the end, is missing.
+        let view = View::new(input.clone(), rest(at)).unseekable();
+        let mut opened = with_symphonia(probe(view).map_err(failed)?)?;
+        opened.damage = Some(chunks::CUT.to_string());
+        return Ok(opened);
     }
     let is_other = [&b"\x1a\x45\xdf\xa3"[..], b"caff"].iter().any(|magic| head.starts_with(magic));
     if !is_other && let Some(frames) = Frames::open(input, at, end_without_tags(input, at)) {
@@ -88,6 +100,26 @@ fn after_tags(window: &mut Window, start: u64) -> u64 {
         }
     }
     at
+}
+
+/// Whether a Matroska file, whose header is at `start`, states that it is longer than it is (RFC 8794,
+/// section 5, and RFC 9559, section 4).
+fn is_cut_matroska(window: &mut Window, start: u64, len: u64) -> bool {
+    /// A variable-size integer and its length; none if all its bits are set, which is unknown.
+    fn integer(bytes: &[u8]) -> Option<(u64, u64)> {
+        let len = bytes.first()?.leading_zeros() as usize + 1;
+        let value = bytes.get(..len)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        let value = value & ((1 << (7 * len)) - 1);
+        (value != (1 << (7 * len)) - 1).then_some((value, len as u64))
+    }
+    let mut size_at = |at: u64, id: &[u8]| {
+        let head = window.bytes(at, 12);
+        let (size, size_len) = integer(head.strip_prefix(id)?)?;
+        Some(at + 4 + size_len + size)
+    };
+    size_at(start, b"\x1a\x45\xdf\xa3")
+        .and_then(|segment| size_at(segment, b"\x18\x53\x80\x67"))
+        .is_some_and(|end| end > len)
 }
 
 impl Opened {
@@ -140,7 +172,9 @@ fn with_symphonia(mut reader: Box<dyn FormatReader>) -> Result<Opened> {
         reader,
         track_id,
         ticks_per_s,
+        rate: f64::from(rate.unwrap_or(0)),
         is_opus: stream.parameters.codec == CODEC_ID_OPUS,
+        is_matroska: format == FORMAT_ID_MKV,
         stream: Some(stream),
         has_positions: format == FORMAT_ID_OGG,
         next_position: None,
@@ -155,7 +189,9 @@ struct SymphoniaPackets {
     reader: Box<dyn FormatReader>,
     track_id: u32,
     ticks_per_s: f64,
+    rate: f64,
     is_opus: bool,
+    is_matroska: bool,
     /// The stream that is still to be announced.
     stream: Option<Stream>,
     /// Whether the positions of packets are exact, so that a gap shows missing packets.
@@ -206,10 +242,18 @@ impl Packets for SymphoniaPackets {
             if self.has_positions {
                 self.check_position(packet.pts.get(), packet.block_dur().get());
             }
+            // Opus states its delay in its own header. In Matroska, what is before 0 is the delay.
+            let trim_start = match packet.pts.get() {
+                _ if self.is_opus => 0,
+                start @ ..0 if self.is_matroska => {
+                    (start.unsigned_abs() as f64 / self.ticks_per_s * self.rate).round() as u64
+                }
+                _ => packet.trim_start.get(),
+            };
             return Ok(Some(Step::Packet(StreamPacket {
-                // Opus states its delay in its own header.
-                trim_start: if self.is_opus { 0 } else { packet.trim_start.get() },
+                trim_start,
                 trim_end: packet.trim_end.get(),
+                frames: packet.block_dur().get(),
                 data: packet.data,
             })));
         }

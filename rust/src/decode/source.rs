@@ -198,7 +198,7 @@ impl Source {
         self.block.clear();
         let Some(codec) = &mut self.codec else { return };
         self.packets += 1;
-        if let Err(reason) = codec.decode(&packet.data, &mut self.planes) {
+        if let Err(reason) = codec.decode(packet, &mut self.planes) {
             // A recording of a broadcast begins with frames that refer to missing ones.
             if !(codec.has_reservoir() && self.packets <= RESERVOIR_PACKETS) {
                 self.set_damage(reason);
