@@ -6,7 +6,7 @@ use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_VORBIS,
 };
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
-use symphonia::core::packet::Packet;
+use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 
 use super::StreamPacket;
@@ -116,8 +116,8 @@ impl Codec {
             }
             Decoder::Symphonia(decoder) => {
                 let frames = Duration::from(packet.frames);
-                let packet = Packet::new(0, Timestamp::ZERO, frames, packet.data.as_ref());
-                let error = match decoder.decode(&packet) {
+                let packet = PacketRef::new(0, Timestamp::ZERO, frames, &packet.data);
+                let error = match decoder.decode_ref(&packet) {
                     Ok(buffer) => {
                         split(&buffer, planes);
                         return Ok(());
@@ -128,7 +128,7 @@ impl Codec {
                 // takes over where they change.
                 if matches!(self.parameters.codec, CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3)
                     && let Ok(mut fresh) = symphonia_decoder(&self.parameters)
-                    && let Ok(buffer) = fresh.decode(&packet)
+                    && let Ok(buffer) = fresh.decode_ref(&packet)
                 {
                     split(&buffer, planes);
                     *decoder = fresh;

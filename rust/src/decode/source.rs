@@ -281,6 +281,60 @@ impl Tail {
 mod tests {
     use super::*;
 
+    /// A file that cannot be read from `fails_at` on.
+    struct FailingDisk {
+        bytes: Cursor<Vec<u8>>,
+        fails_at: u64,
+    }
+
+    impl std::io::Read for FailingDisk {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let left = self.fails_at.saturating_sub(self.bytes.position());
+            if left == 0 {
+                return Err(std::io::Error::from_raw_os_error(5));
+            }
+            let len = buffer.len().min(left as usize);
+            self.bytes.read(&mut buffer[..len])
+        }
+    }
+
+    impl std::io::Seek for FailingDisk {
+        fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+            self.bytes.seek(to)
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_disk_is_no_finding_about_the_file() {
+        // Enough of each format that its reader goes on.
+        let wav = [
+            &b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0"[..],
+            &44_100_u32.to_le_bytes(),
+            &88_200_u32.to_le_bytes(),
+            b"\x02\0\x10\0data\xff\xff\xff\xff",
+            &[7; 1_000_000],
+        ]
+        .concat();
+        let mp3 = [&b"\xff\xfb\x90\x64"[..], &[0; 413]].concat().repeat(2_000);
+        let ogg = [&b"OggS\0\x02"[..], &[0; 1_000_000]].concat();
+        let mp4 = [&b"\0\0\0\x10ftypM4A \0\0\0\0\0\x0f\0\0mdat"[..], &[0; 1_000_000]].concat();
+        let flac = [&b"fLaC"[..], &[0; 1_000_000]].concat();
+        for (name, bytes) in
+            [("wav", wav), ("mp3", mp3), ("ogg", ogg), ("mp4", mp4), ("flac", flac)]
+        {
+            for fails_at in [0, 10, 300_000] {
+                let len = bytes.len() as u64;
+                let disk = FailingDisk { bytes: Cursor::new(bytes.clone()), fails_at };
+                let error = Source::new(Input::new(Box::new(disk), len))
+                    .and_then(|source| decode_blocks(source, |_| Ok(())))
+                    .unwrap_err();
+                // Without an index or metadata, the rest is not read.
+                let is_read = fails_at <= 10 || matches!(name, "wav" | "mp3");
+                assert!(error.io_error().is_some() || !is_read, "{name}, {fails_at}: {error}");
+            }
+        }
+    }
+
     fn kept(blocks: &[(usize, usize)]) -> usize {
         let mut tail = Tail::default();
         let mut kept = 0;
