@@ -235,14 +235,20 @@ impl Frames {
     pub(super) fn open(input: &Input, start: u64, end: u64) -> Option<Self> {
         let mut window = Window::new(input.clone());
         let limit = end.min(start + MAX_JUNK);
-        let (at, family, last) = (start..limit).find_map(|at| {
-            // Quick, since most bytes are no header.
-            (window.bytes(at, 1) == [0xff]).then_some(())?;
-            [Family::Mpeg, Family::Adts].into_iter().find_map(|family| {
-                let at_start = at == start;
-                Some((at, family, frames_at(&mut window, family, at, end, at_start)?))
-            })
-        })?;
+        let mut at = start;
+        let (family, last) = loop {
+            // None at the end, or if the file cannot be read.
+            let byte = *window.bytes(at, 1).first().filter(|_| at < limit)?;
+            let found = (byte == 0xff).then(|| {
+                [Family::Mpeg, Family::Adts].into_iter().find_map(|family| {
+                    Some((family, frames_at(&mut window, family, at, end, at == start)?))
+                })
+            });
+            match found.flatten() {
+                Some(found) => break found,
+                None => at += 1,
+            }
+        };
         Some(Self {
             window,
             family,

@@ -34,12 +34,14 @@ struct State {
     /// The bytes that may still be read.
     remaining: u64,
     failure: Option<io::Error>,
+    /// Whether there was a failure: then nothing is read any more.
+    has_failed: bool,
 }
 
 impl Input {
     pub(super) fn new(media: Box<dyn Media>, len: u64) -> Self {
         let remaining = len.saturating_mul(MAX_READS).saturating_add(1 << 20);
-        let state = State { media, at: 0, remaining, failure: None };
+        let state = State { media, at: 0, remaining, failure: None, has_failed: false };
         Self { state: Arc::new(Mutex::new(state)), len }
     }
 
@@ -56,6 +58,9 @@ impl Input {
     /// Reads at `at`, and returns the number of bytes, 0 only at the end.
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.lock();
+        if state.has_failed {
+            return Err(io::Error::other("the file could not be read before"));
+        }
         // An empty read counts too: a reader may loop at the end of the file.
         state.remaining = state
             .remaining
@@ -68,7 +73,8 @@ impl Input {
                 Some(code) => io::Error::from_raw_os_error(code),
                 None => io::Error::new(error.kind(), error.to_string()),
             };
-            state.failure.get_or_insert(copy);
+            state.failure = Some(copy);
+            state.has_failed = true;
         }
         read
     }
