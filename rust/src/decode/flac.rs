@@ -23,6 +23,11 @@ const MAX_COMMENTS: u64 = 1 << 24;
 /// The bytes that the next frame is looked for in at first.
 const USUAL_FRAME: usize = 64 * 1024;
 
+/// The bytes in which the ends of frames are looked for, as a multiple of the file's and more, after
+/// which no more are found: in a file that is made for it, each frame may seem to have many ends.
+const MAX_SEARCHED: u64 = 16;
+const MAX_SEARCHED_MORE: u64 = 1 << 24;
+
 /// The longest frame header, in bytes.
 const HEADER: usize = 16;
 
@@ -197,6 +202,8 @@ pub(super) struct FlacFrames {
     is_in_sync: bool,
     /// The samples of the stream's frames so far.
     samples: u64,
+    /// The bytes in which the end of a frame was looked for.
+    searched: u64,
     /// Whether there were broken frames in the stream, or bytes that are no frames.
     is_broken: bool,
     damage: Option<String>,
@@ -217,6 +224,7 @@ impl FlacFrames {
             announce: true,
             is_in_sync: true,
             samples: 0,
+            searched: 0,
             is_broken: false,
             damage: metadata.is_broken.then(|| "a block of metadata is broken".to_string()),
             album: metadata.album,
@@ -237,6 +245,9 @@ impl FlacFrames {
     /// As [`Self::frame_len`], if what follows begins with one of these bytes or is the end.
     fn frame_len_before(&mut self, number: u64, first: &[u8]) -> Option<(u64, bool)> {
         let most = self.info.max_frame().min((self.end - self.at) as usize);
+        if self.searched > MAX_SEARCHED * self.end + MAX_SEARCHED_MORE {
+            return None;
+        }
         // Where the next frame seems to begin, if none has a right checksum before it.
         let mut next = None;
         let mut checksum = Crc16Ansi::new(0);
@@ -246,6 +257,7 @@ impl FlacFrames {
             // The header of the next frame must be whole, too.
             let bytes = self.window.bytes(self.at, wanted + HEADER);
             let until = wanted.min(bytes.len());
+            self.searched += (until - from.min(until)) as u64;
             let at_end = self.at + until as u64 >= self.end;
             while from <= until {
                 let rest = bytes.get(from..until).unwrap_or_default();

@@ -1,8 +1,13 @@
 //! Decoding of audio files to mono samples at the model's rate.
 //!
-//! MP3, Ogg (Vorbis, Opus, FLAC), FLAC, WAV, AIFF, MP4 (AAC-LC, ALAC) and AAC files. The format is
-//! detected from the content, not from the file name. Channels are averaged. A damaged file is
-//! decoded as far as possible; see [`Track::damage`](crate::Track::damage).
+//! The formats are in the README's table. The format is detected from the content, not from the file
+//! name.
+//!
+//! The lengths and counts in a file's headers are hints: whatever decodes is used to its end, and an
+//! encoder's delay and padding are trimmed if the numbers agree with the packets. A damaged file is
+//! decoded as far as possible; see [`Track::damage`](crate::Track::damage). Channels are averaged;
+//! where they cancel (their mean has less than a 1000th of their power over half a second), one of
+//! them counts.
 
 use std::any::Any;
 use std::collections::VecDeque;

@@ -25,6 +25,10 @@ const MAX_INDEX: u64 = 1 << 28;
 /// The largest sample, in bytes.
 const MAX_SAMPLE_LEN: u64 = 1 << 24;
 
+/// The bytes of all samples, as a multiple of the file's, after which the index is assumed to repeat
+/// itself.
+const MAX_DELIVERED: u64 = 8;
+
 /// The frames of PCM in a packet.
 const PCM_FRAMES: u64 = 4096;
 
@@ -116,6 +120,8 @@ pub(super) struct Mp4 {
     fragments: FragmentDefaults,
     /// Where the next box may be a fragment.
     next_atom: u64,
+    /// The bytes of the samples so far.
+    delivered: u64,
     damage: Option<String>,
     ended: bool,
     pub(super) album: Option<String>,
@@ -186,6 +192,7 @@ impl Mp4 {
                 sample: 0,
                 fragments,
                 next_atom: fragment.unwrap_or(len),
+                delivered: 0,
                 damage: None,
                 ended: false,
                 album: album(&moov),
@@ -207,7 +214,7 @@ impl Mp4 {
             }
             let size = (end.min(self.len) - from).min(MAX_INDEX) as usize;
             let moof = self.window.bytes(from, size).to_vec();
-            let (runs, sizes) = fragment_runs(&moof, at, &self.fragments);
+            let (runs, sizes) = fragment_runs(&moof, at, &self.fragments, self.len);
             if !runs.is_empty() {
                 (self.runs, self.sizes, self.sample) = (runs.into_iter(), Sizes::Table(sizes), 0);
                 return true;
@@ -254,6 +261,13 @@ impl Packets for Mp4 {
             };
             if len == 0 {
                 continue;
+            }
+            self.delivered += len;
+            if self.delivered > MAX_DELIVERED * self.len {
+                self.ended = true;
+                let what = "the index has the same samples again and again";
+                self.damage.get_or_insert_with(|| what.to_string());
+                break;
             }
             let in_file = u64::try_from(at).ok().filter(|&at| at < self.len);
             let data = match in_file {
@@ -407,8 +421,8 @@ fn fragment_defaults(moov: &[u8], track_id: u64) -> FragmentDefaults {
     FragmentDefaults { track_id, size: size.unwrap_or(0) }
 }
 
-/// The samples of the track in the fragment at `at`, and their sizes.
-fn fragment_runs(moof: &[u8], at: u64, track: &FragmentDefaults) -> (Vec<Run>, Vec<u32>) {
+/// The samples of the track in the fragment at `at` of a file of `len` bytes, and their sizes.
+fn fragment_runs(moof: &[u8], at: u64, track: &FragmentDefaults, len: u64) -> (Vec<Run>, Vec<u32>) {
     let (mut runs, mut sizes) = (Vec::new(), Vec::new());
     for traf in atoms(moof).filter(|atom| &atom.kind == b"traf") {
         let Some(tfhd) = find(traf.content, b"tfhd") else { continue };
@@ -443,8 +457,9 @@ fn fragment_runs(moof: &[u8], at: u64, track: &FragmentDefaults) -> (Vec<Run>, V
             let (entry_len, size_at) = (widths.iter().sum::<usize>(), widths[0]);
             let first = sizes.len();
             if widths[1] == 0 {
-                // No more samples than bytes in the largest fragment.
-                let count = count.min(MAX_INDEX / 4);
+                // No more samples than the file has bytes.
+                let left = len.saturating_sub(sizes.len() as u64);
+                let count = count.min(len.checked_div(default_size).unwrap_or(0)).min(left);
                 sizes.extend(std::iter::repeat_n(default_size as u32, count as usize));
             } else {
                 let entries = run.content.get(field..).unwrap_or_default().chunks_exact(entry_len);
@@ -685,7 +700,7 @@ fn elementary_stream(esds: &[u8]) -> (Option<u64>, Option<&[u8]>) {
 fn opus_head(dops: &[u8]) -> Option<Vec<u8>> {
     let mut head = [&b"OpusHead"[..], dops].concat();
     // The version is 0 here, 1 in Ogg.
-    head[8] = 1;
+    *head.get_mut(8)? = 1;
     head.get_mut(10..12)?.reverse();
     head.get_mut(12..16)?.reverse();
     head.get_mut(16..18)?.reverse();
