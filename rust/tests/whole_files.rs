@@ -564,7 +564,7 @@ fn every_lossy_decoder_gives_what_ffmpeg_gives() {
     // Bright noise on top, so that what is above half the model's rate is not silent.
     let noise = ["-f", "lavfi", "-i", "anoisesrc=d=6:r=44100:a=0.2:seed=3"];
     let (a, mixed) = (music.path("a.wav"), music.path("bright.wav"));
-    let mix = ["-i", a.to_str().unwrap(), "-filter_complex", "[0][1]amix=inputs=2"];
+    let mix = ["-i", a.to_str().unwrap(), "-filter_complex", "[0][1]amix=inputs=2", "-ac", "2"];
     ffmpeg(&[&noise[..], &mix].concat(), &mixed);
     // HE-AAC, for which ffmpeg has no encoder.
     let samples = decode(&a).unwrap().samples;
