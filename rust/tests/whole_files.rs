@@ -45,30 +45,30 @@ impl Music {
     }
 
     /// Decodes and embeds these bytes: the duration in seconds, the embedding, the damage.
-    fn heard(&self, what: &str, bytes: &[u8]) -> (f64, Embedding, Option<String>) {
+    fn analyse(&self, what: &str, bytes: &[u8]) -> (f64, Embedding, Option<String>) {
         let path = self.path("file");
         std::fs::write(&path, bytes).unwrap();
-        heard(what, &path)
+        analyse(what, &path)
     }
 
     /// Asserts the duration within 0.06 s, two frames of MP3, and whether the file is damaged.
     fn assert(&self, what: &str, bytes: &[u8], seconds: f64, is_damaged: bool) -> Embedding {
-        let (heard_s, embedding, damage) = self.heard(what, bytes);
-        assert!((heard_s - seconds).abs() < 0.06, "{what}: {heard_s} s of {seconds} s");
+        let (duration_s, embedding, damage) = self.analyse(what, bytes);
+        assert!((duration_s - seconds).abs() < 0.06, "{what}: {duration_s} s of {seconds} s");
         assert_eq!(damage.is_some(), is_damaged, "{what}: {damage:?}");
         embedding
     }
 
-    /// Asserts that all is heard, whether or not the file counts as damaged.
+    /// Asserts that all is decoded, whether or not the file counts as damaged.
     fn assert_whole(&self, what: &str, bytes: &[u8], whole: &Embedding) {
-        let (heard_s, embedding, _) = self.heard(what, bytes);
-        assert!((heard_s - SECONDS).abs() < 0.06, "{what}: {heard_s} s");
+        let (duration_s, embedding, _) = self.analyse(what, bytes);
+        assert!((duration_s - SECONDS).abs() < 0.06, "{what}: {duration_s} s");
         let distance = embedding.distance(whole);
         assert!(distance < 0.05, "{what}: distance {distance}");
     }
 }
 
-fn heard(what: &str, path: &Path) -> (f64, Embedding, Option<String>) {
+fn analyse(what: &str, path: &Path) -> (f64, Embedding, Option<String>) {
     let track = model().embed_file(path).unwrap_or_else(|error| panic!("{what}: {error}"));
     let damage = track.damage().map(ToString::to_string);
     (track.duration().as_secs_f64(), track.analysis().embedding(), damage)
@@ -148,7 +148,7 @@ fn no_number_in_an_mp3_cuts_it_off() {
 }
 
 #[test]
-fn joined_files_are_heard_to_their_end() {
+fn joined_files_are_decoded_to_their_end() {
     let music = Music::new();
     for (name, arguments) in [
         ("mp3", &["-b:a", "128k"][..]),
@@ -163,8 +163,8 @@ fn joined_files_are_heard_to_their_end() {
     ] {
         let [a, b] =
             ["a.wav", "b.wav"].map(|from| music.coded(from, &format!("c.{name}"), arguments));
-        let (a_s, ..) = music.heard(name, &a);
-        let (b_s, ..) = music.heard(name, &b);
+        let (a_s, ..) = music.analyse(name, &a);
+        let (b_s, ..) = music.analyse(name, &b);
         music.assert(name, &[&a[..], &b].concat(), a_s + b_s, false);
         if matches!(name, "mp3" | "flac") {
             let tagged = [&a[..], &id3v1(), &b, &id3v1()].concat();
@@ -197,15 +197,15 @@ fn a_file_that_is_cut_short_is_used_and_damaged() {
         ("f.m4a", &fragments, 1.1),
     ] {
         let whole = music.coded("a.wav", name, arguments);
-        let (whole_s, _, damage) = music.heard(name, &whole);
+        let (whole_s, _, damage) = music.analyse(name, &whole);
         assert_eq!(damage, None, "{name}");
         for percent in [95, 50] {
             let kept_s = whole_s * f64::from(percent) / 100.0;
             // Not at a boundary of frames by chance.
             let cut = &whole[..whole.len() * percent as usize / 100 / 2 * 2 - 1];
-            let (heard_s, _, damage) = music.heard(name, cut);
-            assert!(heard_s > kept_s - lost_s - 0.4, "{name}: {heard_s} s of {percent} %");
-            assert!(damage.is_some(), "{name}, {percent} %: {heard_s} s");
+            let (duration_s, _, damage) = music.analyse(name, cut);
+            assert!(duration_s > kept_s - lost_s - 0.4, "{name}: {duration_s} s of {percent} %");
+            assert!(damage.is_some(), "{name}, {percent} %: {duration_s} s");
         }
     }
 }
@@ -217,7 +217,7 @@ fn tags_and_tails_are_no_audio_and_no_damage() {
         [("a.mp3", &["-b:a", "128k"][..]), ("a.aac", &["-c:a", "aac"]), ("a.flac", &[])]
     {
         let file = music.coded("a.wav", name, arguments);
-        let (seconds, whole, _) = music.heard(name, &file);
+        let (seconds, whole, _) = music.analyse(name, &file);
         let id3v2 = [&b"ID3\x03\0\0\0\0\x02\0"[..], &[0; 256]].concat();
         for (what, bytes) in [
             ("ID3v1", [&file[..], &id3v1()].concat()),
@@ -232,7 +232,7 @@ fn tags_and_tails_are_no_audio_and_no_damage() {
     }
     let flac = music.coded("a.wav", "a.flac", &[]);
     let tailed = [&flac[..], &garbage(100_000)].concat();
-    let (seconds, ..) = music.heard("FLAC, garbage", &tailed);
+    let (seconds, ..) = music.analyse("FLAC, garbage", &tailed);
     assert!((seconds - SECONDS).abs() < 1e-6, "{seconds}");
 }
 
@@ -372,7 +372,7 @@ fn the_delay_of_an_encoder_in_mp4_is_skipped() {
             a.total_cmp(&b)
         });
         assert!(best.unwrap() <= 1, "{name} is shifted by {best:?} samples");
-        assert_eq!(heard(name, &music.path(name)).2, None, "{name}");
+        assert_eq!(analyse(name, &music.path(name)).2, None, "{name}");
     }
 }
 
@@ -460,14 +460,14 @@ fn the_positions_in_an_ogg_file_need_not_be_right() {
             music.assert_whole(&format!("{name}, {what}"), &with_positions(&ogg, change), &whole);
         }
         for tail in [vec![0; 100_000], garbage(100_000), vec![0; 1_000_000]] {
-            let (heard_s, embedding, _) = music.heard(name, &[&ogg[..], &tail].concat());
-            assert!((heard_s - SECONDS).abs() < 0.01, "{name} with a tail: {heard_s} s");
+            let (duration_s, embedding, _) = music.analyse(name, &[&ogg[..], &tail].concat());
+            assert!((duration_s - SECONDS).abs() < 0.01, "{name} with a tail: {duration_s} s");
             assert!(embedding.distance(&whole) < 1e-6, "{name} with a tail");
         }
         let mut pages = pages(&ogg);
         pages.remove(4);
-        let (heard_s, _, damage) = music.heard(name, &pages.concat());
-        assert!((3.0..SECONDS).contains(&heard_s) && damage.is_some(), "{name}: {damage:?}");
+        let (duration_s, _, damage) = music.analyse(name, &pages.concat());
+        assert!((3.0..SECONDS).contains(&duration_s) && damage.is_some(), "{name}: {damage:?}");
     }
 }
 
@@ -539,14 +539,14 @@ fn channels_that_cancel_have_the_embedding_of_one() {
     let inverted: Vec<f32> = left.iter().map(|sample| -sample).collect();
     write_wav(&music.path("left.wav"), 44_100, std::slice::from_ref(&left));
     write_wav(&music.path("both.wav"), 44_100, &[left, inverted]);
-    let (_, left, _) = heard("left", &music.path("left.wav"));
+    let (_, left, _) = analyse("left", &music.path("left.wav"));
     let track = model().embed_file(music.path("both.wav")).unwrap();
     assert!(!track.analysis().is_silent());
     assert!(track.analysis().embedding().distance(&left) < 1e-5);
     // Lossy codecs leave a rest.
     for name in ["both.mp3", "both.ogg", "both.opus", "both.m4a"] {
         music.coded("both.wav", name, &["-b:a", "192k"]);
-        let distance = heard(name, &music.path(name)).1.distance(&left);
+        let distance = analyse(name, &music.path(name)).1.distance(&left);
         assert!(distance < 0.1, "{name}: {distance}");
     }
 }
@@ -611,6 +611,6 @@ fn every_lossy_decoder_gives_what_ffmpeg_gives() {
         let common = got.len().min(want.len()) - 200;
         let ratio = signal_to_noise(&got[..common], &want[..common]);
         assert!(ratio > 60.0, "{name}: {ratio} dB");
-        assert_eq!(heard(name, &file).2, None, "{name}");
+        assert_eq!(analyse(name, &file).2, None, "{name}");
     }
 }

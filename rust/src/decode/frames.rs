@@ -186,7 +186,7 @@ impl TrackHeader {
         let flags = tag[7];
         let mut at = 8;
         if flags & 1 != 0 {
-            header.frames = tag.get(at..at + 4).map(|bytes| be(bytes));
+            header.frames = tag.get(at..at + 4).map(be);
             at += 4;
         }
         at += [(2, 4), (4, 100), (8, 4)]

@@ -170,7 +170,7 @@ mod tests {
         let (a, b) = (wave(440.0), wave(550.0));
         let want: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a * 0.5 + b * 0.5).collect();
         assert_eq!(mixed(vec![a.clone(), b], 1_152), want);
-        // Most of this cancels, but it is heard.
+        // Most of this cancels, but not enough.
         let partly = mixed(vec![a.clone(), scaled(&a, -0.7)], 1_152);
         assert!(partly.iter().zip(&a).all(|(got, a)| (got - a * 0.15).abs() < 1e-6));
     }
