@@ -63,6 +63,11 @@ impl Error {
         Self { path: Some(path.into()), inner: Inner::Io(error) }
     }
 
+    /// An I/O error of the file whose path [`at`](Self::at) adds.
+    pub(crate) fn reading(error: io::Error) -> Self {
+        Self { path: None, inner: Inner::Io(error) }
+    }
+
     pub(crate) fn audio(message: impl Into<String>) -> Self {
         Self { path: None, inner: Inner::Audio(message.into()) }
     }

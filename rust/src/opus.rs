@@ -1,30 +1,27 @@
-//! Opus packets to mono samples, by opus-pure: symphonia demuxes Ogg Opus but does not decode it.
+//! Opus packets to samples, by opus-pure: symphonia demuxes Opus but does not decode it.
 
 use opus_pure::{OpusDecoder, OpusMSDecoder};
 
 use crate::error::{Error, Result};
 
-/// The rate to decode to, in Hz. It halves the cost of the full rate, and its bandwidth of 12 kHz
-/// exceeds that of the model.
-pub(crate) const OPUS_RATE: u32 = 24_000;
-
-/// The clock of Opus timestamps, in Hz, at any decoding rate.
-const FULL_RATE: usize = 48_000;
+/// The rate to decode to, in Hz. opus-pure 0.2.2 decodes to lower rates by dropping samples, without a
+/// filter: what is above half the rate would be folded down.
+pub(crate) const OPUS_RATE: u32 = 48_000;
 
 /// Frames in the longest packet, 120 ms.
 const MAX_FRAMES: usize = OPUS_RATE as usize * 120 / 1000;
 
 enum Streams {
-    /// One or two channels in one stream, decoded to mono.
-    Single(Box<OpusDecoder>),
+    /// One or two channels in one stream.
+    Single(Box<OpusDecoder>, usize),
     /// Up to eight channels in several streams.
     Multi(Box<OpusMSDecoder>),
 }
 
-/// The decoder of one Ogg Opus stream.
+/// The decoder of one Opus stream.
 pub(crate) struct OpusPackets {
     streams: Streams,
-    /// Frames at `OPUS_RATE` of the pre-skip that are still to be dropped.
+    /// Frames of the pre-skip that are still to be dropped.
     skip: usize,
     gain: f32,
     /// The interleaved samples of a packet.
@@ -44,7 +41,10 @@ impl OpusPackets {
         let rate = OPUS_RATE as i32;
         let failed = |error: opus_pure::Error| bad(&error.to_string());
         let streams = match (head[18], channels) {
-            (0, 1 | 2) => Streams::Single(Box::new(OpusDecoder::new(rate, 1).map_err(failed)?)),
+            (0, 1 | 2) => {
+                let decoder = OpusDecoder::new(rate, channels).map_err(failed)?;
+                Streams::Single(Box::new(decoder), channels)
+            }
             (1, 1..=8) => {
                 let decoder = OpusMSDecoder::new(rate, channels, 1).map_err(failed)?;
                 let layout = decoder.layout();
@@ -60,42 +60,35 @@ impl OpusPackets {
                 return Err(bad(&format!("{channels} channels of mapping family {family}")));
             }
         };
-        Ok(Self {
-            streams,
-            skip: skip * OPUS_RATE as usize / FULL_RATE,
-            gain: 10_f32.powf(gain_q8_db / 256.0 / 20.0),
-            pcm: Vec::new(),
-        })
+        Ok(Self { streams, skip, gain: 10_f32.powf(gain_q8_db / 256.0 / 20.0), pcm: Vec::new() })
     }
 
-    /// Decodes a packet into `mono`, without the pre-skip and the last `trim_end` frames at 48 kHz.
+    /// Decodes a packet into its channels, without the pre-skip.
     pub(crate) fn decode(
         &mut self,
         packet: &[u8],
-        trim_end: u64,
-        mono: &mut Vec<f32>,
+        planes: &mut Vec<Vec<f32>>,
     ) -> std::result::Result<(), opus_pure::Error> {
-        mono.clear();
+        let channels = match &self.streams {
+            Streams::Single(_, channels) => *channels,
+            Streams::Multi(decoder) => decoder.channels(),
+        };
+        planes.resize_with(channels, Vec::new);
+        planes.iter_mut().for_each(Vec::clear);
         if packet.is_empty() {
             return Ok(());
         }
-        let channels = match &self.streams {
-            Streams::Single(_) => 1,
-            Streams::Multi(decoder) => decoder.channels(),
-        };
         self.pcm.resize(MAX_FRAMES * channels, 0.0);
         let frames = match &mut self.streams {
-            Streams::Single(decoder) => decoder.decode(packet, MAX_FRAMES, &mut self.pcm)?,
+            Streams::Single(decoder, _) => decoder.decode(packet, MAX_FRAMES, &mut self.pcm)?,
             Streams::Multi(decoder) => decoder.decode(packet, MAX_FRAMES, &mut self.pcm)?,
         };
         let skip = self.skip.min(frames);
         self.skip -= skip;
-        let trim_end = usize::try_from(trim_end).unwrap_or(frames * FULL_RATE);
-        let end = frames.saturating_sub(trim_end.saturating_mul(OPUS_RATE as usize) / FULL_RATE);
-        if skip < end {
-            let scale = self.gain / channels as f32;
-            let kept = self.pcm[skip * channels..end * channels].chunks_exact(channels);
-            mono.extend(kept.map(|frame| frame.iter().sum::<f32>() * scale));
+        let kept = &self.pcm[skip * channels..frames * channels];
+        for (channel, plane) in planes.iter_mut().enumerate() {
+            let samples = kept.iter().skip(channel).step_by(channels);
+            plane.extend(samples.map(|sample| sample * self.gain));
         }
         Ok(())
     }

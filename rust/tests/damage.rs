@@ -22,7 +22,7 @@ fn files() -> &'static [(String, Vec<u8>)] {
         let wav = folder.path().join("song.wav");
         write_wav(&wav, 44_100, &[piece(1, 44_100, 1.0), piece(2, 44_100, 1.0)]);
         let input = wav.to_str().unwrap();
-        let formats: [(&str, &[&str]); 9] = [
+        let formats: [(&str, &[&str]); 19] = [
             ("a.mp3", &[]),
             ("a.ogg", &["-c:a", "libvorbis"]),
             ("a.opus", &[]),
@@ -32,6 +32,16 @@ fn files() -> &'static [(String, Vec<u8>)] {
             ("aac.m4a", &["-c:a", "aac"]),
             ("alac.m4a", &["-c:a", "alac"]),
             ("adpcm.wav", &["-c:a", "adpcm_ms"]),
+            ("a.mp2", &[]),
+            ("a.aac", &["-c:a", "aac"]),
+            ("a.oga", &["-c:a", "flac"]),
+            ("a.caf", &[]),
+            ("a.mka", &["-c:a", "flac"]),
+            ("a.webm", &["-c:a", "libopus"]),
+            ("pcm.mov", &["-c:a", "pcm_s24be"]),
+            ("opus.mp4", &["-c:a", "libopus", "-strict", "-2"]),
+            ("fast.m4a", &["-c:a", "aac", "-movflags", "faststart"]),
+            ("split.m4a", &["-c:a", "aac", "-movflags", "empty_moov", "-frag_duration", "300000"]),
         ];
         let made = |(name, codec): (&str, &[&str])| {
             let file = ffmpeg(&[&["-i", input], codec].concat(), &folder.path().join(name));

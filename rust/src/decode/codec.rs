@@ -1,0 +1,205 @@
+//! Decoders: packets to channels of samples.
+
+use symphonia::core::audio::conv::IntoSample;
+use symphonia::core::audio::{Audio, GenericAudioBufferRef};
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_VORBIS,
+};
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::packet::PacketRef;
+use symphonia::core::units::{Duration, Timestamp};
+
+use super::StreamPacket;
+use crate::error::{Error, Result};
+use crate::opus::{OPUS_RATE, OpusPackets};
+
+/// The samples of a block, one vector a channel.
+#[derive(Debug, Default)]
+pub(super) struct Planes {
+    /// The sample rate in Hz.
+    pub(super) rate: u32,
+    pub(super) channels: Vec<Vec<f32>>,
+}
+
+impl Planes {
+    /// Sets the number of channels, and empties them.
+    pub(crate) fn reset(&mut self, rate: u32, channels: usize) {
+        self.rate = rate;
+        self.channels.resize_with(channels, Vec::new);
+        self.channels.iter_mut().for_each(Vec::clear);
+    }
+}
+
+enum Decoder {
+    Symphonia(Box<dyn AudioDecoder>),
+    Opus(Box<OpusPackets>),
+    Aac(Box<syom::Decoder>),
+}
+
+/// The decoder of a stream.
+pub(super) struct Codec {
+    parameters: AudioCodecParameters,
+    decoder: Decoder,
+}
+
+impl Codec {
+    /// Chooses the decoder. `first` are the first packets: only they show that AAC has spectral band
+    /// replication, unless the file's header states it.
+    pub(super) fn new<'a>(
+        parameters: AudioCodecParameters,
+        first: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Self> {
+        let channels = parameters.channels.as_ref().map_or(0, |channels| channels.count());
+        if parameters.codec == CODEC_ID_VORBIS && channels > 2 {
+            // symphonia 0.6.1 drops some of them, which would give a wrong embedding.
+            return Err(Error::audio(format!(
+                "Vorbis with {channels} channels is not supported, only 1 or 2"
+            )));
+        }
+        let decoder = if parameters.codec == CODEC_ID_OPUS {
+            let head = parameters.extra_data.as_deref().unwrap_or_default();
+            Decoder::Opus(Box::new(OpusPackets::new(head)?))
+        } else {
+            match symphonia_decoder(&parameters) {
+                Ok(decoder) if !has_band_replication(&parameters, first) => {
+                    Decoder::Symphonia(decoder)
+                }
+                Err(error) if parameters.codec != CODEC_ID_AAC => {
+                    return Err(Error::audio(error.to_string()));
+                }
+                _ => Decoder::Aac(Box::new(aac_decoder(&parameters).map_err(Error::audio)?)),
+            }
+        };
+        Ok(Self { parameters, decoder })
+    }
+
+    /// Whether [`Codec::new`] needs the first packets of such a stream.
+    pub(super) fn needs_packets(parameters: &AudioCodecParameters) -> bool {
+        parameters.codec == CODEC_ID_AAC
+    }
+
+    /// Whether the frames of the stream refer to those before them, so that the first ones of a
+    /// recording may not be decodable.
+    pub(super) fn has_reservoir(&self) -> bool {
+        self.parameters.codec == CODEC_ID_MP3
+    }
+
+    /// Decodes a packet into `planes`, untrimmed.
+    pub(super) fn decode(
+        &mut self,
+        packet: &StreamPacket,
+        planes: &mut Planes,
+    ) -> std::result::Result<(), String> {
+        planes.reset(planes.rate, 0);
+        match &mut self.decoder {
+            Decoder::Opus(opus) => {
+                opus.decode(&packet.data, &mut planes.channels)
+                    .map_err(|error| error.to_string())?;
+                planes.rate = OPUS_RATE;
+                Ok(())
+            }
+            Decoder::Aac(aac) => {
+                let decoded = aac.decode_au(&packet.data, |frame| {
+                    planes.reset(frame.sample_rate, frame.planar.len());
+                    for (channel, plane) in planes.channels.iter_mut().zip(frame.planar) {
+                        channel.extend_from_slice(&plane[..frame.samples]);
+                    }
+                    Ok(())
+                });
+                decoded.map_err(|error| {
+                    // After an error a decoder is of no more use.
+                    if let Ok(fresh) = aac_decoder(&self.parameters) {
+                        **aac = fresh;
+                    }
+                    one_line(&error.to_string())
+                })
+            }
+            Decoder::Symphonia(decoder) => {
+                let frames = Duration::from(packet.frames);
+                let packet = PacketRef::new(0, Timestamp::ZERO, frames, &packet.data);
+                let error = match decoder.decode_ref(&packet) {
+                    Ok(buffer) => {
+                        split(&buffer, planes);
+                        return Ok(());
+                    }
+                    Err(error) => error.to_string(),
+                };
+                // A decoder of MPEG audio keeps the rate and channels of its first frame. A new one
+                // takes over where they change.
+                if matches!(self.parameters.codec, CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3)
+                    && let Ok(mut fresh) = symphonia_decoder(&self.parameters)
+                    && let Ok(buffer) = fresh.decode_ref(&packet)
+                {
+                    split(&buffer, planes);
+                    *decoder = fresh;
+                    return Ok(());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn symphonia_decoder(
+    parameters: &AudioCodecParameters,
+) -> symphonia::core::errors::Result<Box<dyn AudioDecoder>> {
+    symphonia::default::get_codecs().make_audio_decoder(parameters, &AudioDecoderOptions::default())
+}
+
+/// The decoder of every AAC that is not plain AAC-LC in one or two channels.
+fn aac_decoder(parameters: &AudioCodecParameters) -> std::result::Result<syom::Decoder, String> {
+    let config = parameters.extra_data.as_deref().unwrap_or_default();
+    syom::Decoder::from_asc(config, syom::DecodeOptions::unbounded())
+        .map_err(|error| format!("AAC: {}", one_line(&error.to_string())))
+}
+
+/// Whether AAC has spectral band replication (HE-AAC): its samples are of twice the rate that the
+/// header states.
+fn has_band_replication<'a>(
+    parameters: &AudioCodecParameters,
+    first: impl Iterator<Item = &'a [u8]>,
+) -> bool {
+    if parameters.codec != CODEC_ID_AAC {
+        return false;
+    }
+    let Ok(mut decoder) = aac_decoder(parameters) else { return false };
+    let mut found = false;
+    for packet in first {
+        let decoded = decoder.decode_au(packet, |frame| {
+            found |= frame.sample_rate > frame.meta.core_rate;
+            Ok(())
+        });
+        if found || decoded.is_err() {
+            break;
+        }
+    }
+    found
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_string()
+}
+
+/// Copies the channels of `buffer` to `planes`.
+fn split(buffer: &GenericAudioBufferRef<'_>, planes: &mut Planes) {
+    macro_rules! split {
+        ($buffer:expr) => {{
+            for (channel, plane) in planes.channels.iter_mut().zip($buffer.iter_planes()) {
+                channel.extend(plane.iter().map(|&sample| IntoSample::<f32>::into_sample(sample)));
+            }
+        }};
+    }
+    planes.reset(buffer.spec().rate(), buffer.num_planes());
+    match buffer {
+        GenericAudioBufferRef::U8(buffer) => split!(buffer),
+        GenericAudioBufferRef::U16(buffer) => split!(buffer),
+        GenericAudioBufferRef::U24(buffer) => split!(buffer),
+        GenericAudioBufferRef::U32(buffer) => split!(buffer),
+        GenericAudioBufferRef::S8(buffer) => split!(buffer),
+        GenericAudioBufferRef::S16(buffer) => split!(buffer),
+        GenericAudioBufferRef::S24(buffer) => split!(buffer),
+        GenericAudioBufferRef::S32(buffer) => split!(buffer),
+        GenericAudioBufferRef::F32(buffer) => split!(buffer),
+        GenericAudioBufferRef::F64(buffer) => split!(buffer),
+    }
+}
