@@ -120,6 +120,14 @@ fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32
         if file_stat(&task.path).map_err(|error| format!("{error:#}"))? != task.stat {
             return Err(format!("{}: it changed while it was read", task.path.display()));
         }
+        // A disk that fails may look like a damaged file to a decoder.
+        let is_finding =
+            |result: &AnalysisResult| result.embedding.is_err() || result.damage.is_some();
+        if results.iter().any(is_finding)
+            && content_hash(&task.path).map_err(|e| e.to_string())? != hash
+        {
+            return Err(format!("{}: it reads differently each time", task.path.display()));
+        }
         for (song, result) in songs.iter_mut().zip(results) {
             song.result = Some(result);
         }
