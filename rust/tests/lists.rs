@@ -165,3 +165,85 @@ fn standard_input_is_a_song_or_a_list() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard input is empty"));
 }
+
+#[test]
+fn an_empty_album_tag_is_no_album() {
+    let folder = Folder::new();
+    let index = folder.path().join("index.sqlite");
+    // ID3v2.3 with an empty album, one of a space, and one of a NUL.
+    let tag = |text: &[u8]| {
+        let size = 11 + text.len() as u8;
+        let mut tag = vec![b'I', b'D', b'3', 3, 0, 0, 0, 0, 0, size];
+        tag.extend([b'T', b'A', b'L', b'B', 0, 0, 0, 1 + text.len() as u8, 0, 0, 0]);
+        tag.extend(text);
+        tag
+    };
+    for (song, text) in [&b""[..], b" ", b"\0", b""].iter().enumerate() {
+        let path = folder.path().join(format!("music/{song}"));
+        std::fs::create_dir_all(&path).unwrap();
+        let wav = folder.path().join("song.wav");
+        write_wav(&wav, 22_050, &[piece(song as u32, 22_050, 3.0)]);
+        let mp3 = path.join("song.mp3");
+        let from = ["-i", wav.to_str().unwrap(), "-id3v2_version", "0", "-write_id3v1", "0"];
+        common::ffmpeg(&from, &mp3);
+        let audio = std::fs::read(&mp3).unwrap();
+        std::fs::write(&mp3, [tag(text), audio].concat()).unwrap();
+        // Vorbis comments, which ffmpeg writes only if they are not empty.
+        let flac = ["-i", wav.to_str().unwrap(), "-metadata", "album= "];
+        std::fs::create_dir_all(folder.path().join(format!("flac/{song}"))).unwrap();
+        common::ffmpeg(&flac, &folder.path().join(format!("flac/{song}/song.flac")));
+    }
+    for kind in ["music/0/song.mp3", "flac/0/song.flac"] {
+        let root = folder.path().join(kind.split('/').next().unwrap());
+        let index = index.with_extension(kind.split('/').next().unwrap());
+        assert!(feelprint(&index, &["index", root.to_str().unwrap()]).status.success());
+        let seed = folder.path().join(kind);
+        let arguments = ["playlist", seed.to_str().unwrap(), "--max-per-album", "1", "--json"];
+        assert_eq!(json_lines(&feelprint(&index, &arguments)).len(), 3, "{kind}");
+    }
+}
+
+#[test]
+fn tags_of_every_format_are_read() {
+    let folder = Folder::new();
+    let index = folder.path().join("index.sqlite");
+    let music = folder.path().join("music");
+    std::fs::create_dir(&music).unwrap();
+    let wav = folder.path().join("song.wav");
+    let formats = ["mp3", "flac", "ogg", "opus", "m4a", "aiff", "wav"];
+    for (song, format) in formats.iter().enumerate() {
+        write_wav(&wav, 22_050, &[piece(song as u32, 22_050, 3.0)]);
+        let tags =
+            ["-metadata", "artist=Ärtist", "-metadata", "title=Tïtle", "-metadata", "album=A"];
+        let from = [&["-i", wav.to_str().unwrap(), "-write_id3v2", "1"][..], &tags].concat();
+        let from: Vec<_> = match *format {
+            "aiff" => from,
+            _ => from.into_iter().filter(|it| !["-write_id3v2", "1"].contains(it)).collect(),
+        };
+        common::ffmpeg(&from, &music.join(format!("song.{format}")));
+    }
+    assert!(feelprint(&index, &["index", music.to_str().unwrap()]).status.success());
+    let outside = folder.path().join("outside.wav");
+    write_wav(&outside, 22_050, &[piece(20, 22_050, 3.0)]);
+    let all = json_lines(&feelprint(&index, &["similar", outside.to_str().unwrap(), "--json"]));
+    assert_eq!(all.len(), formats.len());
+    for line in all {
+        assert_eq!(
+            (&line["artist"], &line["title"]),
+            (&"Ärtist".into(), &"Tïtle".into()),
+            "{line}"
+        );
+    }
+    let arguments = ["playlist", outside.to_str().unwrap(), "--max-per-album", "2", "--json"];
+    assert_eq!(json_lines(&feelprint(&index, &arguments)).len(), 2);
+
+    // The tags of rows that an older feelprint wrote are read without another analysis.
+    let db = rusqlite::Connection::open(&index).unwrap();
+    db.execute_batch("UPDATE songs SET artist = NULL, title = NULL").unwrap();
+    drop(db);
+    let counts =
+        json_lines(&feelprint(&index, &["index", music.to_str().unwrap(), "--json"])).remove(0);
+    assert_eq!(counts["unchanged"], formats.len());
+    let all = json_lines(&feelprint(&index, &["similar", outside.to_str().unwrap(), "--json"]));
+    assert!(all.iter().all(|line| line["artist"] == "Ärtist" && line["title"] == "Tïtle"));
+}

@@ -15,7 +15,7 @@ use crate::database::{AnalysisResult, DECODER, FileStat, Index, NewRow};
 use crate::index::Counts;
 use crate::output::{note, thousands};
 use crate::progress;
-use crate::tags::{Tags, read_tags};
+use crate::tags::{Tags, not_empty, read_tags};
 
 /// The time between commits, which is how much work a killed run can lose.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32
         Some(hash) => hash,
         None => content_hash(&task.path).map_err(|error| error.to_string())?,
     };
-    let tags = read_tags(&task.path);
+    let mut tags = read_tags(&task.path);
     let mut songs: Vec<DoneSong> = if task.sections.is_empty() {
         vec![DoneSong { section: None, hash, result: None }]
     } else {
@@ -115,7 +115,8 @@ fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32
         task.sections.iter().enumerate().map(section).collect()
     };
     if !songs.iter().all(|song| known.contains(&song.hash)) {
-        let results = embed_songs(model, &task)?;
+        let (results, album) = embed_songs(model, &task)?;
+        tags.album = tags.album.or(album);
         // A file that is being written would be kept with a half of its audio.
         if file_stat(&task.path).map_err(|error| format!("{error:#}"))? != task.stat {
             return Err(format!("{}: it changed while it was read", task.path.display()));
@@ -143,12 +144,12 @@ fn section_hash(file: &[u8; 32], section: &Section, next: Option<&Section>) -> [
     hasher.finalize().into()
 }
 
-/// The result of each song of a file. An I/O error says nothing about the content: the next run
+/// The result of each song of a file, and the album. An I/O error says nothing about the content: the next run
 /// tries again.
 fn embed_songs(
     model: &AudioEmbeddingModel,
     task: &Task,
-) -> std::result::Result<Vec<AnalysisResult>, String> {
+) -> std::result::Result<(Vec<AnalysisResult>, Option<String>), String> {
     let tracks = if task.sections.is_empty() {
         model.embed_file(&task.path).map(|track| vec![Ok(track)])
     } else {
@@ -156,11 +157,14 @@ fn embed_songs(
         model.embed_sections(&task.path, &starts_s)
     };
     match tracks {
-        Ok(tracks) => Ok(tracks.into_iter().map(to_result).collect()),
+        Ok(tracks) => {
+            let album = tracks.iter().flatten().find_map(Track::album).and_then(not_empty);
+            Ok((tracks.into_iter().map(to_result).collect(), album))
+        }
         Err(error) if error.io_error().is_some() => Err(error.to_string()),
         Err(error) => {
             let failed = failure(error.reason());
-            Ok(vec![failed; task.sections.len().max(1)])
+            Ok((vec![failed; task.sections.len().max(1)], None))
         }
     }
 }

@@ -94,7 +94,7 @@ impl Library {
             content_hash: content_hash(&full)?,
             duration_s: track.duration().as_secs_f64(),
             silent: track.analysis().is_silent(),
-            album: album_or_folder(tags.album.as_deref(), &full),
+            album: album_or_folder(tags.album.as_deref().or(track.album()), &full),
             artist: tags.artist.unwrap_or_default(),
         };
         Ok(vec![Seed { track, position: None }])

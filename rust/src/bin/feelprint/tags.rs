@@ -1,13 +1,12 @@
 //! The tags of a file, read without decoding its audio.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use symphonia::core::formats::FormatOptions;
-use symphonia::core::formats::probe::Hint;
-use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
-use symphonia::core::meta::{MetadataOptions, StandardTag};
+use lofty::config::ParseOptions;
+use lofty::file::TaggedFileExt;
+use lofty::probe::Probe;
+use lofty::tag::ItemKey;
 
 /// What the tags say; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,29 +23,16 @@ pub fn read_tags(path: &Path) -> Tags {
 }
 
 fn probe(path: &Path) -> Option<Tags> {
-    let file = File::open(path).ok()?;
-    let stream = MediaSourceStream::new(Box::new(file), MediaSourceStreamOptions::default());
-    let probe = symphonia::default::get_probe();
-    let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
-    let mut format = probe.probe(&Hint::new(), stream, format, metadata).ok()?;
-    let mut tags = Tags::default();
-    let mut album_artist = None;
-    let mut metadata = format.metadata();
-    for tag in metadata.skip_to_latest().into_iter().flat_map(|revision| &revision.media.tags) {
-        let (field, text) = match &tag.std {
-            Some(StandardTag::TrackTitle(text)) => (&mut tags.title, text),
-            Some(StandardTag::Artist(text)) => (&mut tags.artist, text),
-            Some(StandardTag::Album(text)) => (&mut tags.album, text),
-            Some(StandardTag::AlbumArtist(text)) => (&mut album_artist, text),
-            _ => continue,
-        };
-        // The first of several counts.
-        if field.is_none() {
-            *field = not_empty(text);
-        }
-    }
-    tags.artist = tags.artist.or(album_artist);
-    Some(tags)
+    let options = ParseOptions::new().read_properties(false).read_cover_art(false);
+    let file = Probe::open(path).ok()?.options(options).guess_file_type().ok()?.read().ok()?;
+    // The kind of tags that the format has comes first.
+    let tags: Vec<_> = file.primary_tag().into_iter().chain(file.tags()).collect();
+    let first = |key| tags.iter().find_map(|tag| tag.get_string(key).and_then(not_empty));
+    Some(Tags {
+        title: first(ItemKey::TrackTitle),
+        artist: first(ItemKey::TrackArtist).or_else(|| first(ItemKey::AlbumArtist)),
+        album: first(ItemKey::AlbumTitle),
+    })
 }
 
 /// A text without the spaces and the NULs that taggers pad with; `None` if nothing is left.

@@ -13,15 +13,15 @@ use crate::output::{count, note};
 use crate::progress;
 
 /// Extensions of audio files. The decoder detects the format from the content.
-const EXTENSIONS: [&str; 15] = [
-    "aac", "aif", "aifc", "aiff", "alac", "flac", "m4a", "m4b", "mp3", "mp4", "oga", "ogg", "opus",
-    "wav", "wave",
+const EXTENSIONS: [&str; 21] = [
+    "aac", "aif", "aifc", "aiff", "alac", "caf", "flac", "m4a", "m4b", "mka", "mp1", "mp2", "mp3",
+    "mp4", "mpga", "oga", "ogg", "opus", "wav", "wave", "weba",
 ];
 
 /// Extensions of audio files in formats that are not supported.
-const UNSUPPORTED: [&str; 26] = [
-    "aa", "aax", "ac3", "amr", "ape", "au", "caf", "dff", "dsf", "dts", "eac3", "mid", "midi",
-    "mka", "mp2", "mpc", "mpp", "ofr", "ra", "shn", "spx", "tak", "tta", "weba", "wma", "wv",
+const UNSUPPORTED: [&str; 22] = [
+    "aa", "aax", "ac3", "amr", "ape", "au", "dff", "dsf", "dts", "eac3", "mid", "midi", "mpc",
+    "mpp", "ofr", "ra", "shn", "spx", "tak", "tta", "wma", "wv",
 ];
 
 /// The file that lists what to leave out, like `.gitignore`; `.ignore` is read too.
