@@ -105,13 +105,44 @@ fn a_sheet_of_one_file_per_song_divides_nothing() {
                  INDEX 00 00:02:50\nFILE \"1.wav\" WAVE\nINDEX 01 00:00:00\n";
     std::fs::write(folder.path().join("single/x.cue"), sheet).unwrap();
     assert_eq!(index(&path, &folder.path().join("single"))["analysed"], 3);
+    // Nor does one whose tracks have the same number or are not in order.
+    let album = folder.path().join("album");
+    let sheets = [SHEET.replace("TRACK 02", "TRACK 01"), SHEET.replace("00:07:00", "00:01:00")];
+    for sheet in sheets {
+        std::fs::write(album.join("album.cue"), sheet).unwrap();
+        let counts = index(&path, &album);
+        assert_eq!(counts["analysed"].as_u64().unwrap() + counts["unchanged"].as_u64().unwrap(), 1);
+    }
     // A track after the end of the audio is reported, and the others are analysed.
     let late = SHEET.replace("00:07:00", "59:00:00");
     std::fs::write(folder.path().join("album/album.cue"), late).unwrap();
-    let album = folder.path().join("album");
     let output = feelprint(&path, &["index", album.to_str().unwrap(), "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let counts = json_lines(&output).remove(0);
     assert_eq!((&counts["analysed"], &counts["failed"]), (&3.into(), &1.into()));
     assert!(String::from_utf8_lossy(&output.stderr).contains("after the end of the audio"));
+}
+
+#[test]
+fn sections_are_what_files_of_their_own_are() {
+    let (folder, _) = library();
+    let model = feelprint::AudioEmbeddingModel::load_default().unwrap();
+    let album = folder.path().join("album/album.wav");
+    let tracks = model.embed_sections(&album, &[3.0, 7.0, 13.0]).unwrap();
+    assert_eq!(tracks.len(), 3);
+    for (song, track) in (1..).zip(&tracks[..2]) {
+        let single = model.embed_file(folder.path().join(format!("single/{song}.wav"))).unwrap();
+        let track = track.as_ref().unwrap();
+        assert_eq!(track.duration(), single.duration());
+        let distance = track.analysis().embedding().distance(&single.analysis().embedding());
+        assert!(distance < 1e-5, "{distance}");
+    }
+    let error = tracks[2].as_ref().unwrap_err();
+    assert!(error.is_audio() && error.to_string().contains("13.0 s"), "{error}");
+    assert_eq!(error.path(), Some(album.as_path()));
+    for starts_s in [&[][..], &[-1.0], &[f64::NAN], &[2.0, 2.0], &[0.0, f64::INFINITY]] {
+        let error = model.embed_sections(&album, starts_s).unwrap_err();
+        assert!(error.is_argument() && error.to_string().contains("ascending"), "{error}");
+    }
+    assert!(model.embed_sections("missing.wav", &[0.0]).unwrap_err().io_error().is_some());
 }

@@ -26,7 +26,13 @@ pub struct Common {
     #[arg(long, global = true, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// The index: one SQLite file [default: feelprint/index.sqlite in the user's data folder]
-    #[arg(long, global = true, value_name = "FILE", env = "FEELPRINT_INDEX")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "FEELPRINT_INDEX",
+        hide_env_values = true
+    )]
     pub index: Option<PathBuf>,
     /// How many threads analyse songs [default: one per processor]
     #[arg(long, global = true, value_name = "COUNT",

@@ -3,7 +3,7 @@
 //! A small parser of what is needed here. The crates for it read UTF-8 alone, while most sheets are
 //! older than that, and have not been kept up for years or are under the GPL.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::output::note;
@@ -27,7 +27,8 @@ pub struct Section {
 
 /// The sections of each of `files` that a cue sheet divides into two tracks or more.
 ///
-/// Sheets with a file per track divide nothing. The first of several sheets of a file counts.
+/// Sheets with a file per track divide nothing, nor do those whose tracks are not in order or have
+/// the same number. The first of several sheets of a file counts.
 pub fn sections(sheets: &[PathBuf], files: &[PathBuf]) -> HashMap<PathBuf, Vec<Section>> {
     let mut all = HashMap::new();
     for sheet in sheets {
@@ -39,7 +40,9 @@ pub fn sections(sheets: &[PathBuf], files: &[PathBuf]) -> HashMap<PathBuf, Vec<S
             }
         };
         for (name, sections) in parse(&text) {
-            if sections.len() < 2 || !sections.is_sorted_by(|a, b| a.start_s < b.start_s) {
+            let numbers: HashSet<_> = sections.iter().map(|section| section.track).collect();
+            let in_order = sections.is_sorted_by(|a, b| a.start_s < b.start_s);
+            if sections.len() < 2 || !in_order || numbers.len() < sections.len() {
                 continue;
             }
             if let Some(file) = find(sheet, &name, files) {

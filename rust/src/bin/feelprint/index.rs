@@ -259,7 +259,7 @@ fn mark_unseen(
         let kept = match rows.len() {
             0 => String::new(),
             kept => format!(
-                "; {} of it {} kept in the index, marked missing (is a drive not mounted?)",
+                "; {} of it {} kept in the index and left out (is a drive not mounted?)",
                 count(kept, "song"),
                 is_or_are(kept),
             ),

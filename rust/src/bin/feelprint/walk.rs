@@ -124,16 +124,17 @@ impl Walk {
         if is_loop(error) {
             return;
         }
-        let is_broken_link = error.io_error().is_some_and(|io| io.kind() == ErrorKind::NotFound);
-        let path = error_path(error);
-        if is_broken_link {
-            // A link to a drive that is away, or to a song; a link to a cover does not matter.
-            if path.is_none_or(|path| path.extension().is_none() || is_audio_name(path)) {
-                note(&format!("{error}: a link that leads nowhere; left out"));
-            }
+        let io = error.io_error();
+        let (Some(path), Some(io)) = (error_path(error), io) else {
+            self.unreadable.push(error.to_string());
             return;
+        };
+        if io.kind() != ErrorKind::NotFound {
+            self.unreadable.push(format!("{}: {io}", path.display()));
+        } else if path.extension().is_none() || is_audio_name(path) {
+            // A link to a drive that is away, or to a song; a link to a cover does not matter.
+            note(&format!("{}: a link that leads nowhere; left out", path.display()));
         }
-        self.unreadable.push(error.to_string());
     }
 
     /// The remark on audio files of formats that are not supported, if there are any.
