@@ -138,7 +138,9 @@ fn a_playlist_file_names_songs_for_players() {
     let nul = text(&["-0"]);
     let paths: Vec<_> = nul.split_terminator('\0').collect();
     assert_eq!(paths, [lines[2], lines[4]]);
-    assert!(!feelprint(&index, &["playlist", &a, "--m3u", "-0"]).status.success());
+    for arguments in [&["playlist", &a, "--m3u", "-0"][..], &["--json", "playlist", &a, "--m3u"]] {
+        assert!(!feelprint(&index, arguments).status.success());
+    }
 }
 
 #[test]

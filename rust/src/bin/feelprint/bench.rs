@@ -53,7 +53,7 @@ pub fn bench(
     }
     if let Some(kib) = peak_memory_kib() {
         let value = json!({ "what": "peak memory", "mib": kib / 1024 });
-        output.print(&value, &format!("{:<40} {:>9} MiB", "peak memory", kib / 1024))?;
+        output.print(&value, format!("{:<40} {:>9} MiB", "peak memory", kib / 1024))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Songs that `similar` and `playlist` leave out: lately played ones, and those of some artists.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -54,7 +54,7 @@ fn places(songs: &[Song]) -> HashMap<&Path, Vec<usize>> {
     places
 }
 
-fn find(places: &HashMap<&Path, Vec<usize>>, entry: &PathBuf) -> Vec<usize> {
-    let full = entry.canonicalize().unwrap_or_else(|_| entry.clone());
+fn find(places: &HashMap<&Path, Vec<usize>>, entry: &Path) -> Vec<usize> {
+    let full = entry.canonicalize().unwrap_or_else(|_| entry.to_path_buf());
     places.get(full.as_path()).cloned().unwrap_or_default()
 }

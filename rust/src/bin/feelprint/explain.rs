@@ -60,7 +60,7 @@ pub fn explain(model: &AudioEmbeddingModel, a: &Path, b: &Path, output: &mut Out
     for WindowPair { a_s, b_s, cosine } in &pairs {
         lines.push(format!("  {}  {}  {cosine:.3}", clock(*a_s), clock(*b_s)));
     }
-    output.print(&value, &lines.join("\n"))
+    output.print(&value, lines.join("\n"))
 }
 
 /// The windows with the highest attention weights, highest first.

@@ -341,6 +341,6 @@ fn summary(
             "removed": removed, "missing": missing, "excluded": excluded,
             "unreadable": unreadable, "failed": failed, "damaged": damaged, "seconds": seconds,
         }),
-        output.text(&line).as_bytes().to_vec(),
+        output.text(&line).as_bytes(),
     )
 }

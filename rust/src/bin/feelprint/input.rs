@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::progress;
+
 /// The argument that stands for standard input.
 const STDIN: &str = "-";
 
@@ -71,6 +73,7 @@ pub fn list_file(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read_stdin() -> Result<Vec<u8>> {
+    progress::begin("reading standard input");
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
     if bytes.is_empty() {

@@ -41,7 +41,8 @@ pub struct Library {
 /// The rows that are left out.
 #[derive(Default)]
 struct LeftOut {
-    absent: usize,
+    missing: usize,
+    excluded: usize,
     failed: usize,
     /// By the version of their model.
     other_models: BTreeMap<String, usize>,
@@ -122,7 +123,7 @@ fn path_and_track(path: &Path) -> (PathBuf, Option<u32>) {
 fn read(index: &Index, version: &str) -> Result<(Library, LeftOut)> {
     let mut statement = index.db.prepare(
         "SELECT path, track, start_s, title, embedding, hash, duration_s, silent, album, artist,
-         version, absent IS NOT NULL FROM songs",
+         version, absent FROM songs",
     )?;
     let mut left_out = LeftOut::default();
     let mut all = Vec::new();
@@ -130,8 +131,11 @@ fn read(index: &Index, version: &str) -> Result<(Library, LeftOut)> {
     while let Some(row) = rows.next()? {
         let embedding = row.get_ref(4)?.as_blob_or_null()?;
         let other = row.get_ref(10)?.as_str()?;
-        if row.get(11)? {
-            left_out.absent += 1;
+        if let Some(absent) = row.get_ref(11)?.as_str_or_null()? {
+            match absent {
+                "excluded" => left_out.excluded += 1,
+                _ => left_out.missing += 1,
+            }
         } else if let Some(embedding) = embedding.filter(|_| other == version) {
             let path = row.get::<_, SqlPath>(0)?.0;
             let duration_s = row.get(6)?;
@@ -165,11 +169,9 @@ fn read(index: &Index, version: &str) -> Result<(Library, LeftOut)> {
 impl LeftOut {
     /// Says how many songs are left out that could be compared after another run.
     fn report(&self) {
-        if self.absent > 0 {
-            let (songs, are) = (count(self.absent, "song"), is_or_are(self.absent));
-            note(&format!(
-                "{songs} {are} left out, missing or excluded at the last `feelprint index`"
-            ));
+        if self.missing > 0 {
+            let (songs, are) = (count(self.missing, "song"), is_or_are(self.missing));
+            note(&format!("{songs} {are} left out, missing at the last `feelprint index`"));
         }
         let others: usize = self.other_models.values().sum();
         if others > 0 {
@@ -186,8 +188,11 @@ impl LeftOut {
         if self.failed > 0 {
             reasons.push(format!("{} without an embedding", count(self.failed, "song")));
         }
-        if self.absent > 0 {
-            reasons.push(format!("{} missing or excluded", count(self.absent, "song")));
+        if self.missing > 0 {
+            reasons.push(format!("{} missing", count(self.missing, "song")));
+        }
+        if self.excluded > 0 {
+            reasons.push(format!("{} excluded", count(self.excluded, "song")));
         }
         for (other, &number) in &self.other_models {
             let (songs, are) = (count(number, "song"), is_or_are(number));

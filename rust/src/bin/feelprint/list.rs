@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use feelprint::duplicates::LibraryTrack;
 use serde_json::{Value, json};
 
@@ -22,6 +22,10 @@ pub struct SongList<'a> {
 
 impl<'a> SongList<'a> {
     pub fn new(args: &'a ListArgs, output: &'a mut Output) -> Result<Self> {
+        // clap sees this only where --json is behind the command.
+        if output.json && (args.null || args.m3u) {
+            bail!("--json cannot be used with --null or --m3u");
+        }
         let folder = args.relative_to.as_deref().map(full_path).transpose()?;
         if args.m3u {
             output.print_bytes(b"#EXTM3U", b"\n")?;

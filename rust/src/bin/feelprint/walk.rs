@@ -193,10 +193,11 @@ fn escape_glob(text: &str) -> String {
 fn is_wanted(entry: &DirEntry, excluded: &Gitignore) -> bool {
     let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
     let name = entry.file_name().to_string_lossy();
-    !excluded.matched(entry.path(), is_folder).is_ignore()
-        // macOS keeps the attributes of a.mp3 in ._a.mp3.
-        && !name.starts_with("._")
-        && !(is_folder && is_private_folder(&name, entry.path()))
+    let is_excluded = excluded.matched(entry.path(), is_folder).is_ignore();
+    // macOS keeps the attributes of a.mp3 in ._a.mp3.
+    let is_companion = name.starts_with("._");
+    let is_private = is_folder && is_private_folder(&name, entry.path());
+    !(is_excluded || is_companion || is_private)
 }
 
 /// Hidden folders, and trash and other folders of the system.
