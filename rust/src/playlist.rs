@@ -358,9 +358,10 @@ mod tests {
         let seeds = [track(10.0, "seed"), track(0.0, "seed")];
         let list = playlist(&tracks, &seeds, &options(4, None)).unwrap();
         assert_eq!(list, [42, 41, 1, 0]);
-        // The search goes on for a seed whose neighbours are full, though the other has more.
+        // Where albums are full, a seed takes a track farther away: index 39 is the nearest to 10
+        // that is of neither album.
         let list = playlist(&tracks, &seeds, &options(4, Some(1))).unwrap();
-        assert_eq!(list, [41, 30, 0]);
+        assert_eq!(list, [41, 39, 0]);
         let error = playlist(&tracks, &[], &options(4, None)).unwrap_err();
         assert!(error.is_argument() && error.to_string().contains("seed"), "{error}");
     }
