@@ -26,7 +26,7 @@ pub struct Task {
     /// The argument of `index` that it was found by.
     pub folder: PathBuf,
     pub stat: FileStat,
-    /// The tracks of its cue sheet; none if the file is one song.
+    /// The tracks of its cue sheet; none if the file is one track.
     pub sections: Vec<Section>,
     /// The content hash in the row, if the file has not changed since.
     pub hash: Option<[u8; 32]>,
@@ -41,10 +41,10 @@ type TaskResult = std::result::Result<Done, String>;
 struct Done {
     task: Task,
     tags: Tags,
-    songs: Vec<DoneSong>,
+    songs: Vec<DoneTrack>,
 }
 
-struct DoneSong {
+struct DoneTrack {
     section: Option<Section>,
     hash: [u8; 32],
     /// `None` if another row has the result for the same content.
@@ -94,7 +94,7 @@ fn analysed(finished: usize, total: usize) -> String {
     format!("{} of {} files analysed", thousands(finished as u64), thousands(total as u64))
 }
 
-/// Analyses a file, unless the content hashes of its songs are `known`.
+/// Analyses a file, unless the content hashes of its tracks are `known`.
 fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32]>) -> TaskResult {
     if task.tags_only {
         return Ok(Done { tags: read_tags(&task.path), songs: Vec::new(), task });
@@ -104,10 +104,10 @@ fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32
         None => content_hash(&task.path).map_err(|error| error.to_string())?,
     };
     let mut tags = read_tags(&task.path);
-    let mut songs: Vec<DoneSong> = if task.sections.is_empty() {
-        vec![DoneSong { section: None, hash, result: None }]
+    let mut songs: Vec<DoneTrack> = if task.sections.is_empty() {
+        vec![DoneTrack { section: None, hash, result: None }]
     } else {
-        let section = |(position, section): (usize, &Section)| DoneSong {
+        let section = |(position, section): (usize, &Section)| DoneTrack {
             section: Some(section.clone()),
             hash: section_hash(&hash, section, task.sections.get(position + 1)),
             result: None,
@@ -115,7 +115,7 @@ fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32
         task.sections.iter().enumerate().map(section).collect()
     };
     if !songs.iter().all(|song| known.contains(&song.hash)) {
-        let (results, album) = embed_songs(model, &task)?;
+        let (results, album) = embed_tracks(model, &task)?;
         tags.album = tags.album.or(album);
         // A file that is being written would be kept with a half of its audio.
         if file_stat(&task.path).map_err(|error| format!("{error:#}"))? != task.stat {
@@ -144,9 +144,9 @@ fn section_hash(file: &[u8; 32], section: &Section, next: Option<&Section>) -> [
     hasher.finalize().into()
 }
 
-/// The result of each song of a file, and the album. An I/O error says nothing about the content: the next run
-/// tries again.
-fn embed_songs(
+/// The result of each track of a file, and the album. An I/O error says nothing about the content:
+/// the next run tries again.
+fn embed_tracks(
     model: &AudioEmbeddingModel,
     task: &Task,
 ) -> std::result::Result<(Vec<AnalysisResult>, Option<String>), String> {
@@ -240,7 +240,7 @@ fn write_file(
     let Done { task, tags, songs } = done;
     let mut rows = Vec::new();
     let (mut analysed, mut recognised) = (0, 0);
-    for DoneSong { section, hash, result } in songs {
+    for DoneTrack { section, hash, result } in songs {
         let result = match result {
             Some(result) => {
                 analysed += 1;
@@ -280,7 +280,7 @@ fn write_file(
     index.put(&task.path, &task.folder, task.stat, model.version(), &rows)
 }
 
-/// The tags of a song: those of the cue sheet, and of the file where it says nothing.
+/// The tags of a track: those of the cue sheet, and of the file where it says nothing.
 fn section_tags(section: Option<&Section>, file: &Tags) -> Tags {
     let Some(section) = section else { return file.clone() };
     Tags {

@@ -1,4 +1,4 @@
-//! The index: one SQLite file with one row per song, which is an audio file or a track of its cue
+//! The index: one SQLite file with one row per track, which is an audio file or a track of its cue
 //! sheet.
 //!
 //! A row has the file's path, size, modification time and content hash, the version of the model,
@@ -30,7 +30,7 @@ pub struct FileStat {
     pub modified_ns: i64,
 }
 
-/// The result of analysing the content of a song.
+/// The result of analysing the content of a track.
 #[derive(Debug, Clone)]
 pub struct AnalysisResult {
     /// The embedding, or the reason why there is none.
@@ -60,7 +60,7 @@ impl Absent {
     }
 }
 
-/// What is known of a song from an earlier run.
+/// What is known of a track from an earlier run.
 pub struct KnownRow {
     /// The number of the cue sheet's track, or 0.
     pub track: u32,

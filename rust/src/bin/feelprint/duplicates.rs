@@ -1,4 +1,4 @@
-//! `duplicates`: the songs of the index that are the same recording.
+//! `duplicates`: the tracks of the index that are the same recording.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::library::Library;
 use crate::output::{Output, count, note};
 use crate::progress;
 
-/// Prints the groups of songs that are the same recording.
+/// Prints the groups of tracks that are the same recording.
 pub fn print_duplicates(
     model: &AudioEmbeddingModel,
     index: &Path,
     max_distance: f32,
     output: &mut Output,
 ) -> Result<()> {
-    let Library { songs, tracks } = Library::open(model, index)?;
+    let Library { entries, tracks } = Library::open(model, index)?;
     progress::begin(format!("comparing {}", count(tracks.len(), "song")));
     let groups = duplicates(&tracks, max_distance)?;
     if groups.is_empty() {
@@ -32,12 +32,12 @@ pub fn print_duplicates(
         for &i in &group {
             let distance = tracks[i].embedding.distance(&first.embedding);
             lines.extend(format!("\n  {distance:.4}  ").into_bytes());
-            lines.extend(output.name(&songs[i].path));
-            if let Some(section) = songs[i].section {
+            lines.extend(output.name(&entries[i].path));
+            if let Some(section) = entries[i].section {
                 lines.extend(format!("#{}", section.track).into_bytes());
             }
         }
-        let paths: Vec<_> = group.iter().map(|&i| songs[i].path.to_string_lossy()).collect();
+        let paths: Vec<_> = group.iter().map(|&i| entries[i].path.to_string_lossy()).collect();
         output.print(&json!({ "identical": identical, "paths": paths }), lines)?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Songs that `similar` and `playlist` leave out: lately played ones, and those of some artists.
+//! Tracks that `similar` and `playlist` leave out: lately played ones, and those of some artists.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -7,15 +7,15 @@ use anyhow::Result;
 
 use crate::args::ExcludeArgs;
 use crate::input::list_file;
-use crate::library::{Library, Song};
+use crate::library::{Entry, Library};
 
-/// The positions of the songs that `args` leave out, ascending.
+/// The positions of the tracks that `args` leave out, ascending.
 pub fn excluded(library: &Library, args: &ExcludeArgs) -> Result<Vec<usize>> {
     let mut positions = HashSet::new();
     let mut artists: HashSet<String> =
         args.exclude_artist.iter().map(|artist| artist.to_lowercase()).collect();
     if args.exclude_songs.is_some() || args.exclude_artists.is_some() {
-        let places = places(&library.songs);
+        let places = places(&library.entries);
         if let Some(list) = &args.exclude_songs {
             for entry in list_file(list)? {
                 positions.extend(find(&places, &entry));
@@ -45,8 +45,8 @@ pub fn excluded(library: &Library, args: &ExcludeArgs) -> Result<Vec<usize>> {
     Ok(positions)
 }
 
-/// The positions of the songs of each file.
-fn places(songs: &[Song]) -> HashMap<&Path, Vec<usize>> {
+/// The positions of the tracks of each file.
+fn places(songs: &[Entry]) -> HashMap<&Path, Vec<usize>> {
     let mut places: HashMap<_, Vec<_>> = HashMap::new();
     for (position, song) in songs.iter().enumerate() {
         places.entry(song.path.as_path()).or_default().push(position);

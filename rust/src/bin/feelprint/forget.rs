@@ -1,4 +1,4 @@
-//! `forget`: removes songs from the index that are gone on purpose.
+//! `forget`: removes tracks from the index that are gone on purpose.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use crate::database::{Index, RowState};
 use crate::output::{Output, count};
 use crate::paths::{full_path_of_missing, is_gone};
 use crate::progress;
-use crate::status::song_name;
+use crate::status::row_name;
 
-/// Removes the songs whose files are gone, or all songs under `paths` if there are any.
+/// Removes the tracks whose files are gone, or all tracks under `paths` if there are any.
 pub fn forget(index: &Path, paths: &[PathBuf], dry_run: bool, output: &mut Output) -> Result<()> {
     let mut index = Index::open(index)?;
     let mut rows = Vec::new();
@@ -36,7 +36,7 @@ pub fn forget(index: &Path, paths: &[PathBuf], dry_run: bool, output: &mut Outpu
     remove(&mut index, &rows, dry_run, output)
 }
 
-/// Removes the songs that are not of this model.
+/// Removes the tracks that are not of this model.
 pub fn forget_outdated(
     model: &AudioEmbeddingModel,
     index: &Path,
@@ -54,7 +54,7 @@ fn remove(index: &mut Index, rows: &[RowState], dry_run: bool, output: &mut Outp
     let unique: Vec<_> = rows.iter().filter(|row| seen.insert((&row.path, row.track))).collect();
     if dry_run {
         for row in &unique {
-            let line = [b"forget  ".to_vec(), song_name(row, output)].concat();
+            let line = [b"forget  ".to_vec(), row_name(row, output)].concat();
             output.print(&json!({ "forget": row.path.to_string_lossy() }), line)?;
         }
     } else {

@@ -26,7 +26,7 @@ pub struct IndexOptions {
     pub dry_run: bool,
 }
 
-/// The number of songs by what happened to them. A failed or damaged one is counted elsewhere too.
+/// The number of tracks by what happened to them. A failed or damaged one is counted elsewhere too.
 #[derive(Default)]
 pub struct Counts {
     pub unchanged: usize,

@@ -1,4 +1,4 @@
-//! The songs of the index, in memory.
+//! The tracks of the index, in memory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,27 +14,27 @@ use crate::paths::{SqlPath, full_path};
 use crate::progress;
 use crate::tags::{album_or_folder, not_empty, read_tags};
 
-/// Where a song is, and its title.
+/// Where a track is, and its title.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Song {
+pub struct Entry {
     pub path: PathBuf,
-    /// The track of a cue sheet in the file, or `None` if the file is one song.
-    pub section: Option<SongSection>,
+    /// The track of a cue sheet in the file, or `None` if the file is one track.
+    pub section: Option<SheetTrack>,
     pub title: Option<String>,
 }
 
 /// The track of a cue sheet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SongSection {
+pub struct SheetTrack {
     pub track: u32,
     pub start_s: f64,
     pub duration_s: f64,
 }
 
-/// All songs of the index that have an embedding of one model, and whose files were there at the
+/// All tracks of the index that have an embedding of one model, and whose files were there at the
 /// last run of `index`. Sorted by path.
 pub struct Library {
-    pub songs: Vec<Song>,
+    pub entries: Vec<Entry>,
     pub tracks: Vec<LibraryTrack>,
 }
 
@@ -48,7 +48,7 @@ struct LeftOut {
     other_models: BTreeMap<String, usize>,
 }
 
-/// A song to compare with the library.
+/// A track to compare with the library.
 pub struct Seed {
     pub track: LibraryTrack,
     /// In the library, if it is there.
@@ -56,19 +56,19 @@ pub struct Seed {
 }
 
 impl Library {
-    /// Reads the index. Reports the songs that cannot be compared; fails if no song can be.
+    /// Reads the index. Reports the tracks that cannot be compared; fails if no track can be.
     pub fn open(model: &AudioEmbeddingModel, path: &Path) -> Result<Self> {
         let index = Index::open(path)?;
         progress::begin("reading the index");
         let (library, left_out) = read(&index, model.version()).with_context(|| index.name())?;
-        if library.songs.is_empty() {
+        if library.entries.is_empty() {
             bail!("{}: {}", index.name(), left_out.why_nothing(model.version()));
         }
         left_out.report();
         Ok(library)
     }
 
-    /// The songs that `input` names: those of the library at its path, or else the file itself,
+    /// The tracks that `input` names: those of the library at its path, or else the file itself,
     /// which is analysed now.
     pub fn seeds(&self, model: &AudioEmbeddingModel, input: &Input) -> Result<Vec<Seed>> {
         let (file, track) = match input.path.exists() {
@@ -101,13 +101,13 @@ impl Library {
         Ok(vec![Seed { track, position: None }])
     }
 
-    /// The positions of the songs of a file, or of one track of its cue sheet.
+    /// The positions of the tracks of a file, or of one track of its cue sheet.
     fn positions(&self, path: &Path, track: Option<u32>) -> impl Iterator<Item = usize> {
-        let is_track = move |song: &Song| {
-            track.is_none() || song.section.map(|section| section.track) == track
+        let is_track = move |entry: &Entry| {
+            track.is_none() || entry.section.map(|section| section.track) == track
         };
-        let songs = self.songs.iter().enumerate();
-        songs.filter(move |(_, song)| song.path == path && is_track(song)).map(|(at, _)| at)
+        let entries = self.entries.iter().enumerate();
+        entries.filter(move |(_, entry)| entry.path == path && is_track(entry)).map(|(at, _)| at)
     }
 }
 
@@ -149,25 +149,25 @@ fn read(index: &Index, version: &str) -> Result<(Library, LeftOut)> {
             };
             let start_s: Option<f64> = row.get(2)?;
             let number = row.get(1)?;
-            let section = start_s.map(|start_s| SongSection { track: number, start_s, duration_s });
-            all.push((Song { path, section, title: row.get(3)? }, track));
+            let section = start_s.map(|start_s| SheetTrack { track: number, start_s, duration_s });
+            all.push((Entry { path, section, title: row.get(3)? }, track));
         } else if other == version {
             left_out.failed += 1;
         } else {
             *left_out.other_models.entry(other.to_string()).or_default() += 1;
         }
     }
-    let place = |song: &Song| song.section.map_or(0, |section| section.track);
+    let place = |entry: &Entry| entry.section.map_or(0, |section| section.track);
     all.sort_by(|(a, _), (b, _)| {
         let (a_path, b_path) = (a.path.as_os_str(), b.path.as_os_str());
         a_path.cmp(b_path).then_with(|| place(a).cmp(&place(b)))
     });
-    let (songs, tracks) = all.into_iter().unzip();
-    Ok((Library { songs, tracks }, left_out))
+    let (entries, tracks) = all.into_iter().unzip();
+    Ok((Library { entries, tracks }, left_out))
 }
 
 impl LeftOut {
-    /// Says how many songs are left out that could be compared after another run.
+    /// Says how many tracks are left out that could be compared after another run.
     fn report(&self) {
         if self.missing > 0 {
             let (songs, are) = (count(self.missing, "song"), is_or_are(self.missing));

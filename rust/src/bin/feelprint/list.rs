@@ -1,4 +1,4 @@
-//! A list of songs on standard output: with distances, as paths, or as a playlist in the M3U
+//! A list of tracks on standard output: with distances, as paths, or as a playlist in the M3U
 //! format.
 
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use feelprint::duplicates::LibraryTrack;
 use serde_json::{Value, json};
 
 use crate::args::ListArgs;
-use crate::library::Song;
+use crate::library::Entry;
 use crate::output::{Output, note};
 use crate::paths::{full_path, relative_to};
 
-/// How songs are printed.
-pub struct SongList<'a> {
+/// How tracks are printed.
+pub struct TrackList<'a> {
     args: &'a ListArgs,
     /// The folder that paths are relative to.
     folder: Option<PathBuf>,
     output: &'a mut Output,
 }
 
-impl<'a> SongList<'a> {
+impl<'a> TrackList<'a> {
     pub fn new(args: &'a ListArgs, output: &'a mut Output) -> Result<Self> {
         // clap sees this only where --json is behind the command.
         if output.json && (args.null || args.m3u) {
@@ -33,11 +33,11 @@ impl<'a> SongList<'a> {
         Ok(Self { args, folder, output })
     }
 
-    /// Prints a song. `value` holds what JSON has beside the song, and `number` is the distance
+    /// Prints a track. `value` holds what JSON has beside the track, and `number` is the distance
     /// that the text has.
     pub fn print(
         &mut self,
-        song: &Song,
+        song: &Entry,
         track: &LibraryTrack,
         mut value: Value,
         number: f32,
@@ -70,9 +70,9 @@ impl<'a> SongList<'a> {
         self.output.print(&value, line)
     }
 
-    /// Prints the lines of a song in the M3U format. The start and the end of a track in a file are
+    /// Prints the lines of a track in the M3U format. The start and the end of a track in a file are
     /// options that VLC reads; the format has none.
-    fn print_m3u(&mut self, song: &Song, track: &LibraryTrack, path: &Path) -> Result<()> {
+    fn print_m3u(&mut self, song: &Entry, track: &LibraryTrack, path: &Path) -> Result<()> {
         let name = path.as_os_str().as_encoded_bytes();
         if name.contains(&b'\n') || name.contains(&b'\r') {
             note(&format!("{}: a name of two lines cannot be in an M3U file", path.display()));
@@ -104,7 +104,7 @@ impl<'a> SongList<'a> {
     }
 }
 
-/// What JSON has beside a song of `similar`.
+/// What JSON has beside a track of `similar`.
 pub fn distance_value(distance: f32) -> Value {
     json!({ "distance": distance })
 }

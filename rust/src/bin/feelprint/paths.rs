@@ -1,4 +1,4 @@
-//! Paths of songs: how they are named in the index and relative to a folder.
+//! Paths of tracks: how they are named in the index and relative to a folder.
 
 use std::path::{Component, Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `playlist`: the songs nearest to given ones, in an order with short steps.
+//! `playlist`: the tracks nearest to given ones, in an order with short steps.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ use crate::args::{ExcludeArgs, ListArgs};
 use crate::exclude::excluded;
 use crate::input::inputs;
 use crate::library::Library;
-use crate::list::SongList;
+use crate::list::TrackList;
 use crate::output::{Output, note};
 use crate::progress;
 
-/// How many songs there are at most.
+/// How many tracks there are at most.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub length: usize,
@@ -23,7 +23,7 @@ pub struct Limits {
     pub max_per_artist: Option<usize>,
 }
 
-/// Prints the playlist, with the distance from the song before.
+/// Prints the playlist, with the distance from the track before.
 pub fn print_playlist(
     model: &AudioEmbeddingModel,
     index: &Path,
@@ -46,7 +46,7 @@ pub fn print_playlist(
     if positions.is_empty() && length > 0 {
         note(&"the index has no other song that may be in the playlist");
     }
-    let mut list = SongList::new(list, output)?;
+    let mut list = TrackList::new(list, output)?;
     let mut before = tracks[0].embedding;
     for position in positions {
         let track = &library.tracks[position];
@@ -56,7 +56,7 @@ pub fn print_playlist(
         let step = track.embedding.distance(&before);
         before = track.embedding;
         let value = json!({ "distance": distance, "step": step });
-        list.print(&library.songs[position], track, value, step)?;
+        list.print(&library.entries[position], track, value, step)?;
     }
     Ok(())
 }

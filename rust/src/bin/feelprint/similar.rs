@@ -1,4 +1,4 @@
-//! `similar`: the songs nearest to given ones, from the index or from a folder.
+//! `similar`: the tracks nearest to given ones, from the index or from a folder.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use rayon::prelude::*;
 use crate::args::{ExcludeArgs, ListArgs};
 use crate::exclude::excluded;
 use crate::input::inputs;
-use crate::library::{Library, Song};
-use crate::list::{SongList, distance_value};
+use crate::library::{Entry, Library};
+use crate::list::{TrackList, distance_value};
 use crate::output::{Output, note};
 use crate::paths::full_path;
 use crate::progress;
 use crate::tags::read_tags;
 use crate::walk::walk;
 
-/// Prints the songs of the index that are nearest to one of `queries`.
+/// Prints the tracks of the index that are nearest to one of `queries`.
 pub fn similar(
     model: &AudioEmbeddingModel,
     index: &Path,
@@ -44,9 +44,9 @@ pub fn similar(
     if nearest.is_empty() && n > 0 {
         note(&"the index has no other song to compare with");
     }
-    let mut list = SongList::new(list, output)?;
+    let mut list = TrackList::new(list, output)?;
     for neighbour in nearest {
-        let (song, track) = (&library.songs[neighbour.index], &library.tracks[neighbour.index]);
+        let (song, track) = (&library.entries[neighbour.index], &library.tracks[neighbour.index]);
         list.print(song, track, distance_value(neighbour.distance), neighbour.distance)?;
     }
     Ok(())
@@ -101,7 +101,7 @@ pub fn similar_in_folder(
     if nearest.is_empty() && n > 0 {
         note(&format!("{}: no other song there to compare with", folder.display()));
     }
-    let mut list = SongList::new(list, output)?;
+    let mut list = TrackList::new(list, output)?;
     for neighbour in nearest {
         let (path, duration_s) = songs[neighbour.index].clone();
         let tags = read_tags(&path);
@@ -113,7 +113,7 @@ pub fn similar_in_folder(
             album: String::new(),
             artist: tags.artist.unwrap_or_default(),
         };
-        let song = Song { path, section: None, title: tags.title };
+        let song = Entry { path, section: None, title: tags.title };
         list.print(&song, &track, distance_value(neighbour.distance), neighbour.distance)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::database::{Absent, Index, RowState};
 use crate::output::{Output, count, thousands};
 
-/// How many songs of each kind are printed without `--all`.
+/// How many tracks of each kind are printed without `--all`.
 const SHOWN: usize = 20;
 
 /// Prints the state of the index.
@@ -88,7 +88,7 @@ pub fn status(
                 _ => None,
             };
             let reason = reason.map_or(String::new(), |it| format!(": {}", output.text(it)));
-            line(&[b"  ", &song_name(row, output), reason.as_bytes()]);
+            line(&[b"  ", &row_name(row, output), reason.as_bytes()]);
         }
         if is_listed && rows.len() > shown {
             let more = thousands((rows.len() - shown) as u64);
@@ -101,7 +101,7 @@ pub fn status(
 }
 
 /// The path of a row, and its track in a cue sheet.
-pub fn song_name(row: &RowState, output: &Output) -> Vec<u8> {
+pub fn row_name(row: &RowState, output: &Output) -> Vec<u8> {
     let mut name = output.name(&row.path);
     if row.track > 0 {
         name.extend(format!("#{}", row.track).into_bytes());

@@ -132,7 +132,7 @@ impl Walk {
         if io.kind() != ErrorKind::NotFound {
             self.unreadable.push(format!("{}: {io}", path.display()));
         } else if path.extension().is_none() || is_audio_name(path) {
-            // A link to a drive that is away, or to a song; a link to a cover does not matter.
+            // A link to a drive that is away, or to a track; a link to a cover does not matter.
             note(&format!("{}: a link that leads nowhere; left out", path.display()));
         }
     }
