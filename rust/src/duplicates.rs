@@ -11,6 +11,7 @@
 //!     duration_s,
 //!     silent: false,
 //!     album: String::new(),
+//!     artist: String::new(),
 //! };
 //! // The first and the last are near and about equally long.
 //! let library = [track(0.1, 200.0), track(0.3, 200.0), track(0.1001, 201.0)];
@@ -20,9 +21,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
-use crate::embeddings::Embedding;
+use crate::embeddings::{DIM_EMBEDDING, Embedding};
 use crate::error::{Error, Result};
 use crate::neighbours::squared_distance;
 
@@ -44,8 +46,10 @@ pub struct LibraryTrack {
     pub duration_s: f64,
     /// Whether the track is silent, see [`Analysis::is_silent`](crate::Analysis::is_silent).
     pub silent: bool,
-    /// The album, or a substitute such as the folder. Only playlists use it.
+    /// The album, or a substitute such as the folder; empty if it is unknown. Only playlists use it.
     pub album: String,
+    /// The artist; empty if it is unknown. Only playlists use it.
+    pub artist: String,
 }
 
 impl LibraryTrack {
@@ -96,18 +100,127 @@ pub fn duplicates(tracks: &[LibraryTrack], max_distance: f32) -> Result<Vec<Vec<
     for (index, track) in tracks.iter().enumerate() {
         sets.union(*first_of.entry(track.content_hash).or_insert(index), index);
     }
-    // Only tracks of similar duration need comparing.
-    let mut by_duration: Vec<usize> = (0..tracks.len()).collect();
-    by_duration.sort_by(|&a, &b| tracks[a].duration_s.total_cmp(&tracks[b].duration_s));
-    for (rank, &a) in by_duration.iter().enumerate() {
-        let limit = tracks[a].duration_s + MAX_DURATION_DIFFERENCE_S;
-        for &b in by_duration[rank + 1..].iter().take_while(|&&b| tracks[b].duration_s <= limit) {
-            if tracks[a].is_same_recording(&tracks[b], max_distance) {
-                sets.union(a, b);
+    // Of tracks that are equal in embedding and duration, only the first needs comparing.
+    let mut distinct = Vec::new();
+    let mut first_equal = HashMap::new();
+    for (index, track) in tracks.iter().enumerate().filter(|(_, track)| !track.silent) {
+        // The sum makes -0 equal to 0.
+        let key =
+            (track.embedding.0.map(|value| (value + 0.0).to_bits()), track.duration_s.to_bits());
+        let first = *first_equal.entry(key).or_insert(index);
+        if first == index {
+            distinct.push(index);
+        } else {
+            sets.union(first, index);
+        }
+    }
+    drop(first_equal);
+    let grid = Grid::new(tracks, &distinct, max_distance);
+    grid.for_each_near_pair(|a, b| {
+        if tracks[a].is_same_recording(&tracks[b], max_distance) {
+            sets.union(a, b);
+        }
+    });
+    Ok(sets.groups())
+}
+
+/// The number of dimensions of the embedding that [`Grid`] uses.
+const GRID_DIMS: usize = 3;
+
+/// By how much a cell of [`Grid`] is wider than the largest difference, for rounding errors.
+const CELL_MARGIN: f64 = 1.01;
+
+/// The least width of a cell, for a largest distance of 0.
+const MIN_CELL: f64 = 1e-6;
+
+/// The coordinates of a cell: of the duration, and of some dimensions of the embedding.
+type Cell = [i64; GRID_DIMS + 1];
+
+/// Tracks by duration and by the dimensions of the embedding that vary most, in cells so wide that
+/// two files of one recording are in the same cell or in two that touch. Memory is linear in the
+/// tracks.
+struct Grid {
+    /// Sorted, so that each cell is a range.
+    members: Vec<(Cell, usize)>,
+    ranges: HashMap<Cell, Range<usize>>,
+}
+
+impl Grid {
+    fn new(tracks: &[LibraryTrack], indices: &[usize], max_distance: f32) -> Self {
+        let dims = most_varied_dims(tracks, indices);
+        let width = (f64::from(max_distance) * CELL_MARGIN).max(MIN_CELL);
+        let cell = |track: &LibraryTrack| {
+            let mut cell = [0; GRID_DIMS + 1];
+            cell[0] = (track.duration_s / (MAX_DURATION_DIFFERENCE_S * CELL_MARGIN)).floor() as i64;
+            for (coordinate, &dim) in cell[1..].iter_mut().zip(&dims) {
+                *coordinate = (f64::from(track.embedding.0[dim]) / width).floor() as i64;
+            }
+            cell
+        };
+        let mut members: Vec<_> =
+            indices.iter().map(|&index| (cell(&tracks[index]), index)).collect();
+        members.sort_unstable();
+        let mut ranges = HashMap::new();
+        let mut start = 0;
+        for chunk in members.chunk_by(|a, b| a.0 == b.0) {
+            ranges.insert(chunk[0].0, start..start + chunk.len());
+            start += chunk.len();
+        }
+        Self { members, ranges }
+    }
+
+    /// Calls `pair` with each pair of tracks in the same cell or in two that touch, once.
+    fn for_each_near_pair(&self, mut pair: impl FnMut(usize, usize)) {
+        let offsets = offsets();
+        for (cell, range) in &self.ranges {
+            let here = &self.members[range.clone()];
+            for (position, &(_, a)) in here.iter().enumerate() {
+                here[position + 1..].iter().for_each(|&(_, b)| pair(a, b));
+            }
+            for offset in &offsets {
+                let mut other = *cell;
+                for (coordinate, step) in other.iter_mut().zip(offset) {
+                    *coordinate = coordinate.saturating_add(*step);
+                }
+                // A saturated coordinate can lead back to the same cell.
+                let Some(there) = self.ranges.get(&other).filter(|_| other != *cell) else {
+                    continue;
+                };
+                for &(_, a) in here {
+                    self.members[there.clone()].iter().for_each(|&(_, b)| pair(a, b));
+                }
             }
         }
     }
-    Ok(sets.groups())
+}
+
+/// Half of the steps to the cells that touch a cell, so that each pair of cells occurs once.
+fn offsets() -> Vec<Cell> {
+    let steps = 3_usize.pow(GRID_DIMS as u32 + 1);
+    // The last half of the numbers in base 3, whose first digit that is not 1 is 2.
+    (steps / 2 + 1..steps)
+        .map(|number| {
+            let mut offset = [0; GRID_DIMS + 1];
+            let mut rest = number;
+            for step in offset.iter_mut().rev() {
+                *step = (rest % 3) as i64 - 1;
+                rest /= 3;
+            }
+            offset
+        })
+        .collect()
+}
+
+/// The dimensions of the embedding with the largest variance.
+fn most_varied_dims(tracks: &[LibraryTrack], indices: &[usize]) -> [usize; GRID_DIMS] {
+    let variance = |dim: usize| {
+        let values = || indices.iter().map(|&index| f64::from(tracks[index].embedding.0[dim]));
+        let mean = values().sum::<f64>() / indices.len().max(1) as f64;
+        values().map(|value| (value - mean).powi(2)).sum::<f64>()
+    };
+    let mut by_variance: Vec<_> = (0..DIM_EMBEDDING).map(|dim| (variance(dim), dim)).collect();
+    by_variance.sort_by(|a, b| b.0.total_cmp(&a.0));
+    std::array::from_fn(|rank| by_variance[rank].1)
 }
 
 /// A union-find structure. The root of a set is its smallest member.
@@ -157,6 +270,7 @@ mod tests {
             duration_s,
             silent: false,
             album: String::new(),
+            artist: String::new(),
         }
     }
 
@@ -183,6 +297,15 @@ mod tests {
             values.iter().zip(1..).map(|(&value, hash)| track(value, 60.0, hash)).collect();
         assert_eq!(duplicates(&tracks, 0.03).unwrap(), [vec![0, 2], vec![1, 3, 5]]);
         assert!(duplicates(&[], 0.03).unwrap().is_empty());
+    }
+
+    #[test]
+    fn equal_embeddings_are_one_recording_at_distance_0() {
+        let tracks = [track(0.0, 60.0, 1), track(-0.0, 60.0, 2), track(0.0, 62.0, 3)];
+        assert_eq!(duplicates(&tracks, 0.0).unwrap(), [[0, 1, 2]]);
+        // Also where a coordinate is beyond the range of the cells.
+        let far = [track(1e30, 60.0, 1), track(1e30, 61.0, 2), track(-1e30, 61.0, 3)];
+        assert_eq!(duplicates(&far, 0.0).unwrap(), [[0, 1]]);
     }
 
     #[test]
@@ -220,6 +343,11 @@ mod tests {
                 .map(|(value, duration, hash, silent)| LibraryTrack {
                     silent,
                     ..track(f32::from(value) / 150.0, f64::from(duration), hash)
+                })
+                .map(|mut track| {
+                    // The values of two dimensions differ.
+                    track.embedding.0[5] = -track.embedding.0[5];
+                    track
                 })
                 .collect();
             let mut sets = DisjointSets::new(tracks.len());

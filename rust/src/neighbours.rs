@@ -10,7 +10,7 @@
 //! ```
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
 use crate::embeddings::{DIM_EMBEDDING, Embedding};
 
@@ -123,6 +123,24 @@ impl Neighbours {
         for neighbour in &mut nearest {
             neighbour.distance = neighbour.distance.sqrt();
         }
+        nearest
+    }
+
+    /// The `n` embeddings nearest to any of `queries`, among those whose index satisfies
+    /// `predicate`. The distance is that to the nearest query.
+    #[must_use]
+    pub fn nearest_to_any(
+        &self,
+        queries: &[Embedding],
+        n: usize,
+        predicate: impl Fn(usize) -> bool,
+    ) -> Vec<Neighbour> {
+        let lists = queries.iter().map(|query| self.nearest_where(query, n, &predicate));
+        let mut nearest: Vec<Neighbour> = lists.flatten().collect();
+        nearest.sort();
+        let mut seen = HashSet::new();
+        nearest.retain(|neighbour| seen.insert(neighbour.index));
+        nearest.truncate(n);
         nearest
     }
 

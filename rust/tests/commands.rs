@@ -57,7 +57,19 @@ fn every_command_has_help() {
     let index = Path::new("none");
     let all = feelprint(index, &["--help"]);
     let text = String::from_utf8(all.stdout).unwrap();
-    for command in ["embed", "similar", "index", "playlist", "duplicates", "explain", "bench"] {
+    for command in [
+        "embed",
+        "similar",
+        "index",
+        "playlist",
+        "duplicates",
+        "explain",
+        "bench",
+        "status",
+        "forget",
+        "completions",
+        "man",
+    ] {
         assert!(text.contains(command), "{text}");
         let help = feelprint(index, &[command, "--help"]);
         assert_success(&help);

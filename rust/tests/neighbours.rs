@@ -45,6 +45,28 @@ proptest! {
         prop_assert_eq!(even.len(), tracks.len().div_ceil(2).min(10));
         prop_assert!(even.iter().all(|found| found.index % 2 == 0));
     }
+
+    #[test]
+    fn nearest_to_any_is_exact(
+        tracks in prop::collection::vec(embedding(), 0..100),
+        queries in prop::collection::vec(embedding(), 0..4),
+        n in 0_usize..120,
+    ) {
+        let neighbours: Neighbours = tracks.iter().copied().collect();
+        let distance = |track: &Embedding| {
+            queries.iter().map(|query| track.distance(query)).fold(f32::INFINITY, f32::min)
+        };
+        let odd = (0..tracks.len()).filter(|index| index % 2 == 1 && !queries.is_empty());
+        let mut want: Vec<(f32, usize)> =
+            odd.map(|index| (distance(&tracks[index]), index)).collect();
+        want.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let got = neighbours.nearest_to_any(&queries, n, |index| index % 2 == 1);
+        prop_assert_eq!(got.len(), n.min(want.len()));
+        for (got, (distance, index)) in got.iter().zip(&want) {
+            prop_assert_eq!(got.index, *index);
+            prop_assert!((got.distance - distance).abs() < 1e-5);
+        }
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use feelprint::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, ModelConfig, SAMP
 use serde_json::{Value, json};
 
 use crate::output::Output;
+use crate::progress;
 
 /// The number of embeddings that the search is timed on.
 const SEARCH_SIZE: usize = 1_000_000;
@@ -22,6 +23,7 @@ pub fn bench(
     repeat: usize,
     output: &mut Output,
 ) -> Result<()> {
+    progress::begin("measuring");
     let load = times(repeat, || AudioEmbeddingModel::load(config).map(drop))?;
     line("load", 0.0, &load, output)?;
     let model = AudioEmbeddingModel::load(config)?;
@@ -51,7 +53,7 @@ pub fn bench(
     }
     if let Some(kib) = peak_memory_kib() {
         let value = json!({ "what": "peak memory", "mib": kib / 1024 });
-        output.print(&value, &format!("{:<40} {:>9} MiB", "peak memory", kib / 1024))?;
+        output.print(&value, format!("{:<40} {:>9} MiB", "peak memory", kib / 1024))?;
     }
     Ok(())
 }

@@ -1,42 +1,25 @@
-//! The index: one SQLite file with one row per audio file.
+//! The index: one SQLite file with one row per track, which is an audio file or a track of its cue
+//! sheet.
 //!
 //! A row has the file's path, size, modification time and content hash, the version of the model,
-//! and the embedding or the reason why there is none. Embeddings of two versions are never returned
-//! together.
+//! and the embedding or the reason why there is none.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use feelprint::duplicates::LibraryTrack;
 use feelprint::{DIM_EMBEDDING, Embedding};
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::files::album_or_folder;
+use crate::cue::Section;
+use crate::paths::{SqlPath, bytes, is_gone, sql_value};
+use crate::schema;
+use crate::tags::Tags;
 
-/// "felp": marks the SQLite file as an index of feelprint.
-const APPLICATION_ID: i32 = 0x6665_6c70;
-
-/// The version of the schema below.
-const LAYOUT: i32 = 1;
-
-const TABLES: &str = "
-CREATE TABLE songs (
-    path       TEXT PRIMARY KEY NOT NULL,
-    size       INTEGER NOT NULL,           -- bytes
-    changed_ns INTEGER NOT NULL,           -- nanoseconds since 1970
-    hash       BLOB NOT NULL,              -- BLAKE3 of the content, 32 bytes
-    version    TEXT NOT NULL,              -- of the model
-    embedding  BLOB,                       -- 32 little-endian f32
-    duration_s REAL,
-    silent     INTEGER NOT NULL DEFAULT 0,
-    album      TEXT,                       -- from the file's tags
-    damage     TEXT,                       -- of a file that was decoded in part
-    error      TEXT,                       -- why there is no embedding; else NULL
-    CHECK ((embedding IS NULL) = (error IS NOT NULL))
-);
-CREATE INDEX songs_by_hash ON songs (hash);
-";
+/// The version of the decoders, which is that of the program.
+pub const DECODER: &str = env!("CARGO_PKG_VERSION");
 
 /// The metadata by which a changed file is noticed without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,22 +30,77 @@ pub struct FileStat {
     pub modified_ns: i64,
 }
 
-/// The result of analysing the content of a file.
+/// The result of analysing the content of a track.
 #[derive(Debug, Clone)]
 pub struct AnalysisResult {
-    /// Of the model.
-    pub version: String,
     /// The embedding, or the reason why there is none.
     pub embedding: std::result::Result<Embedding, String>,
     pub duration_s: Option<f64>,
     pub silent: bool,
-    pub album: Option<String>,
     pub damage: Option<String>,
+    /// The version of the decoders.
+    pub decoder: Option<String>,
+}
+
+/// Why a row's file was not seen by the last run of `index`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// It was not there, or could not be reached.
+    Missing,
+    /// It was there, and was left out.
+    Excluded,
+}
+
+impl Absent {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
+/// What is known of a track from an earlier run.
+pub struct KnownRow {
+    /// The number of the cue sheet's track, or 0.
+    pub track: u32,
+    pub start_s: Option<f64>,
+    pub stat: FileStat,
+    pub hash: [u8; 32],
+    pub version: String,
+    pub title: Option<String>,
+    /// Whether the tags have been read.
+    pub has_tags: bool,
+    pub failed: bool,
+    pub damaged: bool,
+    /// The version of the decoders.
+    pub decoder: Option<String>,
+    pub folder: Option<PathBuf>,
+    pub is_absent: bool,
+}
+
+/// A row to write.
+pub struct NewRow {
+    pub section: Option<Section>,
+    pub hash: [u8; 32],
+    pub tags: Tags,
+    pub result: AnalysisResult,
+}
+
+/// A row's path and the state that `status` and `forget` look at.
+pub struct RowState {
+    pub path: PathBuf,
+    pub track: u32,
+    pub version: String,
+    pub error: Option<String>,
+    pub damage: Option<String>,
+    pub folder: Option<PathBuf>,
+    pub absent: Option<Absent>,
 }
 
 /// An open index.
 pub struct Index {
-    db: Connection,
+    pub db: Connection,
     path: PathBuf,
 }
 
@@ -73,17 +111,18 @@ impl Index {
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
         let index = Self::connect(path)?;
-        let layout: i32 = index.pragma("user_version")?;
-        if layout == 0 && index.one::<i64>("SELECT count(*) FROM sqlite_schema", [])? == 0 {
-            index
-                .db
-                .execute_batch(&format!(
-                    "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID};
-                     PRAGMA user_version = {LAYOUT}; COMMIT;"
-                ))
-                .with_context(|| index.name())?;
-        }
+        schema::create(&index.db).with_context(|| index.name())?;
         index.checked()
+    }
+
+    /// Opens an index, or an empty one in memory if there is none, for a run that changes nothing.
+    pub fn create_dry(path: &Path) -> Result<Self> {
+        if path.exists() {
+            return Self::open(path);
+        }
+        let index = Self { db: Connection::open_in_memory()?, path: path.to_path_buf() };
+        schema::create(&index.db)?;
+        Ok(index)
     }
 
     /// Opens an existing index.
@@ -97,78 +136,17 @@ impl Index {
     fn connect(path: &Path) -> Result<Self> {
         let db = Connection::open(path).with_context(|| path.display().to_string())?;
         // How long to wait while another process writes.
-        db.busy_timeout(std::time::Duration::from_secs(60))?;
+        db.busy_timeout(Duration::from_secs(60))?;
         Ok(Self { db, path: path.to_path_buf() })
     }
 
     fn checked(self) -> Result<Self> {
-        let id: i32 = self.pragma("application_id")?;
-        let layout: i32 = self.pragma("user_version")?;
-        if id != APPLICATION_ID {
-            bail!("{}: not an index of feelprint", self.name());
-        }
-        if layout != LAYOUT {
-            bail!(
-                "{}: an index of layout {layout}, this feelprint reads {LAYOUT}; remove the file \
-                 and run `feelprint index DIR`",
-                self.name()
-            );
-        }
+        schema::check_and_migrate(&self.db).with_context(|| self.name())?;
         Ok(self)
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.path.display().to_string()
-    }
-
-    fn pragma(&self, name: &str) -> Result<i32> {
-        self.one(&format!("PRAGMA {name}"), [])
-    }
-
-    fn one<T: rusqlite::types::FromSql>(&self, sql: &str, params: impl Params) -> Result<T> {
-        self.db.query_row(sql, params, |row| row.get(0)).with_context(|| self.name())
-    }
-
-    /// The file stat, content hash and model version in the row of a path, if there is one.
-    pub fn row(&self, path: &str) -> Result<Option<(FileStat, [u8; 32], String)>> {
-        let mut statement = self
-            .db
-            .prepare_cached("SELECT size, changed_ns, hash, version FROM songs WHERE path = ?1")?;
-        let row = statement.query_row([path], |row| {
-            let stat = FileStat { size: row.get(0)?, modified_ns: row.get(1)? };
-            Ok((stat, row.get(2)?, row.get(3)?))
-        });
-        row.optional().with_context(|| self.name())
-    }
-
-    /// The result of this version of the model for a content hash, if there is one.
-    pub fn result(&self, hash: &[u8; 32], version: &str) -> Result<Option<AnalysisResult>> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT version, embedding, duration_s, silent, album, damage, error FROM songs
-             WHERE hash = ?1 AND version = ?2 LIMIT 1",
-        )?;
-        let result = statement.query_row(params![hash, version], |row| {
-            let embedding: Option<Vec<u8>> = row.get(1)?;
-            Ok(AnalysisResult {
-                version: row.get(0)?,
-                embedding: match embedding {
-                    Some(bytes) => Ok(from_bytes(&bytes)?),
-                    None => Err(row.get(6)?),
-                },
-                duration_s: row.get(2)?,
-                silent: row.get(3)?,
-                album: row.get(4)?,
-                damage: row.get(5)?,
-            })
-        });
-        result.optional().with_context(|| self.name())
-    }
-
-    /// The content hashes that have a result of this version of the model.
-    pub fn hashes(&self, version: &str) -> Result<HashSet<[u8; 32]>> {
-        let mut statement = self.db.prepare("SELECT hash FROM songs WHERE version = ?1")?;
-        let rows = statement.query_map([version], |row| row.get(0))?;
-        rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
     }
 
     /// Runs `work` in a transaction. An error rolls it back.
@@ -180,102 +158,212 @@ impl Index {
         result
     }
 
-    /// Writes the row of a path.
+    /// The rows of a file, by track.
+    pub fn rows_of(&self, path: &Path) -> Result<Vec<KnownRow>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT track, start_s, size, changed_ns, hash, version, title, artist, error, damage,
+             decoder, folder, absent FROM songs WHERE path = ?1 ORDER BY track",
+        )?;
+        let rows = statement.query_map([SqlPath(path.to_path_buf())], |row| {
+            Ok(KnownRow {
+                track: row.get(0)?,
+                start_s: row.get(1)?,
+                stat: FileStat { size: row.get(2)?, modified_ns: row.get(3)? },
+                hash: row.get(4)?,
+                version: row.get(5)?,
+                title: row.get(6)?,
+                has_tags: row.get::<_, Option<String>>(7)?.is_some(),
+                failed: row.get::<_, Option<String>>(8)?.is_some(),
+                damaged: row.get::<_, Option<String>>(9)?.is_some(),
+                decoder: row.get(10)?,
+                folder: row.get::<_, Option<SqlPath>>(11)?.map(|path| path.0),
+                is_absent: row.get::<_, Option<String>>(12)?.is_some(),
+            })
+        })?;
+        rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
+    }
+
+    /// The content hashes that have a result of this version of the model. A failure or damage that
+    /// another version of the decoders found is none: these may do better.
+    pub fn hashes(&self, version: &str) -> Result<HashSet<[u8; 32]>> {
+        let mut statement = self.db.prepare(
+            "SELECT hash FROM songs WHERE version = ?1
+             AND (decoder = ?2 OR (error IS NULL AND damage IS NULL))",
+        )?;
+        let rows = statement.query_map([version, DECODER], |row| row.get(0))?;
+        rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
+    }
+
+    /// The result of this version of the model for a content hash, if there is one.
+    pub fn result(&self, hash: &[u8; 32], version: &str) -> Result<Option<AnalysisResult>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT embedding, duration_s, silent, damage, error, decoder FROM songs
+             WHERE hash = ?1 AND version = ?2
+             AND (decoder = ?3 OR (error IS NULL AND damage IS NULL)) LIMIT 1",
+        )?;
+        let result = statement.query_row(params![hash, version, DECODER], |row| {
+            let embedding: Option<Vec<u8>> = row.get(0)?;
+            Ok(AnalysisResult {
+                embedding: match embedding {
+                    Some(bytes) => Ok(embedding_from(&bytes)?),
+                    None => Err(row.get(4)?),
+                },
+                duration_s: row.get(1)?,
+                silent: row.get(2)?,
+                damage: row.get(3)?,
+                decoder: row.get(5)?,
+            })
+        });
+        result.optional().with_context(|| self.name())
+    }
+
+    /// Writes the rows of a file, in place of those that it had.
     pub fn put(
         &self,
-        path: &str,
+        path: &Path,
+        folder: &Path,
         stat: FileStat,
-        hash: &[u8; 32],
-        result: &AnalysisResult,
+        version: &str,
+        rows: &[NewRow],
     ) -> Result<()> {
-        let embedding = result.embedding.as_ref().ok().map(to_bytes);
-        let error = result.embedding.as_ref().err();
+        self.remove(path)?;
         let mut statement = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO songs (path, size, changed_ns, hash, version, embedding,
-             duration_s, silent, album, damage, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO songs (path, track, start_s, size, changed_ns, hash, version, embedding,
+             duration_s, silent, title, artist, album, damage, error, decoder, folder)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?;
-        let row = params![
-            path,
-            stat.size,
-            stat.modified_ns,
-            hash,
-            result.version,
-            embedding,
-            result.duration_s,
-            result.silent,
-            result.album,
-            result.damage,
-            error
-        ];
-        statement.execute(row).with_context(|| self.name())?;
-        Ok(())
-    }
-
-    /// The paths under a folder.
-    pub fn paths_under(&self, folder: &str) -> Result<Vec<String>> {
-        // '0' follows '/' in ASCII, and ']' follows '\': the range is all paths below the folder.
-        let (from, to) = match std::path::MAIN_SEPARATOR {
-            '/' => (format!("{}/", folder.trim_end_matches('/')), '0'),
-            other => (format!("{}{other}", folder.trim_end_matches(other)), ']'),
-        };
-        let end = format!("{}{to}", &from[..from.len() - 1]);
-        let mut statement =
-            self.db.prepare("SELECT path FROM songs WHERE path >= ?1 AND path < ?2")?;
-        let rows = statement.query_map([from, end], |row| row.get(0))?;
-        rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
-    }
-
-    /// Removes the row of a path.
-    pub fn remove(&self, path: &str) -> Result<()> {
-        self.db.prepare_cached("DELETE FROM songs WHERE path = ?1")?.execute([path])?;
-        Ok(())
-    }
-
-    /// The path and the track of each row with an embedding, sorted by path.
-    ///
-    /// Fails if a row is of another version of the model.
-    pub fn tracks(&self, version: &str) -> Result<Vec<(String, LibraryTrack)>> {
-        let mut statement =
-            self.db.prepare("SELECT version, count(*) FROM songs GROUP BY version")?;
-        let versions: Vec<(String, i64)> = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()
-            .with_context(|| self.name())?;
-        if let Some((other, count)) = versions.iter().find(|(other, _)| other != version) {
-            bail!(
-                "{}: {count} songs are of model {other}, the model in use is {version}; \
-                 embeddings of two versions cannot be compared: run `feelprint index DIR` again \
-                 for the folders in it, with the model in use",
-                self.name()
-            );
+        for NewRow { section, hash, tags, result } in rows {
+            let row = params![
+                SqlPath(path.to_path_buf()),
+                section.as_ref().map_or(0, |section| section.track),
+                section.as_ref().map(|section| section.start_s),
+                stat.size,
+                stat.modified_ns,
+                hash,
+                version,
+                result.embedding.as_ref().ok().map(to_bytes),
+                result.duration_s,
+                result.silent,
+                tags.title,
+                tags.artist.as_deref().unwrap_or_default(),
+                tags.album,
+                result.damage,
+                result.embedding.as_ref().err(),
+                result.decoder,
+                SqlPath(folder.to_path_buf()),
+            ];
+            statement.execute(row).with_context(|| self.name())?;
         }
-        let mut statement = self.db.prepare(
-            "SELECT path, embedding, hash, duration_s, silent, album FROM songs
-             WHERE embedding IS NOT NULL ORDER BY path",
+        Ok(())
+    }
+
+    /// Notes that a file was seen under `folder`.
+    pub fn set_seen(&self, path: &Path, folder: &Path) -> Result<()> {
+        let mut statement = self
+            .db
+            .prepare_cached("UPDATE songs SET absent = NULL, folder = ?2 WHERE path = ?1")?;
+        statement.execute([SqlPath(path.to_path_buf()), SqlPath(folder.to_path_buf())])?;
+        Ok(())
+    }
+
+    /// Writes the tags of a file that is not in a cue sheet.
+    pub fn set_tags(&self, path: &Path, tags: &Tags) -> Result<()> {
+        let mut statement = self.db.prepare_cached(
+            "UPDATE songs SET title = ?2, artist = ?3, album = ?4 WHERE path = ?1 AND track = 0",
         )?;
-        let rows = statement.query_map([], library_track)?;
+        let artist = tags.artist.as_deref().unwrap_or_default();
+        statement.execute(params![SqlPath(path.to_path_buf()), tags.title, artist, tags.album])?;
+        Ok(())
+    }
+
+    /// Notes why a file was not seen.
+    pub fn set_absent(&self, path: &Path, absent: Absent) -> Result<()> {
+        let mut statement =
+            self.db.prepare_cached("UPDATE songs SET absent = ?2 WHERE path = ?1")?;
+        statement.execute(params![SqlPath(path.to_path_buf()), absent.name()])?;
+        Ok(())
+    }
+
+    /// Removes the rows of a path. Returns how many there were.
+    pub fn remove(&self, path: &Path) -> Result<usize> {
+        let mut statement = self.db.prepare_cached("DELETE FROM songs WHERE path = ?1")?;
+        statement.execute([SqlPath(path.to_path_buf())]).with_context(|| self.name())
+    }
+
+    /// Removes the row from which a file at `path` was moved: one of equal content whose file is
+    /// gone, of the same name if there is one. Returns whether there was one.
+    pub fn remove_moved(&self, hash: &[u8; 32], path: &Path) -> Result<bool> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT path, track FROM songs WHERE hash = ?1 AND path <> ?2")?;
+        let others = statement
+            .query_map(params![hash, SqlPath(path.to_path_buf())], |row| {
+                Ok((row.get::<_, SqlPath>(0)?, row.get::<_, u32>(1)?))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut gone: Vec<_> = others.into_iter().filter(|(other, _)| is_gone(&other.0)).collect();
+        gone.sort_by_key(|(other, _)| other.0.file_name() != path.file_name());
+        let Some((other, track)) = gone.into_iter().next() else { return Ok(false) };
+        let mut statement =
+            self.db.prepare_cached("DELETE FROM songs WHERE path = ?1 AND track = ?2")?;
+        statement.execute(params![other, track])?;
+        Ok(true)
+    }
+
+    /// The state of every row, sorted by path.
+    pub fn states(&self) -> Result<Vec<RowState>> {
+        self.states_where("TRUE", Vec::new())
+    }
+
+    /// The state of the rows at a path, under it, or found by it.
+    pub fn states_under(&self, path: &Path) -> Result<Vec<RowState>> {
+        // The paths below a folder are those from "folder/" up to the separator's successor.
+        let separator = std::path::MAIN_SEPARATOR as u8;
+        let mut from = bytes(path).to_vec();
+        if from.last() != Some(&separator) {
+            from.push(separator);
+        }
+        let mut to = from.clone();
+        *to.last_mut().expect("it ends with a separator") += 1;
+        let name = sql_value(bytes(path));
+        let blobs = [Value::Blob(from.clone()), Value::Blob(to.clone())];
+        let parameters = [name, sql_value(&from), sql_value(&to)].into_iter().chain(blobs);
+        self.states_where(
+            "path = ?1 OR folder = ?1 OR (path >= ?2 AND path < ?3) OR (path >= ?4 AND path < ?5)",
+            parameters.collect(),
+        )
+    }
+
+    fn states_where(&self, condition: &str, parameters: Vec<Value>) -> Result<Vec<RowState>> {
+        let mut statement = self.db.prepare(&format!(
+            "SELECT path, track, version, error, damage, folder, absent FROM songs
+             WHERE {condition} ORDER BY path, track"
+        ))?;
+        let rows = statement.query_map(rusqlite::params_from_iter(parameters), |row| {
+            let absent: Option<String> = row.get(6)?;
+            Ok(RowState {
+                path: row.get::<_, SqlPath>(0)?.0,
+                track: row.get(1)?,
+                version: row.get(2)?,
+                error: row.get(3)?,
+                damage: row.get(4)?,
+                folder: row.get::<_, Option<SqlPath>>(5)?.map(|path| path.0),
+                absent: absent.map(|name| match name.as_str() {
+                    "excluded" => Absent::Excluded,
+                    _ => Absent::Missing,
+                }),
+            })
+        })?;
         rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
     }
-}
-
-fn library_track(row: &Row<'_>) -> rusqlite::Result<(String, LibraryTrack)> {
-    let path: String = row.get(0)?;
-    let track = LibraryTrack {
-        embedding: from_bytes(row.get_ref(1)?.as_blob()?)?,
-        content_hash: row.get(2)?,
-        duration_s: row.get(3)?,
-        silent: row.get(4)?,
-        album: album_or_folder(row.get(5)?, &path),
-    };
-    Ok((path, track))
 }
 
 fn to_bytes(embedding: &Embedding) -> Vec<u8> {
     embedding.0.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn from_bytes(bytes: &[u8]) -> rusqlite::Result<Embedding> {
+/// The embedding in a row.
+pub fn embedding_from(bytes: &[u8]) -> rusqlite::Result<Embedding> {
     if bytes.len() != 4 * DIM_EMBEDDING {
         return Err(rusqlite::types::FromSqlError::InvalidBlobSize {
             expected_size: 4 * DIM_EMBEDDING,

@@ -6,14 +6,17 @@ use anyhow::Result;
 use feelprint::{AudioEmbeddingModel, Track};
 use serde_json::{Value, json};
 
+use crate::input::inputs;
 use crate::output::Output;
+use crate::progress;
 
 /// Prints the embedding of each file as a line of JSON.
 pub fn embed(model: &AudioEmbeddingModel, files: &[PathBuf], output: &mut Output) -> Result<()> {
     output.json = true;
-    for path in files {
-        match model.embed_file(path) {
-            Ok(track) => output.print(&to_json(model, path, &track), "")?,
+    for input in inputs(files)? {
+        progress::begin(format!("analysing {}", input.name.display()));
+        match model.embed_file(&input.path) {
+            Ok(track) => output.print(&to_json(model, &input.name, &track), "")?,
             Err(error) => output.failure(&error),
         }
     }

@@ -7,6 +7,7 @@ use feelprint::{Analysis, AudioEmbeddingModel, SAMPLE_RATE, Track};
 use serde_json::{Value, json};
 
 use crate::output::Output;
+use crate::progress;
 
 /// How many windows of each track, and how many pairs of windows, are printed.
 const TOP_K: usize = 5;
@@ -29,7 +30,12 @@ struct WindowPair {
 /// windows with the most similar tokens.
 pub fn explain(model: &AudioEmbeddingModel, a: &Path, b: &Path, output: &mut Output) -> Result<()> {
     let window_s = model.window() as f64 / f64::from(SAMPLE_RATE);
-    let tracks = [model.embed_file(a)?, model.embed_file(b)?];
+    let embed = |path: &Path| {
+        progress::begin(format!("analysing {}", path.display()));
+        model.embed_file(path)
+    };
+    let tracks = [embed(a)?, embed(b)?];
+    progress::begin("comparing the windows");
     let [a_analysis, b_analysis] = [tracks[0].analysis(), tracks[1].analysis()];
     let distance = a_analysis.embedding().distance(&b_analysis.embedding());
     let top = [top_attention(&tracks[0], window_s), top_attention(&tracks[1], window_s)];
@@ -44,7 +50,7 @@ pub fn explain(model: &AudioEmbeddingModel, a: &Path, b: &Path, output: &mut Out
     });
     let mut lines = vec![format!("distance {distance:.4} (0: equal)")];
     for (path, windows) in [(a, &top[0]), (b, &top[1])] {
-        lines.push(format!("highest attention in {}", path.display()));
+        lines.push(format!("highest attention in {}", output.text(&path.to_string_lossy())));
         for WeightedWindow { start_s, end_s, weight } in windows {
             let percent = weight * 100.0;
             lines.push(format!("  {} to {}  {percent:.1} %", clock(*start_s), clock(*end_s)));
@@ -54,7 +60,7 @@ pub fn explain(model: &AudioEmbeddingModel, a: &Path, b: &Path, output: &mut Out
     for WindowPair { a_s, b_s, cosine } in &pairs {
         lines.push(format!("  {}  {}  {cosine:.3}", clock(*a_s), clock(*b_s)));
     }
-    output.print(&value, &lines.join("\n"))
+    output.print(&value, lines.join("\n"))
 }
 
 /// The windows with the highest attention weights, highest first.

@@ -1,264 +1,346 @@
-//! `index`: updates the index for a folder.
+//! `index`: updates the index for folders.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use feelprint::AudioEmbeddingModel;
-use feelprint::duplicates::content_hash;
-use indicatif::{ProgressBar, ProgressStyle};
-use rayon::prelude::*;
 use serde_json::json;
 
-use crate::database::{AnalysisResult, FileStat, Index};
-use crate::files::{audio_files, full_path};
-use crate::output::{Output, warn};
+use crate::analyse::{Task, analyse_files, file_stat};
+use crate::cue::{self, Section};
+use crate::database::{Absent, DECODER, Index, KnownRow, RowState};
+use crate::output::{Output, count, is_or_are, note};
+use crate::paths::{full_path, full_path_of_missing, is_gone};
+use crate::progress;
+use crate::walk::{Walk, walk};
 
-/// The time between commits, which is how much work a killed run can lose.
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
-
-/// A file whose row is missing or outdated.
-struct Task {
-    path: String,
-    stat: FileStat,
-    /// The content hash in the row, if the file has not changed since.
-    hash: Option<[u8; 32]>,
+/// The options of [`index`].
+pub struct IndexOptions {
+    /// Globs of what is left out.
+    pub exclude: Vec<String>,
+    /// Whether files are analysed that have not changed.
+    pub force: bool,
+    /// Whether the run only prints what it would do.
+    pub dry_run: bool,
 }
 
-/// A task that is done, or the reason why the file could not be read.
-type TaskResult = std::result::Result<Done, String>;
-
-/// A file to write the row of.
-struct Done {
-    task: Task,
-    hash: [u8; 32],
-    /// `None` if another row has the result for the same content.
-    result: Option<AnalysisResult>,
-}
-
+/// The number of tracks by what happened to them. A failed or damaged one is counted elsewhere too.
 #[derive(Default)]
-struct Counts {
-    unchanged: usize,
-    analysed: usize,
-    recognised: usize,
-    removed: usize,
-    unreadable: usize,
-    failed: usize,
-    damaged: usize,
+pub struct Counts {
+    pub unchanged: usize,
+    pub analysed: usize,
+    pub recognised: usize,
+    /// Rows whose file was found under another path.
+    pub removed: usize,
+    pub missing: usize,
+    pub excluded: usize,
+    pub unreadable: usize,
+    pub failed: usize,
+    pub damaged: usize,
 }
 
-/// Analyses the new and changed files under `folder`, and removes the rows of missing ones.
+/// A folder or file to index, and what is there.
+struct Root {
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    sections: HashMap<PathBuf, Vec<Section>>,
+    /// Why nothing was found.
+    problem: Option<String>,
+}
+
+/// Analyses the new and changed files under `roots`, and marks the rows whose file was not seen.
 pub fn index(
     model: &AudioEmbeddingModel,
     path: &Path,
-    folder: &Path,
+    roots: &[PathBuf],
+    options: &IndexOptions,
     output: &mut Output,
 ) -> Result<()> {
     let start = Instant::now();
-    let folder = full_path(folder)?;
-    let files = audio_files(&folder)?;
-    let mut index = Index::create(path)?;
     let mut counts = Counts::default();
-    let (present, tasks) = outdated(model, &index, files, &mut counts)?;
-    analyse_files(model, &mut index, tasks, &mut counts)?;
-    // Rows are removed last: until then a moved file is recognised by its content hash.
-    let folder_name = folder.to_string_lossy();
-    let mut missing = index.paths_under(&folder_name)?;
-    missing.retain(|path| !present.contains(path));
-    counts.removed = missing.len();
-    index.transaction(|index| missing.iter().try_for_each(|path| index.remove(path)))?;
+    let mut found = Vec::new();
+    for root in roots {
+        found.push(find(root, &options.exclude, &mut counts)?);
+    }
+    let nothing = found.iter().all(|root| root.problem.is_some());
+    if nothing && !path.exists() {
+        found.iter().filter_map(|root| root.problem.as_ref()).for_each(|it| output.failure(it));
+        return Ok(());
+    }
+    let mut index = if options.dry_run { Index::create_dry(path)? } else { Index::create(path)? };
+    let mut seen = HashSet::new();
+    let mut tasks = Vec::new();
+    for root in &found {
+        tasks.extend(outdated(model, &mut index, root, options, &mut seen, &mut counts)?);
+    }
+    if options.dry_run {
+        counts.analysed = tasks.iter().map(|task| task.sections.len().max(1)).sum();
+        for task in &tasks {
+            let line = [b"analyse  ".to_vec(), output.name(&task.path)].concat();
+            output.print(&json!({ "analyse": task.path.to_string_lossy() }), line)?;
+        }
+    } else {
+        analyse_files(model, &mut index, tasks, options.force, &mut counts)?;
+    }
+    for root in &found {
+        mark_unseen(&mut index, root, &seen, options.dry_run, &mut counts, output)?;
+    }
+    if !options.dry_run {
+        counts.missing += mark_lost_folders(&mut index)?;
+    }
+    progress::end();
+    report(&counts, output);
+    if nothing {
+        return Ok(());
+    }
     let seconds = start.elapsed().as_secs_f64();
-    let Counts { unchanged, analysed, recognised, removed, unreadable, failed, damaged } = counts;
-    output.print(
-        &json!({
-            "folder": folder_name, "index": path.to_string_lossy(), "version": model.version(),
-            "unchanged": unchanged, "analysed": analysed, "recognised": recognised,
-            "removed": removed, "unreadable": unreadable, "failed": failed, "damaged": damaged,
-            "seconds": seconds,
-        }),
-        &format!(
-            "{analysed} analysed ({damaged} damaged), {recognised} recognised by their content, \
-             {unchanged} unchanged, {removed} removed, {failed} failed, {unreadable} unreadable; \
-             {seconds:.1} s; {}",
-            path.display()
-        ),
-    )
+    summary(model, path, &found, &counts, options.dry_run, seconds, output)
 }
 
-/// The names of all `files`, and tasks for those whose row is missing or outdated.
+/// What is under a root.
+fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root> {
+    let mut root = Root {
+        path: full_path_of_missing(argument)?,
+        files: Vec::new(),
+        sections: HashMap::new(),
+        problem: None,
+    };
+    match full_path(argument) {
+        Ok(path) => root.path = path,
+        Err(error) => {
+            root.problem = Some(format!("{error:#}"));
+            return Ok(root);
+        }
+    }
+    let walk = walk(&root.path, exclude)?;
+    counts.unreadable += walk.unreadable.len();
+    walk.unreadable.iter().for_each(|problem| note(problem));
+    if walk.files.is_empty() {
+        root.problem = Some(format!("{}: {}", argument.display(), walk.nothing()));
+    } else if let Some(unsupported) = walk.unsupported() {
+        note(&unsupported);
+    }
+    let Walk { files, cue_sheets, .. } = walk;
+    root.sections = cue::sections(&cue_sheets, &files);
+    root.files = files;
+    Ok(root)
+}
+
+/// Tasks for the files whose rows are missing or outdated. Adds all files to `seen`.
 fn outdated(
     model: &AudioEmbeddingModel,
-    index: &Index,
-    files: Vec<PathBuf>,
+    index: &mut Index,
+    root: &Root,
+    options: &IndexOptions,
+    seen: &mut HashSet<PathBuf>,
     counts: &mut Counts,
-) -> Result<(HashSet<String>, Vec<Task>)> {
+) -> Result<Vec<Task>> {
+    progress::begin("comparing the files with the index");
     let mut tasks = Vec::new();
-    let mut present = HashSet::new();
-    for path in files {
-        let Some(name) = path.to_str() else {
-            warn(&format!("{}: the name is not UTF-8; skipped", path.display()));
-            counts.unreadable += 1;
+    let mut seen_again = Vec::new();
+    for path in &root.files {
+        if !seen.insert(path.clone()) {
             continue;
-        };
-        present.insert(name.to_string());
-        let stat = match file_stat(&path) {
+        }
+        progress::advance(1);
+        let stat = match file_stat(path) {
             Ok(stat) => stat,
             Err(error) => {
-                warn(&format!("{error:#}"));
+                note(&format!("{error:#}"));
                 counts.unreadable += 1;
                 continue;
             }
         };
-        match index.row(name)? {
-            Some((known, _, version)) if known == stat && version == model.version() => {
-                counts.unchanged += 1;
+        let rows = index.rows_of(path)?;
+        let sections = root.sections.get(path).cloned().unwrap_or_default();
+        let same_file = !rows.is_empty() && rows.iter().all(|row| row.stat == stat);
+        let folder = folder_of(&rows, &root.path);
+        let mut task = Task {
+            path: path.clone(),
+            folder: folder.clone(),
+            stat,
+            hash: None,
+            tags_only: false,
+            sections,
+        };
+        if same_file && !options.force && is_current(model, &rows, &task.sections) {
+            counts.unchanged += rows.len();
+            counts.failed += rows.iter().filter(|row| row.failed).count();
+            counts.damaged += rows.iter().filter(|row| row.damaged).count();
+            if rows.iter().any(|row| row.is_absent || row.folder.as_ref() != Some(&folder)) {
+                seen_again.push((path, folder));
             }
-            row => {
-                let hash = row.filter(|(known, ..)| *known == stat).map(|(_, hash, _)| hash);
-                tasks.push(Task { path: name.to_string(), stat, hash });
+            if rows.iter().any(|row| !row.has_tags) && !options.dry_run {
+                task.tags_only = true;
+                tasks.push(task);
             }
+            continue;
         }
+        // The hash of a cue sheet's track is not that of the file.
+        let whole_file = |row: &&KnownRow| same_file && row.track == 0;
+        task.hash = rows.iter().find(whole_file).map(|row| row.hash);
+        tasks.push(task);
     }
-    Ok((present, tasks))
-}
-
-fn file_stat(path: &Path) -> Result<FileStat> {
-    let metadata = path.metadata().with_context(|| path.display().to_string())?;
-    let modified = metadata.modified().with_context(|| path.display().to_string())?;
-    // Times before 1970 are negative.
-    let modified_ns = match modified.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
-    };
-    Ok(FileStat { size: i64::try_from(metadata.len()).unwrap_or(i64::MAX), modified_ns })
-}
-
-/// Analyses the files of `tasks` on all cores, and writes the rows on this thread.
-fn analyse_files(
-    model: &AudioEmbeddingModel,
-    index: &mut Index,
-    tasks: Vec<Task>,
-    counts: &mut Counts,
-) -> Result<()> {
-    let total = tasks.len();
-    let bytes = tasks.iter().map(|task| task.stat.size.unsigned_abs()).sum();
-    let bar = ProgressBar::new(bytes);
-    bar.set_style(ProgressStyle::with_template(
-        "{wide_bar} {msg} songs, {binary_bytes}/{binary_total_bytes}, {eta} left",
-    )?);
-    bar.set_message(format!("0/{total}"));
-    let known = index.hashes(model.version())?;
-    let (sender, receiver) = sync_channel(1024);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            // Sending fails only if the writer has failed, which reports the error.
-            let sender: SyncSender<TaskResult> = sender;
-            let _ = tasks.into_par_iter().try_for_each_with(sender, |sender, task| {
-                let done = analyse_file(model, task, &known);
-                sender.send(done).map_err(|_| ())
-            });
-        });
-        write_rows(model, index, &receiver, &bar, total, counts)
-    })?;
-    bar.finish_and_clear();
-    Ok(())
-}
-
-/// Analyses a file, unless its content hash is `known`.
-fn analyse_file(model: &AudioEmbeddingModel, task: Task, known: &HashSet<[u8; 32]>) -> TaskResult {
-    let hash = match task.hash {
-        Some(hash) => hash,
-        None => content_hash(&task.path).map_err(|error| error.to_string())?,
-    };
-    if known.contains(&hash) {
-        return Ok(Done { task, hash, result: None });
-    }
-    let version = model.version().to_string();
-    let result = match model.embed_file(&task.path) {
-        Ok(track) => AnalysisResult {
-            version,
-            embedding: Ok(track.analysis().embedding()),
-            duration_s: Some(track.duration().as_secs_f64()),
-            silent: track.analysis().is_silent(),
-            album: track.album().map(str::to_string),
-            damage: track.damage().map(str::to_string),
-        },
-        // An I/O error says nothing about the content: the next run tries again.
-        Err(error) if error.io_error().is_some() => return Err(error.to_string()),
-        Err(error) => AnalysisResult {
-            version,
-            embedding: Err(error.reason()),
-            duration_s: None,
-            silent: false,
-            album: None,
-            damage: None,
-        },
-    };
-    Ok(Done { task, hash, result: Some(result) })
-}
-
-/// Writes rows as their results arrive, with a commit at least every `COMMIT_EVERY`.
-fn write_rows(
-    model: &AudioEmbeddingModel,
-    index: &mut Index,
-    results: &Receiver<TaskResult>,
-    bar: &ProgressBar,
-    total: usize,
-    counts: &mut Counts,
-) -> Result<()> {
-    let mut finished = 0;
-    // Waits for the first result of a batch before the transaction begins, so that another process
-    // can write meanwhile.
-    while let Ok(first) = results.recv() {
-        let until = Instant::now() + COMMIT_EVERY;
+    if !options.dry_run {
         index.transaction(|index| {
-            let mut next = Some(first);
-            while let Some(done) = next {
-                finished += 1;
-                match done.and_then(|done| with_result(model, index, done, counts)) {
-                    Ok((task, hash, result)) => {
-                        bar.inc(task.stat.size.unsigned_abs());
-                        if let Err(reason) = &result.embedding {
-                            counts.failed += 1;
-                            bar.suspend(|| warn(&format!("{}: {reason}", task.path)));
-                        }
-                        counts.damaged += usize::from(result.damage.is_some());
-                        index.put(&task.path, task.stat, &hash, &result)?;
-                    }
-                    Err(problem) => {
-                        counts.unreadable += 1;
-                        bar.suspend(|| warn(&problem));
-                    }
-                }
-                bar.set_message(format!("{finished}/{total}"));
-                next = results.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
-            }
-            Ok(())
+            seen_again.iter().try_for_each(|(path, folder)| index.set_seen(path, folder))
         })?;
     }
+    Ok(tasks)
+}
+
+/// Whether the rows of an unchanged file are those of this model and of its cue sheet. A failure or
+/// damage that older decoders found is outdated.
+fn is_current(model: &AudioEmbeddingModel, rows: &[KnownRow], sections: &[Section]) -> bool {
+    let retry =
+        |row: &KnownRow| (row.failed || row.damaged) && row.decoder.as_deref() != Some(DECODER);
+    let of_sheet = rows.len() == sections.len()
+        && rows.iter().zip(sections).all(|(row, section)| {
+            row.track == section.track
+                && row.start_s == Some(section.start_s)
+                && row.title == section.title
+        });
+    let whole_file = sections.is_empty() && rows.len() == 1 && rows[0].track == 0;
+    rows.iter().all(|row| row.version == model.version() && !retry(row)) && (whole_file || of_sheet)
+}
+
+/// The argument that a file counts as found by: that of an earlier run if it is a folder above this
+/// one.
+fn folder_of(rows: &[KnownRow], root: &Path) -> PathBuf {
+    let known = rows.iter().find_map(|row| row.folder.as_ref());
+    known.filter(|known| root.starts_with(known)).map_or(root, PathBuf::as_path).to_path_buf()
+}
+
+/// Marks the rows of a root whose files were not seen.
+fn mark_unseen(
+    index: &mut Index,
+    root: &Root,
+    seen: &HashSet<PathBuf>,
+    dry_run: bool,
+    counts: &mut Counts,
+    output: &mut Output,
+) -> Result<()> {
+    let mut rows = index.states_under(&root.path)?;
+    // A folder in this one that was given by itself, such as a hidden one, is not excluded.
+    let is_of_inner_root = |row: &RowState| {
+        let folder = row.folder.as_ref().filter(|folder| **folder != root.path);
+        folder.is_some_and(|folder| folder.starts_with(&root.path)) && row.path.exists()
+    };
+    rows.retain(|row| !seen.contains(&row.path) && !is_of_inner_root(row));
+    // An older feelprint named files behind a link by the link.
+    let is_alias = |row: &RowState| {
+        row.path.canonicalize().is_ok_and(|full| full != row.path && seen.contains(&full))
+    };
+    let (aliases, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_alias);
+    if !dry_run {
+        counts.removed += aliases.len();
+        index.transaction(|index| {
+            aliases.iter().try_for_each(|row| index.remove(&row.path).map(drop))
+        })?;
+    }
+    // What is there was left out on purpose. What cannot be reached is missing.
+    let absent = |row: &RowState| match row.path.try_exists() {
+        Ok(true) => Absent::Excluded,
+        _ => Absent::Missing,
+    };
+    let rows: Vec<_> = rows.into_iter().map(|row| (absent(&row), row)).collect();
+    let missing = rows.iter().filter(|(absent, _)| *absent == Absent::Missing).count();
+    counts.missing += missing;
+    counts.excluded += rows.len() - missing;
+    if !dry_run {
+        index.transaction(|index| {
+            let changed = rows.iter().filter(|(absent, row)| row.absent != Some(*absent));
+            changed.into_iter().try_for_each(|(absent, row)| index.set_absent(&row.path, *absent))
+        })?;
+    }
+    if let Some(problem) = &root.problem {
+        let kept = match rows.len() {
+            0 => String::new(),
+            kept => format!(
+                "; {} of it {} kept in the index and left out (is a drive not mounted?)",
+                count(kept, "song"),
+                is_or_are(kept),
+            ),
+        };
+        output.failure(&format!("{problem}{kept}"));
+    }
     Ok(())
 }
 
-/// The result for a file: its own, or that of a row with the same content hash.
-fn with_result(
+/// Marks the rows of other folders that are not there any more, such as those of a library that was
+/// renamed. Returns how many there are.
+fn mark_lost_folders(index: &mut Index) -> Result<usize> {
+    let mut gone = HashMap::new();
+    let mut rows = index.states()?;
+    rows.retain(|row| {
+        let parent = row.path.parent().unwrap_or(Path::new("")).to_path_buf();
+        row.absent.is_none() && *gone.entry(parent).or_insert_with_key(|parent| is_gone(parent))
+    });
+    index.transaction(|index| {
+        rows.iter().try_for_each(|row| index.set_absent(&row.path, Absent::Missing))
+    })?;
+    Ok(rows.len())
+}
+
+/// Says what needs attention.
+fn report(counts: &Counts, output: &mut Output) {
+    if counts.failed > 0 {
+        let (have, them) = if counts.failed == 1 { ("has", "it") } else { ("have", "them") };
+        let songs = count(counts.failed, "song");
+        output.failure(&format!("{songs} {have} no embedding: `feelprint status` lists {them}"));
+    }
+    if counts.unreadable > 0 {
+        let what = if counts.unreadable == 1 { "file or folder" } else { "files or folders" };
+        let problem = format!("{} {what} could not be read", counts.unreadable);
+        output.failure(&format!("{problem}: the next `feelprint index` tries again"));
+    }
+    if counts.missing > 0 {
+        let (songs, are) = (count(counts.missing, "song"), is_or_are(counts.missing));
+        let them = if counts.missing == 1 { "it" } else { "them" };
+        note(&format!(
+            "{songs} {are} missing and kept in the index: `feelprint forget` removes {them} for good"
+        ));
+    }
+}
+
+fn summary(
     model: &AudioEmbeddingModel,
-    index: &Index,
-    done: Done,
-    counts: &mut Counts,
-) -> std::result::Result<(Task, [u8; 32], AnalysisResult), String> {
-    let Done { task, hash, result } = done;
-    if let Some(result) = result {
-        counts.analysed += 1;
-        return Ok((task, hash, result));
-    }
-    let known = index.result(&hash, model.version()).map_err(|error| format!("{error:#}"))?;
-    if let Some(known) = known {
-        counts.recognised += 1;
-        return Ok((task, hash, known));
-    }
-    // The row with that content has been overwritten since.
-    let task = Task { hash: Some(hash), ..task };
-    with_result(model, index, analyse_file(model, task, &HashSet::new())?, counts)
+    path: &Path,
+    roots: &[Root],
+    counts: &Counts,
+    dry_run: bool,
+    seconds: f64,
+    output: &mut Output,
+) -> Result<()> {
+    let folders: Vec<_> = roots.iter().map(|root| root.path.to_string_lossy()).collect();
+    let Counts { unchanged, analysed, recognised, removed, .. } = *counts;
+    let Counts { missing, excluded, unreadable, failed, damaged, .. } = *counts;
+    let parts = [
+        (analysed, if dry_run { "to analyse" } else { "analysed" }),
+        (recognised, "recognised by content"),
+        (unchanged, "unchanged"),
+        (removed, "moved"),
+        (missing, "missing"),
+        (excluded, "excluded"),
+        (failed, "without an embedding"),
+        (damaged, "damaged"),
+        (unreadable, "unreadable"),
+    ];
+    let some: Vec<_> = parts.iter().filter(|(number, _)| *number > 0).collect();
+    let parts: Vec<_> = some.iter().map(|(number, what)| format!("{number} {what}")).collect();
+    let songs = count(analysed + recognised + unchanged, "song");
+    let dry = if dry_run { "; nothing was changed" } else { "" };
+    let line = format!("{songs}: {}; {seconds:.1} s; {}{dry}", parts.join(", "), path.display());
+    output.print(
+        &json!({
+            "folder": folders[0], "folders": folders, "index": path.to_string_lossy(),
+            "version": model.version(), "dry_run": dry_run,
+            "unchanged": unchanged, "analysed": analysed, "recognised": recognised,
+            "removed": removed, "missing": missing, "excluded": excluded,
+            "unreadable": unreadable, "failed": failed, "damaged": damaged, "seconds": seconds,
+        }),
+        output.text(&line).as_bytes(),
+    )
 }

@@ -1,38 +1,72 @@
 //! Results on standard output, everything else on standard error.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::progress;
+
 /// Standard output, and whether a part of the command failed.
 pub struct Output {
     pub json: bool,
     out: BufWriter<Stdout>,
+    is_terminal: bool,
     failed: bool,
 }
 
 impl Output {
     pub fn new(json: bool) -> Self {
-        Self { json, out: BufWriter::new(io::stdout()), failed: false }
+        let stdout = io::stdout();
+        let is_terminal = stdout.is_terminal();
+        Self { json, out: BufWriter::new(stdout), is_terminal, failed: false }
     }
 
     /// Prints `value` with `--json`, else `line`.
-    pub fn print(&mut self, value: &Value, line: &str) -> Result<()> {
+    pub fn print(&mut self, value: &Value, line: impl AsRef<[u8]>) -> Result<()> {
         if self.json {
-            writeln!(self.out, "{value}")?;
+            self.print_bytes(escape(&value.to_string(), json_escape).as_bytes(), b"\n")
         } else {
-            writeln!(self.out, "{line}")?;
+            self.print_bytes(line.as_ref(), b"\n")
         }
-        self.out.flush()?;
+    }
+
+    /// Prints `bytes` and `end` as they are.
+    pub fn print_bytes(&mut self, bytes: &[u8], end: &[u8]) -> Result<()> {
+        let write = |out: &mut BufWriter<Stdout>| {
+            out.write_all(bytes)?;
+            out.write_all(end)?;
+            out.flush()
+        };
+        if self.is_terminal {
+            progress::suspend(|| write(&mut self.out))?;
+        } else {
+            write(&mut self.out)?;
+        }
         Ok(())
     }
 
+    /// A name as it is printed: its bytes, and in a terminal without control characters.
+    pub fn name(&self, path: &Path) -> Vec<u8> {
+        if self.is_terminal {
+            return visible(&path.to_string_lossy()).into_owned().into_bytes();
+        }
+        path.as_os_str().as_encoded_bytes().to_vec()
+    }
+
+    /// A text of a file's tags or of an error, without control characters in a terminal.
+    pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.is_terminal { visible(text) } else { Cow::Borrowed(text) }
+    }
+
     /// Reports a failure in one line; the command goes on.
-    pub fn failure(&mut self, problem: &dyn std::fmt::Display) {
+    pub fn failure(&mut self, problem: &dyn Display) {
         self.failed = true;
-        warn(problem);
+        note(problem);
     }
 
     /// 0, or 1 after a failure.
@@ -41,11 +75,57 @@ impl Output {
     }
 }
 
-/// Prints a problem in one line.
-pub fn warn(problem: &dyn std::fmt::Display) {
+/// Prints a problem or a remark in one line, without control characters.
+pub fn note(problem: &dyn Display) {
     let line = problem.to_string().replace(['\n', '\r'], " ");
     // If standard error is closed, nothing can be reported.
-    let _ = writeln!(io::stderr(), "feelprint: {line}");
+    let _ = progress::suspend(|| writeln!(io::stderr(), "feelprint: {}", visible(&line)));
+}
+
+/// `text` with its control characters, which a terminal would obey, as escapes.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c.escape_unicode().to_string())
+}
+
+fn json_escape(c: char) -> String {
+    format!("\\u{:04x}", u32::from(c))
+}
+
+fn escape(text: &str, with: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.chars().any(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().map(|c| if is_control(c) { with(c) } else { c.to_string() });
+    Cow::Owned(escaped.collect())
+}
+
+/// Control characters, and those that change the direction of the text.
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// "1 song", "2 songs", "50,000 songs".
+pub fn count(number: usize, what: &str) -> String {
+    format!("{} {what}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
+}
+
+/// "is" for one, "are" for more.
+pub fn is_or_are(number: usize) -> &'static str {
+    if number == 1 { "is" } else { "are" }
+}
+
+/// A number with commas: 50,000.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// Turns off the default report of panics, of several lines: a panic of a decoder is reported as the
@@ -57,4 +137,29 @@ pub fn quiet_panics() {
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_in_plain_english() {
+        assert_eq!(count(1, "song"), "1 song");
+        assert_eq!(count(0, "song"), "0 songs");
+        assert_eq!(count(50_000, "song"), "50,000 songs");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(thousands(999), "999");
+        assert_eq!((is_or_are(1), is_or_are(2)), ("is", "are"));
+    }
+
+    #[test]
+    fn control_characters_are_made_visible() {
+        assert_eq!(visible("Ænima — 3"), "Ænima — 3");
+        assert_eq!(visible("a\u{1b}[2Jb\u{9b}c\u{202e}"), "a\\u{1b}[2Jb\\u{9b}c\\u{202e}");
+        let json = Value::from("\u{9b}x").to_string();
+        let escaped = escape(&json, json_escape);
+        assert_eq!(escaped, "\"\\u009bx\"");
+        assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap(), "\u{9b}x");
+    }
 }

@@ -1,65 +1,120 @@
-//! `similar`: the tracks nearest to a track, from the index or from a folder.
+//! `similar`: the tracks nearest to given ones, from the index or from a folder.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use feelprint::AudioEmbeddingModel;
+use anyhow::{Result, bail};
+use feelprint::duplicates::LibraryTrack;
 use feelprint::neighbours::Neighbours;
+use feelprint::{AudioEmbeddingModel, Embedding};
 use rayon::prelude::*;
-use serde_json::json;
 
-use crate::files::{audio_files, full_path};
-use crate::library::Library;
-use crate::output::Output;
+use crate::args::{ExcludeArgs, ListArgs};
+use crate::exclude::excluded;
+use crate::input::inputs;
+use crate::library::{Entry, Library};
+use crate::list::{TrackList, distance_value};
+use crate::output::{Output, note};
+use crate::paths::full_path;
+use crate::progress;
+use crate::tags::read_tags;
+use crate::walk::walk;
 
-/// Prints the tracks of the index that are nearest to `query`.
+/// Prints the tracks of the index that are nearest to one of `queries`.
 pub fn similar(
     model: &AudioEmbeddingModel,
     index: &Path,
-    query: &Path,
+    queries: &[PathBuf],
     n: usize,
+    exclude: &ExcludeArgs,
+    list: &ListArgs,
     output: &mut Output,
 ) -> Result<()> {
     let library = Library::open(model, index)?;
-    let (track, itself) = library.track(model, query)?;
+    let mut left_out: HashSet<usize> = excluded(&library, exclude)?.into_iter().collect();
+    let mut embeddings = Vec::new();
+    for input in inputs(queries)? {
+        for seed in library.seeds(model, &input)? {
+            embeddings.push(seed.track.embedding);
+            left_out.extend(seed.position);
+        }
+    }
     let neighbours: Neighbours = library.tracks.iter().map(|track| track.embedding).collect();
-    for neighbour in neighbours.nearest_where(&track.embedding, n, |index| Some(index) != itself) {
-        print(&library.paths[neighbour.index], neighbour.distance, output)?;
+    let nearest = neighbours.nearest_to_any(&embeddings, n, |at| !left_out.contains(&at));
+    if nearest.is_empty() && n > 0 {
+        note(&"the index has no other song to compare with");
+    }
+    let mut list = TrackList::new(list, output)?;
+    for neighbour in nearest {
+        let (song, track) = (&library.entries[neighbour.index], &library.tracks[neighbour.index]);
+        list.print(song, track, distance_value(neighbour.distance), neighbour.distance)?;
     }
     Ok(())
 }
 
-/// Prints the files of `folder` that are nearest to `query`.
+/// Prints the files of `folder` that are nearest to one of `queries`.
 pub fn similar_in_folder(
     model: &AudioEmbeddingModel,
-    query: &Path,
+    queries: &[PathBuf],
     folder: &Path,
     n: usize,
+    list: &ListArgs,
     output: &mut Output,
 ) -> Result<()> {
-    let embedding = model.embed_file(query)?.analysis().embedding();
-    let itself = full_path(query)?;
-    let mut files = audio_files(folder)?;
-    files.retain(|path| path.canonicalize().is_ok_and(|path| path != itself));
-    let tracks: Vec<_> = files.par_iter().map(|path| model.embed_file(path)).collect();
-    let mut paths = Vec::new();
+    let mut embeddings: Vec<Embedding> = Vec::new();
+    let mut itself = HashSet::new();
+    for input in inputs(queries)? {
+        progress::begin(format!("analysing {}", input.name.display()));
+        embeddings.push(model.embed_file(&input.path)?.analysis().embedding());
+        itself.insert(full_path(&input.path)?);
+    }
+    let mut found = walk(&full_path(folder)?, &[])?;
+    for problem in &found.unreadable {
+        output.failure(problem);
+    }
+    if found.files.is_empty() {
+        bail!("{}: {}", folder.display(), found.nothing());
+    }
+    if let Some(unsupported) = found.unsupported() {
+        note(&unsupported);
+    }
+    found.files.retain(|path| !itself.contains(path));
+    progress::begin_of("analysing songs", found.files.len() as u64);
+    let embed = |path: &PathBuf| {
+        let track = model.embed_file(path);
+        progress::advance(1);
+        track
+    };
+    let tracks: Vec<_> = found.files.par_iter().map(embed).collect();
+    let mut songs = Vec::new();
     let mut neighbours = Neighbours::default();
-    for (path, track) in files.into_iter().zip(tracks) {
+    for (path, track) in found.files.into_iter().zip(tracks) {
         match track {
             Ok(track) => {
                 neighbours.push(track.analysis().embedding());
-                paths.push(path);
+                songs.push((path, track.duration().as_secs_f64()));
             }
             Err(error) => output.failure(&error),
         }
     }
-    for neighbour in neighbours.nearest(&embedding, n) {
-        print(&paths[neighbour.index].to_string_lossy(), neighbour.distance, output)?;
+    let nearest = neighbours.nearest_to_any(&embeddings, n, |_| true);
+    if nearest.is_empty() && n > 0 {
+        note(&format!("{}: no other song there to compare with", folder.display()));
+    }
+    let mut list = TrackList::new(list, output)?;
+    for neighbour in nearest {
+        let (path, duration_s) = songs[neighbour.index].clone();
+        let tags = read_tags(&path);
+        let track = LibraryTrack {
+            embedding: neighbours.get(neighbour.index).expect("the neighbour is in the list"),
+            content_hash: [0; 32],
+            duration_s,
+            silent: false,
+            album: String::new(),
+            artist: tags.artist.unwrap_or_default(),
+        };
+        let song = Entry { path, section: None, title: tags.title };
+        list.print(&song, &track, distance_value(neighbour.distance), neighbour.distance)?;
     }
     Ok(())
-}
-
-fn print(path: &str, distance: f32, output: &mut Output) -> Result<()> {
-    let value = json!({ "path": path, "distance": distance });
-    output.print(&value, &format!("{distance:.4}  {path}"))
 }

@@ -1,0 +1,148 @@
+//! Cue sheets: an album in one file is its songs.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Folder, feelprint, json_lines, piece, write_wav};
+use serde_json::Value;
+
+const SHEET: &str = "PERFORMER \"Band\"\nTITLE \"Album\"\nFILE \"album.wav\" WAVE\n\
+    TRACK 01 AUDIO\nTITLE \"One\"\nINDEX 01 00:00:00\n\
+    TRACK 02 AUDIO\nTITLE \"Two\"\nINDEX 00 00:02:50\nINDEX 01 00:03:00\n\
+    TRACK 03 AUDIO\nTITLE \"Three\"\nINDEX 01 00:07:00\n";
+
+/// An album of three songs of 3, 4 and 5 seconds in one file, and the songs in files of their own.
+fn library() -> (Folder, PathBuf) {
+    let folder = Folder::new();
+    for name in ["album", "single"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let mut album = Vec::new();
+    for song in 0..3 {
+        let samples = piece(song, 22_050, 3.0 + song as f32);
+        let path = folder.path().join(format!("single/{song}.wav"));
+        write_wav(&path, 22_050, std::slice::from_ref(&samples));
+        album.extend(samples);
+    }
+    write_wav(&folder.path().join("album/album.wav"), 22_050, &[album]);
+    std::fs::write(folder.path().join("album/album.cue"), SHEET).unwrap();
+    let index = folder.path().join("index.sqlite");
+    (folder, index)
+}
+
+fn index(index: &Path, folder: &Path) -> Value {
+    let output = feelprint(index, &["index", folder.to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    json_lines(&output).remove(0)
+}
+
+#[test]
+fn an_album_in_one_file_is_its_songs() {
+    let (folder, path) = library();
+    assert_eq!(index(&path, folder.path())["analysed"], 6);
+    assert_eq!(index(&path, folder.path())["unchanged"], 6);
+    let album = folder.path().join("album/album.wav").canonicalize().unwrap();
+    for song in 0..3_u32 {
+        let single = folder.path().join(format!("single/{song}.wav"));
+        let output = feelprint(&path, &["similar", single.to_str().unwrap(), "-n", "1", "--json"]);
+        let nearest = json_lines(&output).remove(0);
+        assert_eq!(nearest["path"], album.to_str().unwrap());
+        assert_eq!(nearest["track"], song + 1);
+        // A part of a file gives the same as a file of its own.
+        assert!(nearest["distance"].as_f64().unwrap() < 1e-3, "{nearest}");
+        assert_eq!(nearest["title"], ["One", "Two", "Three"][song as usize]);
+        assert_eq!(nearest["artist"], "Band");
+        let starts = [0.0, 3.0, 7.0, 12.0];
+        assert!((nearest["start_s"].as_f64().unwrap() - starts[song as usize]).abs() < 1e-3);
+        assert!((nearest["end_s"].as_f64().unwrap() - starts[song as usize + 1]).abs() < 1e-3);
+    }
+    // A track of the sheet can be the seed, and so can all of them.
+    let second = format!("{}#2", album.display());
+    let output = feelprint(&path, &["similar", &second, "-n", "1", "--json"]);
+    assert!(json_lines(&output)[0]["path"].as_str().unwrap().ends_with("single/1.wav"));
+    let output = feelprint(&path, &["playlist", album.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no other song"));
+    let single = folder.path().join("single/0.wav");
+    let output = feelprint(&path, &["similar", single.to_str().unwrap(), "--m3u", "-n", "1"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("#EXTINF:3,Band - One\n#EXTVLCOPT:start-time=0.000\n"), "{text}");
+    let output = feelprint(&path, &["similar", &format!("{}#9", album.display())]);
+    assert!(!output.status.success());
+}
+
+#[test]
+fn the_songs_follow_the_sheet() {
+    let (folder, path) = library();
+    let sheet = folder.path().join("album/album.cue");
+    index(&path, folder.path());
+    // A title changes: the songs are recognised. The sheet goes: the file is one song.
+    std::fs::write(&sheet, SHEET.replace("Two", "Zwei")).unwrap();
+    assert_eq!(index(&path, folder.path())["recognised"], 3);
+    std::fs::remove_file(&sheet).unwrap();
+    let counts = index(&path, folder.path());
+    assert_eq!((&counts["analysed"], &counts["unchanged"]), (&1.into(), &3.into()));
+    // In Latin-1, for a file that was compressed since, which is moved with its sheet.
+    let flac = folder.path().join("album/album.flac");
+    common::ffmpeg(&["-i", folder.path().join("album/album.wav").to_str().unwrap()], &flac);
+    std::fs::remove_file(folder.path().join("album/album.wav")).unwrap();
+    let latin: Vec<u8> =
+        SHEET.replace("Two", "Caf\u{e9}").chars().map(|c| u32::from(c) as u8).collect();
+    std::fs::write(&sheet, latin).unwrap();
+    let counts = index(&path, folder.path());
+    assert_eq!((&counts["analysed"], &counts["missing"]), (&3.into(), &1.into()));
+    let second = format!("{}#2", flac.canonicalize().unwrap().display());
+    assert!(feelprint(&path, &["similar", &second]).status.success());
+    std::fs::rename(folder.path().join("album"), folder.path().join("moved")).unwrap();
+    let counts = index(&path, folder.path());
+    assert_eq!((&counts["recognised"], &counts["removed"]), (&3.into(), &3.into()));
+}
+
+#[test]
+fn a_sheet_of_one_file_per_song_divides_nothing() {
+    let (folder, path) = library();
+    let sheet = "FILE \"0.wav\" WAVE\nTRACK 01 AUDIO\nINDEX 01 00:00:00\nTRACK 02 AUDIO\n\
+                 INDEX 00 00:02:50\nFILE \"1.wav\" WAVE\nINDEX 01 00:00:00\n";
+    std::fs::write(folder.path().join("single/x.cue"), sheet).unwrap();
+    assert_eq!(index(&path, &folder.path().join("single"))["analysed"], 3);
+    // Nor does one whose tracks have the same number or are not in order.
+    let album = folder.path().join("album");
+    let sheets = [SHEET.replace("TRACK 02", "TRACK 01"), SHEET.replace("00:07:00", "00:01:00")];
+    for sheet in sheets {
+        std::fs::write(album.join("album.cue"), sheet).unwrap();
+        let counts = index(&path, &album);
+        assert_eq!(counts["analysed"].as_u64().unwrap() + counts["unchanged"].as_u64().unwrap(), 1);
+    }
+    // A track after the end of the audio is reported, and the others are analysed.
+    let late = SHEET.replace("00:07:00", "59:00:00");
+    std::fs::write(folder.path().join("album/album.cue"), late).unwrap();
+    let output = feelprint(&path, &["index", album.to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let counts = json_lines(&output).remove(0);
+    assert_eq!((&counts["analysed"], &counts["failed"]), (&3.into(), &1.into()));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("after the end of the audio"));
+}
+
+#[test]
+fn sections_are_what_files_of_their_own_are() {
+    let (folder, _) = library();
+    let model = feelprint::AudioEmbeddingModel::load_default().unwrap();
+    let album = folder.path().join("album/album.wav");
+    let tracks = model.embed_sections(&album, &[3.0, 7.0, 13.0]).unwrap();
+    assert_eq!(tracks.len(), 3);
+    for (song, track) in (1..).zip(&tracks[..2]) {
+        let single = model.embed_file(folder.path().join(format!("single/{song}.wav"))).unwrap();
+        let track = track.as_ref().unwrap();
+        assert_eq!(track.duration(), single.duration());
+        let distance = track.analysis().embedding().distance(&single.analysis().embedding());
+        assert!(distance < 1e-5, "{distance}");
+    }
+    let error = tracks[2].as_ref().unwrap_err();
+    assert!(error.is_audio() && error.to_string().contains("13.0 s"), "{error}");
+    assert_eq!(error.path(), Some(album.as_path()));
+    for starts_s in [&[][..], &[-1.0], &[f64::NAN], &[2.0, 2.0], &[0.0, f64::INFINITY]] {
+        let error = model.embed_sections(&album, starts_s).unwrap_err();
+        assert!(error.is_argument() && error.to_string().contains("ascending"), "{error}");
+    }
+    assert!(model.embed_sections("missing.wav", &[0.0]).unwrap_err().io_error().is_some());
+}
