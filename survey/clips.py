@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +28,8 @@ from survey.config import SurveyConfig, SurveyError
 FORMATS = {"ogg": "audio/ogg", "m4a": "audio/mp4"}
 MIN_TRACK_S = 10.0  # a shorter track is skipped
 LOUDNESS_TOLERANCE_LU = 1.0  # allowed difference of a finished clip from the target loudness
+MAX_PEAK_DBTP = -1.0  # of the signal before it is coded (EBU R128, section 2)
+MAX_GAIN_STEPS = 4  # measurements with a raised gain behind the limiter
 SILENCE_LUFS = -60.0  # a quieter excerpt is skipped; R128's own gate is at -70 LUFS
 
 
@@ -192,15 +195,9 @@ def _cut(source: Path, start_s: float, length_s: float, stem: Path, target_lufs:
     again by another filter, ebur128. Raises ClipError.
     """
     segment = ["-ss", f"{start_s:.3f}", "-t", f"{length_s:.3f}", "-i", str(source)]
-    goal = f"loudnorm=I={target_lufs}:TP=-1:LRA=50"
-    before = _measure(segment, goal)
-    measured = [float(before[k]) for k in ("input_i", "input_tp", "input_lra", "input_thresh")]
-    if measured[0] < SILENCE_LUFS:
-        raise ClipError("the excerpt that raters would hear is silent")
-    keys = ("measured_I", "measured_TP", "measured_LRA", "measured_thresh")
-    values = ":".join(f"{k}={v}" for k, v in zip(keys, measured, strict=True))
+    gain = _gain_filter(segment, target_lufs)
     fades = f"afade=t=in:d=0.05,afade=t=out:st={length_s - 0.3:.3f}:d=0.3"
-    chain = f"{goal}:{values}:linear=true,aresample=48000,{fades}"
+    chain = f"{gain},{fades}"
     split = ["-filter_complex", f"[0:a:0]{chain},asplit[x][y]"]
     # bitexact keeps the encoder's name out of the tags; it would be the only tag left.
     untagged = ["-map_metadata", "-1", "-map_chapters", "-1", "-ac", "2"]
@@ -233,14 +230,41 @@ def _cut(source: Path, start_s: float, length_s: float, stem: Path, target_lufs:
                 )
 
 
-def _measure(inputs: list[str], goal: str) -> dict[str, str]:
-    """loudnorm's measurements: integrated loudness (LUFS), true peak (dBTP), range, threshold."""
-    log = _ffmpeg([*inputs, "-map", "0:a:0", "-af", f"{goal}:print_format=json", "-f", "null", "-"])
-    start = log.rfind("{")
-    try:
-        return dict(json.loads(log[start : log.index("}", start) + 1]))
-    except ValueError as error:
-        raise ClipError("ffmpeg measured no loudness: there is no sound in it") from error
+def _gain_filter(segment: list[str], target_lufs: float) -> str:
+    """ffmpeg's filters that bring an excerpt to `target_lufs`, its true peaks at most MAX_PEAK_DBTP.
+
+    A constant gain, and, where that lifts a peak above the limit, a limiter on the signal at 192 kHz
+    (which sees the peaks between samples, as ITU-R BS.1770-5, annex 2, does at 4 times 48 kHz). A
+    limiter takes loudness away, so the gain is raised by what is missing, and measured again.
+    Raises ClipError for an excerpt that is silent.
+    """
+    loudness, peak = _measure(segment, "anull")
+    if loudness < SILENCE_LUFS:
+        raise ClipError("the excerpt that raters would hear is silent")
+    gain_db = target_lufs - loudness
+    if peak + gain_db <= MAX_PEAK_DBTP:
+        return f"volume={gain_db:.2f}dB,aresample=48000"
+    limit = 10 ** (MAX_PEAK_DBTP / 20)
+    limiter = f"aresample=192000,alimiter=limit={limit:.4f}:level=false:attack=5:release=50"
+    chain = ""
+    for _ in range(MAX_GAIN_STEPS):
+        chain = f"volume={gain_db:.2f}dB,{limiter},aresample=48000"
+        missing = target_lufs - _measure(segment, chain)[0]
+        if missing < 0.2:
+            break
+        gain_db += missing
+    return chain
+
+
+def _measure(inputs: list[str], chain: str) -> tuple[float, float]:
+    """Integrated loudness (LUFS) and true peak (dBTP) behind the filters `chain`."""
+    measured = f"{chain},ebur128=peak=true:framelog=verbose"
+    log = _ffmpeg(["-nostats", *inputs, "-map", "0:a:0", "-af", measured, "-f", "null", "-"])
+    summary = log[log.rfind("Summary:") :]
+    found = re.search(r"I:\s+(\S+) LUFS.*Peak:\s+(\S+) dBFS", summary, re.DOTALL)
+    if found is None:
+        raise ClipError("ffmpeg measured no loudness: there is no sound in it")
+    return float(found[1]), float(found[2])
 
 
 def _integrated_lufs(clip: Path) -> float:

@@ -66,11 +66,10 @@ class SurveyConfig:
     """The whole configuration; the YAML file may omit every field.
 
     clip_s: length of a clip in seconds, 10 to 20; loudness_lufs: integrated loudness of every
-    clip (EBU R128); gold_tracks: how many tracks get a second excerpt for gold rounds;
+    clip (EBU R128), with its true peaks limited; gold_tracks: how many tracks get a second excerpt for gold rounds;
     min_listened_s: seconds for which each clip must play before an answer counts; repeat_after:
-    answers between a round and its repeat; goal: answers at which the progress bar is full, again
-    at every multiple; round_expires_h: hours after which an unanswered round is given to another
-    rater; temperature: of the odd-one-out softmax over cosine similarities; public_url: the
+    answers between a round and its repeat; goal: answers in a set, which ends with a break;
+    round_expires_h: hours after which an unanswered round is given to another rater; temperature: of the odd-one-out softmax over cosine similarities; public_url: the
     address by which raters reach the survey, where https makes cookies Secure and sends HSTS;
     trusted_proxy: addresses whose X-Forwarded-For is used ("*" for all, "" for none).
     """
@@ -81,11 +80,11 @@ class SurveyConfig:
     raters_per_triplet: RatersPerTriplet = field(default_factory=RatersPerTriplet)
     limits: Limits = field(default_factory=Limits)
     clip_s: StrictFloat = 15.0
-    loudness_lufs: StrictFloat = -23.0
+    loudness_lufs: StrictFloat = -16.0
     gold_tracks: StrictInt = 50
     min_listened_s: StrictFloat = 3.0
     repeat_after: StrictInt = 8
-    goal: StrictInt = 100
+    goal: StrictInt = 10
     round_expires_h: StrictFloat = 24.0
     temperature: StrictFloat = 0.1
     public_url: StrictStr = ""

@@ -441,4 +441,12 @@ def test_owner_page_needs_the_owner_token(make: Callable[..., Any]) -> None:
 
 def test_static_files_hold_no_secret(app: Any) -> None:
     folder = Path(__file__).parents[2] / "survey" / "web" / "static"
-    assert {p.name for p in folder.iterdir()} == {"icon.svg", "round.js", "style.css"}
+    assert {p.name for p in folder.iterdir()} == {
+        "check.js",
+        "icon.svg",
+        "kept.js",
+        "preview.png",
+        "round.js",
+        "share.js",
+        "style.css",
+    }

@@ -10,16 +10,23 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from survey.web.dependencies import FORM, CurrentSite, KnownRater, MaybeRater, Visitor
 from survey.web.limits import address_of
 
-HEADPHONES = {"": "rather not say", "headphones": "headphones", "speakers": "loudspeakers"}
-AGES = {"": "rather not say"} | {a: a for a in ("16-24", "25-34", "35-49", "50-64", "65+")}
+
+def _(text: str) -> str:
+    """Marks a text for the catalogues; the template translates it."""
+    return text
+
+
+HEADPHONES = {"": _("rather not say"), "headphones": _("headphones"), "speakers": _("loudspeakers")}
+AGES = {"": _("rather not say")} | {a: a for a in ("16-24", "25-34", "35-49", "50-64", "65+")}
 TRAINING = {
-    "": "rather not say",
-    "none": "none",
-    "some": "some lessons",
-    "years": "several years",
-    "professional": "I work in music",
+    "": _("rather not say"),
+    "none": _("none"),
+    "some": _("some lessons"),
+    "years": _("several years"),
+    "professional": _("I work in music"),
 }
-NO_SUCH_LINK = "this private link is not valid: its data was deleted, or it is incomplete"
+TITLE = _("Which song is the odd one out?")  # the configuration's default
+NO_SUCH_LINK = _("this private link is not valid: its data was deleted, or it is incomplete")
 
 Link = Annotated[str, Path(max_length=200)]
 router = APIRouter()
@@ -81,7 +88,16 @@ def me(request: Request, site: CurrentSite, session: Visitor, rater: MaybeRater)
     link = site.private_link(rater, request)
     tracks = site.library.tracks
     return site.page(
-        request, "me.html", session, person=person, answers=given, link=link, tracks=tracks
+        request,
+        "me.html",
+        session,
+        person=person,
+        answers=given,
+        link=link,
+        tracks=tracks,
+        sets=len(given) // site.config.goal,
+        headphones=HEADPHONES,
+        training=TRAINING,
     )
 
 
