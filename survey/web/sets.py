@@ -148,7 +148,8 @@ class TrackMap:
         axes = np.linalg.svd(centred, full_matrices=False)[2][:2]  # (2, dim)
         flat = centred @ axes.T  # (tracks, 2)
         low, high = flat.min(axis=0), flat.max(axis=0)
-        flat = 3 + 94 * (flat - low) / np.maximum(high - low, 1e-12)
+        scale = 94 / max(float((high - low).max()), 1e-12)  # one for both axes keeps distances true
+        flat = 50 + scale * (flat - (low + high) / 2)
         points = [(round(float(x), 1), round(float(y), 1)) for x, y in flat]
         self.places = dict(zip(ids, points, strict=True))
         self.dots = points[:: -(-len(points) // MAX_DOTS)]
