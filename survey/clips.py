@@ -231,11 +231,12 @@ def _cut(source: Path, start_s: float, length_s: float, stem: Path, target_lufs:
 
 
 def _gain_filter(segment: list[str], target_lufs: float) -> str:
-    """ffmpeg's filters that bring an excerpt to `target_lufs`, its true peaks at most MAX_PEAK_DBTP.
+    """ffmpeg's filters that bring an excerpt to `target_lufs`, with its true peaks limited.
 
-    A constant gain, and, where that lifts a peak above the limit, a limiter on the signal at 192 kHz
-    (which sees the peaks between samples, as ITU-R BS.1770-5, annex 2, does at 4 times 48 kHz). A
-    limiter takes loudness away, so the gain is raised by what is missing, and measured again.
+    A constant gain; and, where that lifts a peak above MAX_PEAK_DBTP, a limiter on the signal at
+    192 kHz, which sees the peaks between samples (ITU-R BS.1770-5, annex 2, also measures at 4
+    times 48 kHz). A limiter takes loudness away, so the gain is raised by what is missing, and
+    measured again.
     Raises ClipError for an excerpt that is silent.
     """
     loudness, peak = _measure(segment, "anull")

@@ -66,12 +66,13 @@ class SurveyConfig:
     """The whole configuration; the YAML file may omit every field.
 
     clip_s: length of a clip in seconds, 10 to 20; loudness_lufs: integrated loudness of every
-    clip (EBU R128), with its true peaks limited; gold_tracks: how many tracks get a second excerpt for gold rounds;
-    min_listened_s: seconds for which each clip must play before an answer counts; repeat_after:
-    answers between a round and its repeat; goal: answers in a set, which ends with a break;
-    round_expires_h: hours after which an unanswered round is given to another rater; temperature: of the odd-one-out softmax over cosine similarities; public_url: the
-    address by which raters reach the survey, where https makes cookies Secure and sends HSTS;
-    trusted_proxy: addresses whose X-Forwarded-For is used ("*" for all, "" for none).
+    clip (EBU R128), with its true peaks limited; gold_tracks: how many tracks get a second excerpt
+    for gold rounds; min_listened_s: seconds for which each clip must play before an answer counts;
+    repeat_after: answers between a round and its repeat; goal: answers in a set, which ends with a
+    break; round_expires_h: hours after which an unanswered round is given to another rater;
+    temperature: of the odd-one-out softmax over cosine similarities; public_url: the address by
+    which raters reach the survey, where https makes cookies Secure and sends HSTS; trusted_proxy:
+    addresses whose X-Forwarded-For is used ("*" for all, "" for none).
     """
 
     title: StrictStr = "Which song is the odd one out?"

@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
-
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from survey.clips import ClipLibrary
@@ -104,7 +103,7 @@ class Site:
         return f"/s/{self._shares.dumps([rater.id, number])}"
 
     def shared_set(self, token: str) -> tuple[int, int] | None:
-        """The (rater's id, number of the set) of a shared link; None when its signature is wrong."""
+        """The (rater's id, set's number) of a shared link; None when its signature is wrong."""
         try:
             rater_id, number = self._shares.loads(token)
         except BadSignature:

@@ -528,7 +528,7 @@ def test_a_set_ends_with_a_break_and_a_link_to_share(browser: Browser, server: S
 
 def test_pages_speak_the_browsers_language(browser: Browser, server: Server) -> None:
     for locale, start, question in (
-        ("de-AT", "Los geht’s", "Welcher Song passt nicht zu den anderen?"),
+        ("de-AT", "Los geht’s", "Welcher Song passt nicht dazu?"),
         ("ja", "聴いてみる", "仲間はずれはどれ？"),
     ):
         me = new_page(browser, server, locale=locale)

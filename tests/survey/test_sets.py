@@ -39,7 +39,7 @@ LISTENED_S = [4.0, 5.0, 6.0]
 
 
 def give(store: Store, rater: Rater, triplet: int, odd: int | None, kind: str = "random") -> None:
-    """Stores an answer to a triplet by the odd track's index, with the clips in the order a, b, c."""
+    """Stores an answer by the odd track's index, with the clips in the order a, b, c."""
     with store.write() as db:
         store.add_round(db, rater, triplet, kind)
         newest = sa.select(sa.func.max(rounds.c.id)).where(rounds.c.rater == rater.id)

@@ -1,4 +1,4 @@
-"""The languages of the raters' pages: gettext catalogues, read from the `.po` files beside this one.
+"""The languages of the raters' pages: gettext catalogues, the `.po` files beside this one.
 
 English is the language of the sources and needs no catalogue. To add texts or a language:
 

@@ -21,7 +21,10 @@
   const texts = JSON.parse(page.dataset.texts);
   const minListened = Number(page.dataset.minListened);
   const goal = Number(page.dataset.goal);
-  const suffix = new Audio().canPlayType('audio/ogg; codecs="opus"') ? "ogg" : "m4a";
+  const canPlay = (type) => new Audio().canPlayType(type) !== "";
+  const suffix = canPlay('audio/ogg; codecs="opus"') ? "ogg" : "m4a"; // of a clip that is loaded whole
+  // Ogg has its length only at its end, so that Chromium loads all of a short file before it plays.
+  const streamSuffix = canPlay('audio/mp4; codecs="mp4a.40.2"') ? "m4a" : suffix;
   const PENDING = "feelprint-unsent-answer"; // and, since several tabs may wait, the round's token
   const KEYS = "feelprint-keys-off";
   const AUTO = "feelprint-auto-off";
@@ -215,6 +218,16 @@
     }
   }
 
+  function breakOffStreams() {
+    for (const [address, audio] of streams) {
+      if (isWhole(audio)) continue;
+      streams.delete(address);
+      audios = audios.map((other) => (other === audio ? null : other));
+      audio.removeAttribute("src");
+      audio.load();
+    }
+  }
+
   // -- playing
 
   const missing = () => listenedS.map((s) => Math.max(0, minListened - s));
@@ -291,7 +304,8 @@
     if (!audios[place]) { // not loaded yet: it plays while it loads, and has the connection to itself
       const address = round.clips[place];
       fetching?.abort();
-      audios[place] = makeAudio(place, `${address}.${suffix}`);
+      breakOffStreams();
+      audios[place] = makeAudio(place, `${address}.${streamSuffix}`);
       streams.set(address, audios[place]);
     }
     start(place);
@@ -418,7 +432,7 @@
   // What an undo brings back: the choice is shown, and what was listened to stays so.
   function restore(undone) {
     listenedS = undone.listened_s;
-    earliest = Date.now() + 3000 * minListened; // the server counts anew since it showed the round
+    earliest = Date.now() + 3000 * minListened + 200; // the server counts anew since it showed it
     if (undone.place !== null) cards[undone.place].classList.add("was-chosen");
     say(undone.place === null ? texts.undoneCantTell : fill(texts.undone, { n: undone.place + 1 }));
     draw();
@@ -516,8 +530,8 @@
     }
     show(first);
     if (notice) say(notice.text, notice.trouble);
-    if (undone && undone.answered === answered) restore(undone);
     await lookAhead();
+    if (undone && undone.answered === answered) restore(undone);
   }
   begin();
 })();
