@@ -227,3 +227,5 @@ def test_the_poster_shows_the_public_address(make: Callable[..., Any], tmp_path:
     other = Person(make()).http.get("/qr.svg")
     assert other.text != reply.text
     assert "script" not in reply.text
+    long = Person(make(), base="http://" + "a" * 3000)
+    assert long.http.get("/qr.svg").status_code == 400

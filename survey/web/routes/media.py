@@ -80,7 +80,10 @@ def poster(request: Request, site: CurrentSite, session: Visitor) -> Response:
 def qr_code(request: Request, site: CurrentSite) -> Response:
     """The survey's address as a QR code, with error correction M: 15 % of it may be damaged."""
     out = io.BytesIO()
-    code = segno.make(site.base_url(request), error="m", micro=False)
+    try:
+        code = segno.make(site.base_url(request), error="m", micro=False)
+    except segno.DataOverflowError as error:  # the Host header may be of any length
+        raise HTTPException(400, "this address is too long for a QR code") from error
     code.save(out, kind="svg", scale=8, border=4, light="#fff")
     return Response(out.getvalue(), media_type="image/svg+xml")
 
