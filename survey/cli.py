@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--embeddings", type=Path, nargs="+", default=[], metavar="FILE",
         help="Parquet tables (id, embedding) of the current model; several form an ensemble",
+    )  # fmt: skip
+    serve.add_argument(
+        "--limit", type=int, default=500, metavar="N",
+        help="of a folder of music, take at most N files (default: 500)",
     )  # fmt: skip
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
@@ -146,15 +151,17 @@ def _prepare(options: argparse.Namespace) -> None:
 def _serve(options: argparse.Namespace) -> None:
     import uvicorn
 
-    from survey.clips import ClipLibrary, folder_name, open_corpus, prepare
+    from survey.clips import ClipLibrary, folder_name, open_corpus, plan
     from survey.rounds.active import read_embeddings
     from survey.rounds.assign import Assigner, check_gold
     from survey.web.app import Survey, create_app
 
     config = load_config(options.config)
     clips = options.data / folder_name(config)
+    store = _open(options, config, must_exist=False)
     if options.corpus is not None:
-        library = prepare(open_corpus(options.corpus, options.data), clips, config)
+        music = open_corpus(options.corpus, options.data, options.limit)
+        library = plan(music, clips, config, store.streams_asked())
     elif (clips / "library.json").is_file():
         library = ClipLibrary(clips)
     else:
@@ -166,7 +173,6 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"active rounds use the {len(embeddings[0])} songs with an embedding")
     elif config.shares.active > 0:
         print("no --embeddings: training rounds are drawn at random (survey-random_train)")
-    store = _open(options, config, must_exist=False)
     assigner = Assigner(store, library, config, embeddings)
     for note in assigner.notes:
         print(note)
@@ -174,7 +180,7 @@ def _serve(options: argparse.Namespace) -> None:
     app = create_app(Survey(config, store, library, assigner, owner_token))
     listener = socket.create_server((options.host, options.port))
     port = listener.getsockname()[1]
-    print(f"survey of {len(library.tracks)} songs on http://{options.host}:{port}", flush=True)
+    print(f"survey of {len(library.tracks)} tracks on http://{options.host}:{port}", flush=True)
     if owner_token is not None:
         print(f"figures on http://{options.host}:{port}/owner", flush=True)
     # No access log, because it would hold the addresses of raters.
@@ -188,6 +194,9 @@ def _serve(options: argparse.Namespace) -> None:
             forwarded_allow_ips=config.trusted_proxy or None,
         )
     )
+    if options.corpus is not None:
+        cutting = threading.Thread(target=library.cut_all, args=[assigner.drop_track], daemon=True)
+        cutting.start()
     server.run(sockets=[listener])
     store.engine.dispose()
 

@@ -109,11 +109,22 @@ def load_config(path: Path | None) -> SurveyConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SurveyError(f"cannot read the configuration {path}: {error}") from error
+    values = _with_new_keys(values)
     try:
         config = TypeAdapter(SurveyConfig).validate_python({} if values is None else values)
     except ValidationError as error:
         raise SurveyError(f"{path}: {_explain(error)}") from error
     return check(config)
+
+
+RENAMED_KEYS = {"min_heard_s": "min_listened_s"}  # read for one release
+
+
+def _with_new_keys(values: Any) -> Any:
+    """The values with keys of the last release under their new names; others are unchanged."""
+    if not isinstance(values, dict) or any(new in values for new in RENAMED_KEYS.values()):
+        return values  # a file with both names keeps the old one, which is then an unknown key
+    return {RENAMED_KEYS.get(key, key): value for key, value in values.items()}
 
 
 def as_yaml(config: SurveyConfig) -> str:

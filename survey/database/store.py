@@ -157,6 +157,34 @@ class Store:
             self._drop_rounds(db, rounds.c.triplet.in_(hit) & UNANSWERED)
             db.execute(sa.update(triplets).where(used).values(quota=0))
 
+    def close_triplets(self, ids: Sequence[int]) -> None:
+        """Gives these triplets to no further rater; rounds without an answer are dropped."""
+        with self.write() as db:
+            for start in range(0, len(ids), 500):  # within SQLite's limit of bound values
+                part = ids[start : start + 500]
+                self._drop_rounds(db, rounds.c.triplet.in_(part) & UNANSWERED)
+                db.execute(sa.update(triplets).where(triplets.c.id.in_(part)).values(quota=0))
+
+    def streams_asked(self) -> dict[str, str]:
+        """The stream, "train" or "test", of every track in an answered triplet.
+
+        A track in both, of a survey with other splits, counts as one of the test stream.
+        """
+        query = (
+            sa.select(triplets.c.stream, triplets.c.a, triplets.c.b, triplets.c.c)
+            .join_from(triplets, rounds)
+            .join(answers)
+            .where(triplets.c.stream != "gold")
+            .distinct()
+        )
+        found: dict[str, str] = {}
+        with self.read() as db:
+            for stream, *tracks in db.execute(query):
+                for track in tracks:
+                    if stream == "random" or track not in found:
+                        found[track] = "test" if stream == "random" else "train"
+        return found
+
     def tracks_asked(self) -> set[str]:
         """Every track in any triplet."""
         with self.read() as db:
