@@ -158,14 +158,16 @@ def _serve(options: argparse.Namespace) -> None:
 
     config = load_config(options.config)
     clips = options.data / folder_name(config)
-    store = _open(options, config, must_exist=False)
+    music = None
     if options.corpus is not None:
         music = open_corpus(options.corpus, options.data, options.limit)
-        library = plan(music, clips, config, store.streams_asked())
-    elif (clips / "library.json").is_file():
-        library = ClipLibrary(clips)
-    else:
+    elif not (clips / "library.json").is_file():
         raise SurveyError(f"there are no clips in {clips}: name the music with --corpus DIR")
+    store = _open(options, config, must_exist=False)
+    if music is not None:
+        library = plan(music, clips, config, store.streams_asked())
+    else:
+        library = ClipLibrary(clips)
     check_gold(library, config)
     embeddings = None
     if options.embeddings:

@@ -1,4 +1,4 @@
-"""The distance by which the odd one out of three tracks is chosen: Euclidean, as in the model card."""
+"""The Euclidean distance, as in the model card, by which the odd one out of three is chosen."""
 
 from __future__ import annotations
 

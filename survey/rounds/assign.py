@@ -82,7 +82,7 @@ class Assigner:
         tracks = self.library.tracks
         artist_of = {i: tracks[i].artist_key for i in ids}
         inside = stream_of([i for i in ids if tracks[i].split == split], artist_of)
-        if inside.usable or inside.triplets and inside.min_artists == 3 or share == 0:
+        if inside.usable or (inside.triplets and inside.min_artists == 3) or share == 0:
             return inside
         artists = len(set(artist_of.values()))
         if artists < 3:

@@ -108,9 +108,7 @@ def stream_of(tracks: Collection[str], artist_of: Mapping[str, str]) -> Stream:
     return Stream(frozenset(tracks), *best)
 
 
-def assign_streams(
-    tracks: Sequence[SplitTrack], asked: Mapping[str, str] | None = None
-) -> Streams:
+def assign_streams(tracks: Sequence[SplitTrack], asked: Mapping[str, str] | None = None) -> Streams:
     """The tracks of both streams.
 
     asked: the stream ("train" or "test") of tracks about which raters were asked already: they

@@ -24,8 +24,8 @@ from survey.clips import ClipLibrary, LibraryTrack
 from survey.config import RatersPerTriplet, Shares, SurveyConfig, SurveyError
 from survey.database.schema import rounds, triplets
 from survey.database.store import Rater, Store
-from survey.rounds import active
 from survey.results.quality import all_answers, as_triplets
+from survey.rounds import active
 from survey.rounds.assign import Assigner, check_gold
 from survey.rounds.splits import assign_streams, possible_triplets, training_only
 
