@@ -19,6 +19,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,13 @@ class ClipLibrary:
 
     skipped_tracks: those without a clip, each with its id, title and the reason, `left_out`.
     cut: cuts the clips of a track, or raises ClipError; None where all clips are cut already.
+    on_failure: is called with the (track, excerpt) of a clip that cannot be cut.
     """
 
     def __init__(self, folder: Path, cut: Callable[[str], None] | None = None) -> None:
         self.folder = folder
         self._cut = cut
+        self.on_failure: Callable[[str, int], None] = lambda track, excerpt: None
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
         path = folder / "library.json"
         try:
@@ -98,24 +101,26 @@ class ClipLibrary:
         Raises ClipError where it cannot be cut.
         """
         found = self.folder / f"{track}-{excerpt}.{suffix}"
-        if self._cut is not None and not found.exists():
-            with self._busy[track]:  # raters of one round wait for one cut
+        if self._cut is None or found.exists():
+            return found
+        with self._busy[track]:  # raters of one round wait for one cut
+            try:
                 if not found.exists():
                     self._cut(track)
-            if not found.exists():  # a silent ending has no second excerpt
-                raise ClipError(f"the track {track} has no excerpt {excerpt}")
+                if not found.exists():
+                    raise ClipError(f"the track {track} has no second excerpt: its end is silent")
+            except ClipError:
+                self.on_failure(track, excerpt)
+                raise
         return found
 
-    def cut_all(self, failed: Callable[[str], None]) -> None:
-        """Cuts the clips that do not exist yet, one after the other; `failed` gets bad tracks."""
+    def cut_all(self) -> None:
+        """Cuts the clips that do not exist yet, one after the other, as `path` does."""
         two = set(self.two_excerpt_tracks)
         for track in list(self.tracks):
-            try:
-                self.path(track, 0, "m4a")
-                if track in two:
-                    self.path(track, 1, "m4a")
-            except ClipError:
-                failed(track)
+            for excerpt in range(2 if track in two else 1):
+                with suppress(ClipError):
+                    self.path(track, excerpt, "m4a")
 
 
 def open_corpus(folder: Path, data: Path, limit: int | None = None) -> Corpus:

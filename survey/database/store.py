@@ -117,6 +117,8 @@ class Store:
     def end_session(self, nonce: str) -> None:
         """Makes the cookie of a session worthless; the rater's other sessions stay."""
         with self.write() as db:
+            old = now() - timedelta(days=200)  # by then the cookie itself is too old
+            db.execute(sa.delete(ended_sessions).where(ended_sessions.c.ended < old))
             if not db.execute(_ended(nonce)).first():
                 db.execute(sa.insert(ended_sessions).values(nonce=nonce, ended=now()))
 
@@ -234,12 +236,14 @@ class Store:
             for part in _parts(found):
                 ids = [row.id for row in part]
                 db.execute(sa.update(rounds).where(rounds.c.id.in_(ids)).values(expired=now()))
-                self._count_taken(db, {row.triplet for row in part})
+                self.count_taken(db, {row.triplet for row in part})
         return len(found)
 
-    def retire(self, missing: set[str]) -> None:
-        """Closes every triplet with a track of `missing`, whose clips are gone from the corpus."""
+    def retire(self, missing: set[str], stream: str | None = None) -> None:
+        """Closes every triplet with a track of `missing`, of one stream or of all."""
         used = triplets.c.a.in_(missing) | triplets.c.b.in_(missing) | triplets.c.c.in_(missing)
+        if stream is not None:
+            used &= triplets.c.stream == stream
         hit = sa.select(triplets.c.id).where(used)
         with self.write() as db:
             self._drop_rounds(db, rounds.c.triplet.in_(hit) & UNANSWERED)
@@ -286,10 +290,10 @@ class Store:
         found = db.execute(sa.select(rounds.c.id, rounds.c.triplet).where(which)).all()
         for part in _parts(found):
             db.execute(sa.delete(rounds).where(rounds.c.id.in_([row.id for row in part])))
-            self._count_taken(db, {row.triplet for row in part})
+            self.count_taken(db, {row.triplet for row in part})
         return len(found)
 
-    def _count_taken(self, db: sa.Connection, changed: set[int]) -> None:
+    def count_taken(self, db: sa.Connection, changed: set[int]) -> None:
         """Counts again how many raters these triplets have been given to."""
         left = (
             sa.select(sa.func.count())
@@ -355,7 +359,7 @@ class Store:
             raise ListenedTooBriefly("an answer counts once all three clips were loaded")
         if row.expired is not None:  # a late answer: it counts, whoever has the place by now
             db.execute(sa.update(rounds).where(rounds.c.id == row.id).values(expired=None))
-            self._count_taken(db, {row.triplet})
+            self.count_taken(db, {row.triplet})
         db.execute(
             sa.insert(answers).values(
                 round=row.id,

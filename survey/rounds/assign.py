@@ -25,6 +25,10 @@ WARM_UP = 2  # answers before the first test round
 MAX_REFILLS = 2  # pools without a new triplet, after which the corpus counts as exhausted
 
 
+class Paused(Exception):
+    """The owner has paused the survey: nobody is given a round."""
+
+
 @dataclass
 class Progress:
     """A rater's numbers of rounds given, of those answered, and of gold rounds given."""
@@ -70,6 +74,7 @@ class Assigner:
         self._expired = 0.0
         store.retire(store.tracks_asked() - library.tracks.keys())
         self._close_misplaced()
+        library.on_failure = self.drop_clip
         with store.read() as db:
             query = sa.select(triplets.c.a, triplets.c.b, triplets.c.c)
             self._asked = {(row.a, row.b, row.c) for row in db.execute(query)}
@@ -135,21 +140,30 @@ class Assigner:
         ]
         self.store.close_triplets(useless)
 
-    def drop_track(self, track: str) -> None:
-        """Asks no more about a track whose clip cannot be cut; its open rounds are dropped."""
-        self.library.tracks.pop(track, None)
+    def drop_clip(self, track: str, excerpt: int) -> None:
+        """Asks no more for a clip that cannot be cut; its open rounds are dropped."""
         if track in self.library.two_excerpt_tracks:
             self.library.two_excerpt_tracks.remove(track)
+        if excerpt == 1:
+            self.store.retire({track}, "gold")
+            return
+        self.library.tracks.pop(track, None)
+        artists = {i: t.artist_key for i, t in self.library.tracks.items()}
         for name, stream in self._streams.items():
-            artists = {i: t.artist_key for i, t in self.library.tracks.items()}
-            self._streams[name] = stream_of(stream.tracks & artists.keys(), artists)
+            kept = [i for i in stream.tracks if i in artists]
+            count = possible_triplets([artists[i] for i in kept], stream.min_artists)
+            self._streams[name] = Stream(frozenset(kept), stream.min_artists, count)
             with self._filling:
-                kept = [abc for abc in self._pools[name] if track not in abc]
-                self._pools[name] = deque(kept)
+                self._pools[name] = deque(t for t in self._pools[name] if track not in t)
         self.store.retire({track})
 
     def rounds(self, rater: Rater, count: int) -> list[Round]:
-        """The rater's open rounds: at least `count`, unless the corpus is exhausted."""
+        """The rater's open rounds: at least `count`, unless the corpus is exhausted.
+
+        Raises Paused while the owner has paused the survey.
+        """
+        if self.store.paused():
+            raise Paused("the survey is paused; what you answered is stored, come back later")
         if time.monotonic() - self._expired > 600:
             self._expired = time.monotonic()
             self.store.expire(self.config.round_expires_h)
