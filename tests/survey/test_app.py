@@ -235,7 +235,8 @@ def test_clip_addresses_do_not_name_the_track(app: Any, library: ClipLibrary) ->
 # -- access control
 
 
-FORMS = ["/start", "/undo", "/me/delete", "/leave", "/api/answer", "/api/rounds", "/owner"]
+FORMS = ["/start", "/undo", "/me/delete", "/leave", "/api/answer", "/api/rounds", "/owner",
+         "/owner/pause", "/owner/exclude"]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FORMS)

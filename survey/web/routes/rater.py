@@ -49,12 +49,17 @@ def start(
     headphones: Annotated[Literal[tuple(HEADPHONES)], Form()] = "",  # type: ignore[valid-type]
     age: Annotated[Literal[tuple(AGES)], Form()] = "",  # type: ignore[valid-type]
     training: Annotated[Literal[tuple(TRAINING)], Form()] = "",  # type: ignore[valid-type]
+    invite: Annotated[str, Form(max_length=40)] = "",
 ) -> Response:
     """Stores the consent, which makes the visitor a rater."""
     limit = site.config.limits.new_raters_per_address
     site.limiter.take("consents", address_of(request.scope), limit)
+    codes = site.config.invite_codes
+    if codes and invite.strip() not in codes:
+        raise HTTPException(403, "this invite code is not known; ask who invited you")
     response = RedirectResponse("/round", 303)
-    site.sessions.write(response, site.store.add_rater(headphones, age, training).name)
+    group = codes.get(invite.strip(), "")
+    site.sessions.write(response, site.store.add_rater(headphones, age, training, group).name)
     return response
 
 
@@ -120,8 +125,10 @@ def delete(
 
 
 @router.post("/leave", dependencies=FORM, response_class=RedirectResponse, status_code=303)
-def leave(site: CurrentSite) -> Response:
+def leave(site: CurrentSite, session: Visitor) -> Response:
     """Signs the rater out in this browser; the private link still works."""
+    if session is not None:
+        site.store.end_session(session.nonce)
     response = RedirectResponse("/", 303)
     site.sessions.forget(response)
     return response
