@@ -646,3 +646,33 @@ def test_the_page_says_that_loading_takes_long(browser: Browser, server: Server)
     page.reload()
     page.locator(".play").nth(0).click()
     expect(page.locator("#says")).to_contain_text("takes longer than usual", timeout=4000)
+
+
+def test_without_its_clips_the_practice_is_skipped(browser: Browser, server: Server) -> None:
+    me = new_page(browser, server)
+    page = me.page
+    page.route("**/practice/**", lambda route: route.fulfill(status=404, body="{}"))
+    page.goto(me.base)
+    page.get_by_label("I am 16 or older").check()
+    page.get_by_role("button", name="Start listening").click()
+    expect(page.get_by_role("heading")).to_have_text("Which is the odd one out?")
+    me.loaded()
+    me.answered(0)
+
+
+def test_a_browser_that_keeps_nothing_says_so(browser: Browser, server: Server, data: Path) -> None:
+    context = browser.new_context()
+    context.add_init_script(
+        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
+    )
+    me = Watched(context, server)
+    me.consent()
+    me.listen(0, 1, 2)
+    before = stored(data)
+    context.set_offline(True)
+    me.page.locator(".choose").nth(1).click()
+    expect(me.page.locator("#says")).to_contain_text("leave this page open")
+    context.set_offline(False)
+    me.answered(1)
+    assert stored(data) == before + 1
+    assert me.troubles == []

@@ -150,6 +150,10 @@
         if (says.textContent === texts.gone) say("");
       }
     } catch (error) {
+      if (error.name !== "AbortError" && round.practice) { // the rounds do not depend on it
+        fetching = null;
+        return endPractice(false);
+      }
       if (error.name !== "AbortError" && round.clips.includes(address)) {
         say(texts.clipGone, true);
         return setTimeout(() => location.reload(), 3000);
@@ -313,7 +317,7 @@
   }
 
   function playNext() {
-    if (practiceOver) endPractice();
+    if (practiceOver) endPractice(true);
     else if (playing >= 0) stop();
     else play(Math.max(0, unheard()));
   }
@@ -417,7 +421,7 @@
     send(pending, key);
   }
 
-  async function endPractice() {
+  async function endPractice(byPress) {
     practiceOver = false;
     keep("localStorage", PRACTISED, "1");
     const old = round;
@@ -425,7 +429,7 @@
     show(first);
     forget(old.clips);
     heading.focus({ preventScroll: true });
-    if (isAuto()) play(0);
+    if (byPress && isAuto()) play(0); // a browser plays nothing before the first press
     await lookAhead(); // from here on the server counts the round as shown
   }
 
