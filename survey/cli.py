@@ -246,6 +246,8 @@ def _serve(options: argparse.Namespace) -> None:
     if options.corpus is not None:
         cutting = threading.Thread(target=library.cut_all, daemon=True)
         cutting.start()
+    if embeddings is not None:
+        threading.Thread(target=assigner.keep_refitting, daemon=True).start()
     server.run(sockets=[listener])
     store.engine.dispose()
 

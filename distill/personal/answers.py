@@ -25,6 +25,7 @@ from student import Feelprint
 from student.model import AttentionPool
 
 BASE = Path("rust/models")  # the released model
+SURVEY = Path("data/survey")  # where the survey keeps its index of a folder of music
 EXCERPT_S = 18.0  # of a track that an answer names by ID@SECONDS
 MAX_WINDOWS = 64  # of a whole track, evenly spaced, to fit the head on
 LORA_TARGETS = ["key", "value", "mix", "mlp.0", "mlp.2", "out"]  # the head's linear layers

@@ -16,11 +16,15 @@ from survey.config import SurveyConfig, SurveyError
 from survey.database.rows import Rater, Round, now
 from survey.database.schema import answers, rounds, triplets
 from survey.database.store import Store
+from survey.results.quality import all_answers
 from survey.rounds.active import draw_triplets, select_uncertain
+from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, identity_maps
 from survey.rounds.splits import Stream, possible_triplets, stream_of
 
 POOL_SIZE = 256  # triplets selected at a time
 EARLY_BLOCKS, EARLY_BLOCK, EARLY_GOLD = 2, 10, 2  # 2 gold rounds in each of the first 2 tens
+REFIT_AFTER = 50  # training answers between two fits of the ensemble
+REFIT_PAUSE_S = 20.0  # between two looks at the number of answers
 WARM_UP = 2  # answers before the first test round
 MAX_REFILLS = 2  # pools without a new triplet, after which the corpus counts as exhausted
 
@@ -43,7 +47,8 @@ class Assigner:
 
     embeddings: None, or (ids, vectors) from `active.read_embeddings`. Without them the active
     share is drawn uniformly, as kind `random_train`: those rounds may be trained on, and those of
-    the test stream, `random`, may not. seed: for tests; None in service.
+    the test stream, `random`, may not. Until the first `refit` the tables themselves are the
+    ensemble. seed: for tests; None in service.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class Assigner:
         self.library = library
         self.config = config
         self.embeddings = embeddings
+        self._ensemble = None if embeddings is None else embeddings[1]  # (members, tracks, dim)
+        self._fitted = -1  # training answers at the last fit
         self.training_stream = "random_train" if embeddings is None else "active"
         self._rng = np.random.default_rng(seed)
         self.notes: list[str] = []
@@ -139,6 +146,42 @@ class Assigner:
             if {row.a, row.b, row.c} & (train if row.stream == "random" else test)
         ]
         self.store.close_triplets(useless)
+
+    def refit(self) -> bool:
+        """Fits the ensemble to the training answers, if there are REFIT_AFTER more than last time.
+
+        Active rounds are chosen by it from then on. Returns whether it was fitted.
+        """
+        if self.embeddings is None:
+            return False
+        ids, base = self.embeddings
+        index = {track: i for i, track in enumerate(ids)}
+        excluded = {person.name for person in self.store.people() if person.excluded}
+        rows = [
+            (*(index[t] for t in a.abc), a.odd)
+            for a in all_answers(self.store)
+            if a.kind in ("active", "random_train")
+            and a.odd is not None
+            and a.rater not in excluded
+            and index.keys() >= set(a.abc)
+        ]
+        if self._fitted >= 0 and len(rows) < self._fitted + REFIT_AFTER:
+            return False
+        given = np.asarray(rows, np.int64).reshape(-1, 4)
+        fit = EnsembleConfig(temperature=self.config.temperature)
+        rng = np.random.default_rng(0)
+        start = identity_maps(base.shape[-1], fit, rng)
+        self._ensemble = fit_ensemble(base, start, given[:, :3], given[:, 3], fit, rng)
+        self._fitted = len(rows)
+        with self._filling:  # the next active rounds are of the new ensemble
+            self._pools["active"] = deque(self._select("active"))
+        return True
+
+    def keep_refitting(self) -> None:
+        """Refits for as long as the survey is served; for a thread of its own."""
+        while True:
+            self.refit()
+            time.sleep(REFIT_PAUSE_S)
 
     def drop_clip(self, track: str, excerpt: int) -> None:
         """Asks no more for a clip that cannot be cut; its open rounds are dropped."""
@@ -359,7 +402,8 @@ class Assigner:
         if stream == "active":
             assert self.embeddings is not None
             row = {track: i for i, track in enumerate(self.embeddings[0])}
-            vectors = self.embeddings[1][:, [row[track] for track in ids]]
+            assert self._ensemble is not None
+            vectors = self._ensemble[:, [row[track] for track in ids]]
             index = {track: i for i, track in enumerate(ids)}
             asked = {
                 (index[a], index[b], index[c])
