@@ -26,6 +26,7 @@ TRAINING = {
     "professional": _("I work in music"),
 }
 TITLE = _("Which song is the odd one out?")  # the configuration's default
+PAUSED = _("the survey is paused; what you answered is stored, come back later")  # Paused
 NO_SUCH_LINK = _("this private link is not valid: its data was deleted, or it is incomplete")
 
 Link = Annotated[str, Path(max_length=200)]
