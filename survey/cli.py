@@ -1,4 +1,4 @@
-"""The command `feelprint-survey`: serve (the default), prepare, export, simulate, config."""
+"""The command `feelprint-survey`: serve (the default), export, pause, merge, backup and others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # each command imports what it needs, so that `export` loads 
 
 Run = Callable[[argparse.Namespace], None]
 DATABASE = "FEELPRINT_SURVEY_DATABASE"
+MIN_OWNER_TOKEN = 16  # characters
 OWNER = "FEELPRINT_SURVEY_OWNER"
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--corpus": {
@@ -44,7 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand; returns 0, or 2 after an error that the owner can correct."""
     given = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
-    names = {"serve", "prepare", "export", "simulate", "config"}
+    names = {
+        "serve",
+        "prepare",
+        "export",
+        "pause",
+        "resume",
+        "merge",
+        "backup",
+        "simulate",
+        "config",
+    }
     if not given or (given[0] not in names and given[0] not in ("-h", "--help")):
         given = ["serve", *given]
     options = parser.parse_args(given)
@@ -75,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         "--embeddings", type=Path, nargs="+", default=[], metavar="FILE",
         help="Parquet tables (id, embedding) of the current model; several form an ensemble",
     )  # fmt: skip
+    serve.add_argument(
+        "--limit", type=int, default=500, metavar="N",
+        help="of a folder of music, take at most N files (default: 500)",
+    )  # fmt: skip
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
 
@@ -99,6 +116,36 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus", type=Path, metavar="DIR",
         help="for a CSV: name tracks from FMA by their FMA numbers, which this corpus states",
     )  # fmt: skip
+
+    export.add_argument(
+        "--min-attentive", type=float, default=0.0, metavar="P",
+        help="leave out raters who listen with a lower probability, by their gold rounds and "
+        "repeats (default: 0; 0.9 lets fewer than 2 %% of random clickers pass)",
+    )  # fmt: skip
+    export.add_argument(
+        "--exclude-rater", action="append", default=[], metavar="NAME",
+        help="leave out this rater, by the name on the owner's page; may be repeated",
+    )  # fmt: skip
+    export.add_argument(
+        "--since", type=_date, metavar="DATE",
+        help="only answers from this day or time on (ISO 8601, UTC), such as 2026-01-31",
+    )  # fmt: skip
+
+    for name, text, paused in (
+        ("pause", "pause the survey: raters are given no rounds, also while it is served", True),
+        ("resume", "resume a paused survey", False),
+    ):
+        add(name, text, _pause, "--data", "--database").set_defaults(paused=paused)
+    merge = add(
+        "merge", "take over the raters and answers of another survey", _merge,
+        "--data", "--database",
+    )  # fmt: skip
+    merge.add_argument("other", help="its database: a file, or a URL as for --database")
+    backup = add(
+        "backup", "copy the database (SQLite), also while it is served", _backup,
+        "--data", "--database",
+    )  # fmt: skip
+    backup.add_argument("out", type=Path, help="the copy, a file that does not exist yet")
 
     simulate = add(
         "simulate", "measure on simulated raters how many answers active selection saves", _simulate
@@ -146,19 +193,23 @@ def _prepare(options: argparse.Namespace) -> None:
 def _serve(options: argparse.Namespace) -> None:
     import uvicorn
 
-    from survey.clips import ClipLibrary, folder_name, open_corpus, prepare
+    from survey.clips import ClipLibrary, folder_name, open_corpus, plan
     from survey.rounds.active import read_embeddings
     from survey.rounds.assign import Assigner, check_gold
     from survey.web.app import Survey, create_app
 
     config = load_config(options.config)
     clips = options.data / folder_name(config)
+    music = None
     if options.corpus is not None:
-        library = prepare(open_corpus(options.corpus, options.data), clips, config)
-    elif (clips / "library.json").is_file():
-        library = ClipLibrary(clips)
-    else:
+        music = open_corpus(options.corpus, options.data, options.limit)
+    elif not (clips / "library.json").is_file():
         raise SurveyError(f"there are no clips in {clips}: name the music with --corpus DIR")
+    store = _open(options, config, must_exist=False)
+    if music is not None:
+        library = plan(music, clips, config, store.streams_asked())
+    else:
+        library = ClipLibrary(clips)
     check_gold(library, config)
     embeddings = None
     if options.embeddings:
@@ -166,15 +217,19 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"active rounds use the {len(embeddings[0])} songs with an embedding")
     elif config.shares.active > 0:
         print("no --embeddings: training rounds are drawn at random (survey-random_train)")
-    store = _open(options, config, must_exist=False)
     assigner = Assigner(store, library, config, embeddings)
     for note in assigner.notes:
         print(note)
     owner_token = os.environ.get(OWNER) or None
+    if owner_token is not None and len(owner_token) < MIN_OWNER_TOKEN:
+        raise SurveyError(
+            f"{OWNER} has {len(owner_token)} characters, and needs {MIN_OWNER_TOKEN} or more: "
+            'make one with python -c "import secrets; print(secrets.token_urlsafe())"'
+        )
     app = create_app(Survey(config, store, library, assigner, owner_token))
     listener = socket.create_server((options.host, options.port))
     port = listener.getsockname()[1]
-    print(f"survey of {len(library.tracks)} songs on http://{options.host}:{port}", flush=True)
+    print(f"survey of {len(library.tracks)} tracks on http://{options.host}:{port}", flush=True)
     if owner_token is not None:
         print(f"figures on http://{options.host}:{port}/owner", flush=True)
     # No access log, because it would hold the addresses of raters.
@@ -188,6 +243,11 @@ def _serve(options: argparse.Namespace) -> None:
             forwarded_allow_ips=config.trusted_proxy or None,
         )
     )
+    if options.corpus is not None:
+        cutting = threading.Thread(target=library.cut_all, daemon=True)
+        cutting.start()
+    if embeddings is not None:
+        threading.Thread(target=assigner.keep_refitting, daemon=True).start()
     server.run(sockets=[listener])
     store.engine.dispose()
 
@@ -197,8 +257,45 @@ def _export(options: argparse.Namespace) -> None:
 
     store = _open(options, SurveyConfig(), must_exist=True)
     filters = options.min_gold_accuracy, options.min_consistency
-    for line in export(store, options.out, *filters, options.corpus):
+    lines = export(
+        store, options.out, *filters, options.corpus,
+        min_attentive=options.min_attentive, exclude=options.exclude_rater, since=options.since,
+    )  # fmt: skip
+    for line in lines:
         print(line)
+
+
+def _date(text: str) -> datetime:
+    """A date or time in ISO 8601; UTC where it names no zone."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-01-31") from error
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _pause(options: argparse.Namespace) -> None:
+    _open(options, SurveyConfig(), must_exist=True).pause(options.paused)
+    print("paused: raters are given no rounds" if options.paused else "resumed")
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from survey.database.copies import merge
+    from survey.database.schema import migrate, open_database
+
+    if "://" not in options.other and not Path(options.other).is_file():
+        raise SurveyError(f"there is no database {options.other}")
+    url = options.other if "://" in options.other else f"sqlite:///{options.other}"
+    other = open_database(url)
+    migrate(other)
+    for line in merge(_open(options, SurveyConfig(), must_exist=True), other):
+        print(line)
+
+
+def _backup(options: argparse.Namespace) -> None:
+    from survey.database.copies import backup
+
+    print(backup(_open(options, SurveyConfig(), must_exist=True), options.out))
 
 
 def _simulate(options: argparse.Namespace) -> None:

@@ -1,20 +1,26 @@
-"""Cuts the clips that raters hear, from the middle of each track, all equally loud.
+"""The clips that raters hear, from the middle of each track, all equally loud.
+
+A clip is cut when it is first needed (`plan`), or all are cut in advance (`prepare`).
 
 Each clip is made twice, as Opus in Ogg and as AAC in MP4 (Safari before 18.4 plays no Ogg), at
 one loudness by EBU R128, without metadata. A track's `<id>.json` is written after its clips, so
 that an interrupted run resumes where it stopped and no incomplete file is served; `library.json`
-is written last and lists the tracks of the survey.
+lists the tracks of the survey and the stream of each.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +29,14 @@ from datasets_scripts.corpora import open as corpora
 from datasets_scripts.corpora.corpus import Corpus, CorpusError, Track
 from datasets_scripts.files import atomic_path, write_text
 from survey.config import SurveyConfig, SurveyError
+from survey.rounds.splits import Streams, artist_key, assign_streams, training_only
 
 FORMATS = {"ogg": "audio/ogg", "m4a": "audio/mp4"}
 MIN_TRACK_S = 10.0  # a shorter track is skipped
+MIN_SERIOUS_TRACKS = 40  # a corpus with fewer may be served as a trial
 LOUDNESS_TOLERANCE_LU = 1.0  # allowed difference of a finished clip from the target loudness
+MAX_PEAK_DBTP = -1.0  # of the signal before it is coded (EBU R128, section 2)
+MAX_GAIN_STEPS = 4  # measurements with a raised gain behind the limiter
 SILENCE_LUFS = -60.0  # a quieter excerpt is skipped; R128's own gate is at -70 LUFS
 
 
@@ -36,7 +46,11 @@ class ClipError(Exception):
 
 @dataclass(frozen=True)
 class LibraryTrack:
-    """A track that has clips; `genres` are in lower case."""
+    """A track of the survey; `genres` are in lower case.
+
+    split: the stream that asks about it, "train" or "test", or "unused"; in a corpus that is too
+    small for two streams, its split in the corpus.
+    """
 
     id: str
     title: str
@@ -50,19 +64,22 @@ class LibraryTrack:
     @property
     def artist_key(self) -> str:
         """Equal for tracks of one artist; where it is unknown, of one album; else unique."""
-        if self.artist:
-            return "artist " + self.artist.casefold()
-        return "album " + self.album.casefold() if self.album else "track " + self.id
+        return artist_key(self.artist, self.album, self.id)
 
 
 class ClipLibrary:
     """The clips in a folder: `tracks` by id, and which of them have a second excerpt.
 
     skipped_tracks: those without a clip, each with its id, title and the reason, `left_out`.
+    cut: cuts the clips of a track, or raises ClipError; None where all clips are cut already.
+    on_failure: is called with the (track, excerpt) of a clip that cannot be cut.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cut: Callable[[str], None] | None = None) -> None:
         self.folder = folder
+        self._cut = cut
+        self.on_failure: Callable[[str, int], None] = lambda track, excerpt: None
+        self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
         path = folder / "library.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -82,17 +99,40 @@ class ClipLibrary:
         self.skipped_tracks: list[dict[str, str]] = content["left_out"]
 
     def path(self, track: str, excerpt: int, suffix: str) -> Path:
-        """The file of a clip; suffix is a key of FORMATS."""
-        return self.folder / f"{track}-{excerpt}.{suffix}"
+        """The file of a clip, which is cut if need be; suffix is a key of FORMATS.
+
+        Raises ClipError where it cannot be cut.
+        """
+        found = self.folder / f"{track}-{excerpt}.{suffix}"
+        if self._cut is None or found.exists():
+            return found
+        with self._busy[track]:  # raters of one round wait for one cut
+            try:
+                if not found.exists():
+                    self._cut(track)
+                if not found.exists():
+                    raise ClipError(f"the track {track} has no second excerpt: its end is silent")
+            except ClipError:
+                self.on_failure(track, excerpt)
+                raise
+        return found
+
+    def cut_all(self) -> None:
+        """Cuts the clips that do not exist yet, one after the other, as `path` does."""
+        two = set(self.two_excerpt_tracks)
+        for track in list(self.tracks):
+            for excerpt in range(2 if track in two else 1):
+                with suppress(ClipError):
+                    self.path(track, excerpt, "m4a")
 
 
-def open_corpus(folder: Path, data: Path) -> Corpus:
-    """The corpus in `folder`, or one made of the music in it and kept in `data`.
+def open_corpus(folder: Path, data: Path, limit: int | None = None) -> Corpus:
+    """The corpus in `folder`, or the music in it, at most `limit` files, indexed in `data`.
 
     Raises SurveyError for a folder without music, or a corpus that is not whole.
     """
     try:
-        return corpora.open_corpus(folder, data)
+        return corpora.open_corpus(folder, data, limit)
     except CorpusError as error:
         raise SurveyError(str(error)) from error
 
@@ -113,12 +153,9 @@ def prepare(
     Tracks without a clip are skipped, and `library.json` says which and why. Raises SurveyError
     when ffmpeg is missing or fewer than three tracks have a clip.
     """
-    if shutil.which("ffmpeg") is None:
-        raise SurveyError("ffmpeg is not installed: apt-get install ffmpeg (or your system's way)")
+    _need_ffmpeg()
     folder.mkdir(parents=True, exist_ok=True)
-    long_enough = [t for t in corpus.tracks if t.duration_s >= _two_excerpts_need_s(config)]
-    # Ids are hashes, so the first of them are a random choice, and always the same one.
-    two_excerpts = {t.id for t in sorted(long_enough, key=lambda t: t.id)[: config.gold_tracks]}
+    two_excerpts = _two_excerpt_tracks(corpus, config)
     todo = [t for t in corpus.tracks if not (folder / f"{t.id}.json").exists()]
     if todo:
         report(f"cutting clips of {len(todo)} songs into {folder}")
@@ -127,21 +164,100 @@ def prepare(
         for done, _ in enumerate(cuts, start=1):
             if done % 100 == 0:
                 report(f"{done} of {len(todo)}")
+    _write_library(corpus, folder, config, {}, report)
+    return ClipLibrary(folder)
+
+
+def plan(
+    corpus: Corpus,
+    folder: Path,
+    config: SurveyConfig,
+    asked: Mapping[str, str],
+    report: Callable[[str], None] = print,
+) -> ClipLibrary:
+    """The library of `corpus` in `folder`, whose clips are cut when they are first needed.
+
+    asked: as in `assign_streams`. Raises SurveyError when ffmpeg is missing or there are fewer
+    than three tracks.
+    """
+    _need_ffmpeg()
+    folder.mkdir(parents=True, exist_ok=True)
+    two_excerpts = _two_excerpt_tracks(corpus, config)
+    by_id = {track.id: track for track in corpus.tracks}
+
+    def cut(track: str) -> None:
+        _cut_track(corpus, by_id[track], track in two_excerpts, folder, config)
+        note = json.loads((folder / f"{track}.json").read_text(encoding="utf-8"))
+        if "left_out" in note:
+            raise ClipError(note["left_out"])
+
+    _write_library(corpus, folder, config, asked, report)
+    return ClipLibrary(folder, cut)
+
+
+def _need_ffmpeg() -> None:
+    if shutil.which("ffmpeg") is None:
+        raise SurveyError("ffmpeg is not installed: apt-get install ffmpeg (or your system's way)")
+
+
+def _two_excerpt_tracks(corpus: Corpus, config: SurveyConfig) -> set[str]:
+    """The tracks for gold rounds: as many as configured of those that are long enough."""
+    long_enough = [t.id for t in corpus.tracks if t.duration_s >= _two_excerpts_need_s(config)]
+    # Ids are hashes, so the first of them are a random choice, and always the same one.
+    return set(sorted(long_enough)[: config.gold_tracks])
+
+
+def _write_library(
+    corpus: Corpus,
+    folder: Path,
+    config: SurveyConfig,
+    asked: Mapping[str, str],
+    report: Callable[[str], None],
+) -> None:
+    """Writes `library.json`: the tracks that have clips or whose clips are still to be cut."""
+    two_excerpts = _two_excerpt_tracks(corpus, config)
     content: dict[str, list[dict[str, Any]]] = {"tracks": [], "left_out": []}
+    kept: list[Track] = []
     for track in corpus.tracks:
-        note = json.loads((folder / f"{track.id}.json").read_text(encoding="utf-8"))
+        path = folder / f"{track.id}.json"
+        if path.exists():
+            note = json.loads(path.read_text(encoding="utf-8"))
+        elif track.duration_s < MIN_TRACK_S:
+            note = {"left_out": _too_short(track)}
+        else:
+            note = {"excerpts": 2 if track.id in two_excerpts else 1}
         if "left_out" in note:
             report(f"left out {track.id} {track.title!r}: {note['left_out']}")
             content["left_out"].append({"id": track.id, "title": track.title, **note})
         else:
+            kept.append(track)
             content["tracks"].append(_described(track) | note)
-    if len(content["tracks"]) < 3:
+    if len(kept) < 3:
         raise SurveyError(
-            f"a round needs 3 songs; {len(content['tracks'])} of the corpus's {len(corpus.tracks)} "
+            f"a round needs 3 songs; {len(kept)} of the corpus's {len(corpus.tracks)} "
             "songs gave a clip"
         )
+    streams = assign_streams(kept, asked) if config.shares.random > 0 else training_only(kept)
+    if streams.usable or config.shares.random == 0:
+        for row in content["tracks"]:
+            in_test, in_train = row["id"] in streams.test.tracks, row["id"] in streams.train.tracks
+            row["split"] = "test" if in_test else "train" if in_train else "unused"
+    elif len(kept) >= MIN_SERIOUS_TRACKS:
+        raise SurveyError(_no_test_stream(streams, len(kept)))
     _write_json(folder / "library.json", content)
-    return ClipLibrary(folder)
+
+
+def _no_test_stream(streams: Streams, tracks: int) -> str:
+    return (
+        f"the {tracks} songs cannot be split into training and test rounds that share no artist "
+        f"and no album: {len(streams.train.tracks)} and {len(streams.test.tracks)} songs would be "
+        "left. Add music by other artists, correct an album tag that most songs share, or set "
+        "shares.random to 0 (and shares.active to 0.9) to collect answers for training only"
+    )
+
+
+def _too_short(track: Track) -> str:
+    return f"it is {track.duration_s:.1f} s long, and a clip needs {MIN_TRACK_S}"
 
 
 def _two_excerpts_need_s(config: SurveyConfig) -> float:
@@ -157,7 +273,7 @@ def _cut_track(
     middle_s = (track.duration_s - length_s) / 2
     try:
         if track.duration_s < MIN_TRACK_S:
-            raise ClipError(f"it is {track.duration_s:.1f} s long, and a clip needs {MIN_TRACK_S}")
+            raise ClipError(_too_short(track))
         with tempfile.NamedTemporaryFile() as file:
             file.write(corpus.audio_bytes(track.id))
             file.flush()
@@ -192,15 +308,9 @@ def _cut(source: Path, start_s: float, length_s: float, stem: Path, target_lufs:
     again by another filter, ebur128. Raises ClipError.
     """
     segment = ["-ss", f"{start_s:.3f}", "-t", f"{length_s:.3f}", "-i", str(source)]
-    goal = f"loudnorm=I={target_lufs}:TP=-1:LRA=50"
-    before = _measure(segment, goal)
-    measured = [float(before[k]) for k in ("input_i", "input_tp", "input_lra", "input_thresh")]
-    if measured[0] < SILENCE_LUFS:
-        raise ClipError("the excerpt that raters would hear is silent")
-    keys = ("measured_I", "measured_TP", "measured_LRA", "measured_thresh")
-    values = ":".join(f"{k}={v}" for k, v in zip(keys, measured, strict=True))
+    gain = _gain_filter(segment, target_lufs)
     fades = f"afade=t=in:d=0.05,afade=t=out:st={length_s - 0.3:.3f}:d=0.3"
-    chain = f"{goal}:{values}:linear=true,aresample=48000,{fades}"
+    chain = f"{gain},{fades}"
     split = ["-filter_complex", f"[0:a:0]{chain},asplit[x][y]"]
     # bitexact keeps the encoder's name out of the tags; it would be the only tag left.
     untagged = ["-map_metadata", "-1", "-map_chapters", "-1", "-ac", "2"]
@@ -233,14 +343,42 @@ def _cut(source: Path, start_s: float, length_s: float, stem: Path, target_lufs:
                 )
 
 
-def _measure(inputs: list[str], goal: str) -> dict[str, str]:
-    """loudnorm's measurements: integrated loudness (LUFS), true peak (dBTP), range, threshold."""
-    log = _ffmpeg([*inputs, "-map", "0:a:0", "-af", f"{goal}:print_format=json", "-f", "null", "-"])
-    start = log.rfind("{")
-    try:
-        return dict(json.loads(log[start : log.index("}", start) + 1]))
-    except ValueError as error:
-        raise ClipError("ffmpeg measured no loudness: there is no sound in it") from error
+def _gain_filter(segment: list[str], target_lufs: float) -> str:
+    """ffmpeg's filters that bring an excerpt to `target_lufs`, with its true peaks limited.
+
+    A constant gain; and, where that lifts a peak above MAX_PEAK_DBTP, a limiter on the signal at
+    192 kHz, which sees the peaks between samples (ITU-R BS.1770-5, annex 2, also measures at 4
+    times 48 kHz). A limiter takes loudness away, so the gain is raised by what is missing, and
+    measured again.
+    Raises ClipError for an excerpt that is silent.
+    """
+    loudness, peak = _measure(segment, "anull")
+    if loudness < SILENCE_LUFS:
+        raise ClipError("the excerpt that raters would hear is silent")
+    gain_db = target_lufs - loudness
+    if peak + gain_db <= MAX_PEAK_DBTP:
+        return f"volume={gain_db:.2f}dB,aresample=48000"
+    limit = 10 ** (MAX_PEAK_DBTP / 20)
+    limiter = f"aresample=192000,alimiter=limit={limit:.4f}:level=false:attack=5:release=50"
+    chain = ""
+    for _ in range(MAX_GAIN_STEPS):
+        chain = f"volume={gain_db:.2f}dB,{limiter},aresample=48000"
+        missing = target_lufs - _measure(segment, chain)[0]
+        if missing < 0.2:
+            break
+        gain_db += missing
+    return chain
+
+
+def _measure(inputs: list[str], chain: str) -> tuple[float, float]:
+    """Integrated loudness (LUFS) and true peak (dBTP) behind the filters `chain`."""
+    measured = f"{chain},ebur128=peak=true:framelog=verbose"
+    log = _ffmpeg(["-nostats", *inputs, "-map", "0:a:0", "-af", measured, "-f", "null", "-"])
+    summary = log[log.rfind("Summary:") :]
+    found = re.search(r"I:\s+(\S+) LUFS.*Peak:\s+(\S+) dBFS", summary, re.DOTALL)
+    if found is None:
+        raise ClipError("ffmpeg measured no loudness: there is no sound in it")
+    return float(found[1]), float(found[2])
 
 
 def _integrated_lufs(clip: Path) -> float:

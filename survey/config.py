@@ -6,6 +6,7 @@ pydantic checks keys and types, as it does for the web application's requests. T
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,15 @@ class SurveyConfig:
     """The whole configuration; the YAML file may omit every field.
 
     clip_s: length of a clip in seconds, 10 to 20; loudness_lufs: integrated loudness of every
-    clip (EBU R128); gold_tracks: how many tracks get a second excerpt for gold rounds;
-    min_listened_s: seconds for which each clip must play before an answer counts; repeat_after:
-    answers between a round and its repeat; goal: answers at which the progress bar is full, again
-    at every multiple; round_expires_h: hours after which an unanswered round is given to another
-    rater; temperature: of the odd-one-out softmax over cosine similarities; public_url: the
-    address by which raters reach the survey, where https makes cookies Secure and sends HSTS;
-    trusted_proxy: addresses whose X-Forwarded-For is used ("*" for all, "" for none).
+    clip (EBU R128), with its true peaks limited; gold_tracks: how many tracks get a second excerpt
+    for gold rounds; min_listened_s: seconds for which each clip must play before an answer counts;
+    repeat_after: answers between a round and its repeat; goal: answers in a set, which ends with a
+    break; round_expires_h: hours after which an unanswered round is given to another rater;
+    temperature: of the odd-one-out softmax over cosine similarities; public_url: the address by
+    which raters reach the survey, where https makes cookies Secure and sends HSTS; trusted_proxy:
+    addresses, with commas, of proxies whose X-Forwarded-For is used; proxy_hops: instead, how many
+    proxies stand before the survey, where their addresses are not known; invite_codes: code to
+    group of raters, where only those with a code may begin.
     """
 
     title: StrictStr = "Which song is the odd one out?"
@@ -81,15 +84,17 @@ class SurveyConfig:
     raters_per_triplet: RatersPerTriplet = field(default_factory=RatersPerTriplet)
     limits: Limits = field(default_factory=Limits)
     clip_s: StrictFloat = 15.0
-    loudness_lufs: StrictFloat = -23.0
+    loudness_lufs: StrictFloat = -16.0
     gold_tracks: StrictInt = 50
     min_listened_s: StrictFloat = 3.0
     repeat_after: StrictInt = 8
-    goal: StrictInt = 100
+    goal: StrictInt = 10
     round_expires_h: StrictFloat = 24.0
     temperature: StrictFloat = 0.1
     public_url: StrictStr = ""
     trusted_proxy: StrictStr = ""
+    proxy_hops: StrictInt = 0
+    invite_codes: dict[StrictStr, StrictStr] = field(default_factory=dict)
 
     @property
     def secure(self) -> bool:
@@ -109,11 +114,32 @@ def load_config(path: Path | None) -> SurveyConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SurveyError(f"cannot read the configuration {path}: {error}") from error
+    values = _with_new_keys(values)
     try:
         config = TypeAdapter(SurveyConfig).validate_python({} if values is None else values)
     except ValidationError as error:
         raise SurveyError(f"{path}: {_explain(error)}") from error
     return check(config)
+
+
+RENAMED_KEYS = {"min_heard_s": "min_listened_s"}  # read for one release
+
+
+def _with_new_keys(values: Any) -> Any:
+    """The values with keys of the last release under their new names; others are unchanged."""
+    if not isinstance(values, dict):
+        return values
+    # A file with both names of a key keeps the old one, which is then an unknown key.
+    old = {key: new for key, new in RENAMED_KEYS.items() if new not in values}
+    values = {old.get(key, key): value for key, value in values.items()}
+    if values.get("trusted_proxy") == "*" and "proxy_hops" not in values:
+        print(
+            "trusted_proxy: '*' is not used, because a visitor could choose the address by which "
+            "limits are counted; one proxy is believed instead: set proxy_hops: 1",
+            file=sys.stderr,
+        )
+        values |= {"trusted_proxy": "", "proxy_hops": 1}
+    return values
 
 
 def as_yaml(config: SurveyConfig) -> str:
@@ -163,6 +189,20 @@ def check(config: SurveyConfig) -> SurveyConfig:
         (config.repeat_after >= 1, f"repeat_after must be at least 1: {config.repeat_after}"),
         (config.goal >= 1, f"goal must be at least 1, found {config.goal}"),
         (config.round_expires_h > 0, f"round_expires_h must be above 0: {config.round_expires_h}"),
+        (
+            "*" not in config.trusted_proxy,
+            "trusted_proxy must name addresses: with * a visitor could choose the address by which "
+            "limits are counted; set proxy_hops to the number of proxies instead",
+        ),
+        (0 <= config.proxy_hops <= 10, f"proxy_hops must be 0 to 10, found {config.proxy_hops}"),
+        (
+            not (config.proxy_hops and config.trusted_proxy),
+            "set trusted_proxy or proxy_hops, not both",
+        ),
+        (
+            all(4 <= len(c) <= 40 and len(g) <= 40 for c, g in config.invite_codes.items()),
+            "an invite code has 4 to 40 characters, and its group at most 40",
+        ),
         (config.temperature > 0, f"temperature must be above 0, found {config.temperature}"),
         (
             min(config.raters_per_triplet.active, config.raters_per_triplet.random) >= 1,

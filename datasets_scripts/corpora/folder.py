@@ -35,7 +35,7 @@ def build_folder(audio_dir: Path, out: Path, jobs: int = 1) -> Corpus:
         raise CorpusError(f"{audio_dir} is no folder")
     if (out / "data").exists():
         raise CorpusError(f"{out} holds a corpus already: remove it, or give another --out")
-    files = {_key(file, audio_dir): file for file in sorted(_music_files(audio_dir, out))}
+    files = {file_key(file, audio_dir): file for file in sorted(music_files(audio_dir, out))}
     if not files:
         raise CorpusError(f"{audio_dir} holds no music ({' '.join(SUFFIXES)})")
     out.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def build_folder(audio_dir: Path, out: Path, jobs: int = 1) -> Corpus:
 
 def _items(kept: list[FileCheck], files: dict[str, Path], audio_dir: Path) -> list[Item]:
     """The tracks of the checked files, with their albums and splits."""
-    albums = [_album(r, files[r.key], audio_dir) for r in kept]
+    albums = [folder_album(r.extra["album"], files[r.key], audio_dir) for r in kept]
     splits = split_by_groups(
         [track_keys(r.extra["artist"], a) for r, a in zip(kept, albums, strict=True)]
     )
@@ -93,7 +93,7 @@ def _items(kept: list[FileCheck], files: dict[str, Path], audio_dir: Path) -> li
     ]
 
 
-def _key(file: Path, audio_dir: Path) -> str:
+def file_key(file: Path, audio_dir: Path) -> str:
     """Path, size and modification time: a file that was changed is checked again."""
     try:
         stat = file.stat()
@@ -102,12 +102,18 @@ def _key(file: Path, audio_dir: Path) -> str:
     return f"{file.relative_to(audio_dir)}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
-def _album(result: FileCheck, file: Path, audio_dir: Path) -> str:
+def folder_album(album: str, file: Path, audio_dir: Path) -> str:
+    """The album tag, or without one the folder of the file; "" in `audio_dir` itself."""
     parent = str(file.parent.relative_to(audio_dir))
-    return result.extra["album"] or ("" if parent == "." else parent)
+    return album or ("" if parent == "." else parent)
 
 
-def _music_files(audio_dir: Path, out: Path) -> Iterator[Path]:
+def music_files(audio_dir: Path, out: Path) -> Iterator[Path]:
+    """Every music file under `audio_dir`, except under `out` and in hidden folders.
+
+    Raises CorpusError for a folder that cannot be read.
+    """
+
     def fail(error: OSError) -> None:
         raise CorpusError(f"{error.filename} cannot be read: {error.strerror}")
 

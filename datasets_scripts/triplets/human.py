@@ -6,6 +6,7 @@ An invalid row is recorded with its number and reason, and the import goes on.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,11 +76,12 @@ def read_mecomp(path: Path, names: TrackNames = None) -> ImportResult:
     """Read MECOMP's CSV: song1,song2,song3,anchor,positive.
 
     anchor and positive are positions, 1 to 3, of the two tracks that are most alike; the third
-    is the odd one. A row with neither was not answered. The tracks are named by FMA numbers.
+    is the odd one. A row with neither was not answered. The tracks are named by FMA numbers, or,
+    in a survey's export of other music, by their ids of 16 hexadecimal digits.
     """
 
     def parse(row: Row) -> list[Triplet] | None:
-        a, b, c = (f"fma:{_integer(row, f'song{n}')}" for n in (1, 2, 3))
+        a, b, c = (_mecomp_name(row, f"song{n}") for n in (1, 2, 3))
         answered = bool(row["anchor"].strip() or row["positive"].strip())
         odd = None
         if answered:
@@ -94,6 +96,13 @@ def read_mecomp(path: Path, names: TrackNames = None) -> ImportResult:
         return [triplet] if answered else None
 
     return _read(_csv(path, ("song1", "song2", "song3", "anchor", "positive")), parse)
+
+
+def _mecomp_name(row: Row, column: str) -> str:
+    """A track's id as it is (an FMA number has at most six digits), or `fma:` and its number."""
+    if re.fullmatch(r"[0-9a-f]{16}", row[column]):
+        return str(row[column])
+    return f"fma:{_integer(row, column)}"
 
 
 def read_votes(path: Path, names: TrackNames = None, columns: Sequence[str] = ()) -> ImportResult:

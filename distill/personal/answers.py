@@ -19,11 +19,13 @@ from tqdm import tqdm
 from datasets_scripts.audio import AudioError, decode
 from datasets_scripts.corpora.corpus import Corpus, Track
 from datasets_scripts.corpora.splits import connected_groups
+from datasets_scripts.triplets.distance import opposite_squares
 from datasets_scripts.triplets.table import Triplet, group_keys, track_of
 from student import Feelprint
 from student.model import AttentionPool
 
 BASE = Path("rust/models")  # the released model
+SURVEY = Path("data/survey")  # where the survey keeps its index of a folder of music
 EXCERPT_S = 18.0  # of a track that an answer names by ID@SECONDS
 MAX_WINDOWS = 64  # of a whole track, evenly spaced, to fit the head on
 LORA_TARGETS = ["key", "value", "mix", "mlp.0", "mlp.2", "out"]  # the head's linear layers
@@ -135,8 +137,7 @@ def encode_tracks(
 
 def triplet_correct(embeddings: np.ndarray, answers: Answers) -> np.ndarray:
     """Whether the pair without the odd one is the nearest of the three: (n,) of 0 and 1."""
-    x, y, odd = (embeddings[answers.rows[:, i]].astype(np.float64) for i in range(3))
-    pair, x_odd, y_odd = (np.linalg.norm(p - q, axis=1) for p, q in ((x, y), (x, odd), (y, odd)))
+    y_odd, x_odd, pair = opposite_squares(embeddings.astype(np.float64), answers.rows)
     return (pair < np.minimum(x_odd, y_odd)).astype(float)
 
 
@@ -211,9 +212,8 @@ def _pair_similarities(embeddings: Tensor, rows: Tensor) -> Tensor:
 
     Minus half the squared distance: for unit vectors the dot product, up to a constant.
     """
-    x, y, odd = (embeddings[rows[:, i]] for i in range(3))
-    squares = [(p - q).square().sum(dim=1) for p, q in ((x, y), (x, odd), (y, odd))]
-    return torch.stack(squares, dim=1) / -2
+    y_odd, x_odd, pair = opposite_squares(embeddings, rows)
+    return torch.stack([pair, x_odd, y_odd], dim=1) / -2
 
 
 def _log_likelihood(embeddings: Tensor, answers: Answers, temperature: float) -> float:

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from datasets_scripts.audio import AudioError, decode
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
+from datasets_scripts.corpora.open import open_corpus
 from datasets_scripts.files import atomic_path
-from distill.personal.answers import BASE, AnswersError, base_model
+from distill.personal.answers import BASE, SURVEY, AnswersError, base_model
 from student import Feelprint
 
 
@@ -43,12 +44,15 @@ def embeddings(model: Feelprint, corpus: Corpus) -> tuple[pa.Table, dict[str, st
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m distill.personal.embed", description=__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, help="the corpus of the tracks")
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="a corpus, or a folder of music"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the table (Parquet)")
     parser.add_argument("--base", type=Path, default=BASE, help=f"a model's folder ({BASE})")
     options = parser.parse_args(arguments)
     try:
-        table, skipped = embeddings(base_model(options.base), Corpus(options.corpus))
+        corpus = open_corpus(options.corpus, SURVEY)
+        table, skipped = embeddings(base_model(options.base), corpus)
     except (AnswersError, CorpusError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

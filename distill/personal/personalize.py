@@ -23,10 +23,17 @@ from scipy.stats import binom
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.corpora.open import open_corpus
 from datasets_scripts.files import write_text
-from datasets_scripts.triplets.table import TEST_STREAM, for_training, read_triplets
+from datasets_scripts.triplets.table import (
+    TEST_STREAM,
+    Triplet,
+    for_training,
+    read_triplets,
+    track_of,
+)
 from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.personal.answers import (
     BASE,
+    SURVEY,
     Answers,
     AnswersError,
     EncodedTracks,
@@ -46,7 +53,6 @@ from student.model import AttentionPool
 FOLDS = 5
 SIGNIFICANCE = 0.05  # level of the sign test
 CORPUS = Path("data/corpora/demo")  # the default of `make survey`
-SURVEY = Path("data/survey")  # where the survey keeps a corpus that it built from a folder
 
 
 class NotBetter(RuntimeError):
@@ -127,6 +133,28 @@ def origin_of(onnx_file: Path, config: FitConfig, answers: bytes) -> Origin:
     )
 
 
+def answers_about(triplets: Sequence[Triplet], corpora: Sequence[Corpus]) -> list[Triplet]:
+    """The answers whose tracks are all in ``corpora``; says how many others are left out.
+
+    Raises AnswersError where none is left.
+    """
+    known = {track.id for corpus in corpora for track in corpus.tracks}
+    named = {track_of(id) for t in triplets for id in t.ids}
+    kept = [t for t in triplets if known.issuperset(map(track_of, t.ids))]
+    where = ", ".join(str(corpus.folder) for corpus in corpora)
+    if not kept:
+        raise AnswersError(
+            f"none of the {len(triplets)} answers is about tracks of {where}: is that the music "
+            "that the survey asked about?"
+        )
+    if len(kept) < len(triplets):
+        print(
+            f"left out {len(triplets) - len(kept)} of {len(triplets)} answers: "
+            f"{len(named - known)} of their tracks are not in {where}"
+        )
+    return kept
+
+
 def personalize(
     base: Path,
     table: Path,
@@ -144,7 +172,7 @@ def personalize(
         ExportError: the file breaks the model's contract.
     """
     model = base_model(base)
-    triplets = read_triplets(table)
+    triplets = answers_about(read_triplets(table), corpora)
     names = sorted({id for t in triplets if t.odd is not None for id in t.ids})
     tracks = encode_tracks(model, corpora, names)
     train = to_answers(for_training(triplets), names)

@@ -21,7 +21,7 @@ class Conflict(Exception):
 
 
 class ListenedTooBriefly(Exception):
-    """The answer does not count: a clip was not listened to for long enough."""
+    """The answer does not count: a clip was not sent, or not listened to for long enough."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,18 @@ class Rater:
 
     id: int
     name: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """What a rater said of themselves, for the owner; `group` is that of the invite code."""
+
+    name: str
+    group: str
+    headphones: str
+    age: str
+    training: str
+    excluded: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ def clips_by_place(stream: str, abc: Sequence[str], places: str) -> tuple[tuple[
     return tuple((abc[int(p)], excerpt[int(p)]) for p in places)
 
 
+ALL_CLIPS = 0b111  # of `rounds.fetched`
 UNANSWERED = ~sa.exists().where(answers.c.round == rounds.c.id)
 ANSWER_COLUMNS = [column for column in answers.c if column.name not in ("id", "round")]
 SELECT_ROUND = (

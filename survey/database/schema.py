@@ -53,6 +53,16 @@ raters = sa.Table(
     sa.Column("headphones", sa.String(16), nullable=False),
     sa.Column("age", sa.String(16), nullable=False),
     sa.Column("training", sa.String(16), nullable=False),
+    sa.Column("group", sa.String(40), nullable=False, server_default=""),  # of the invite code
+    sa.Column("excluded", sa.Boolean, nullable=False, server_default=sa.false()),  # by the owner
+)
+
+# Sessions that a rater ended by "Forget me here"; their cookies stay valid otherwise.
+ended_sessions = sa.Table(
+    "ended_sessions",
+    metadata,
+    sa.Column("nonce", sa.String(32), primary_key=True),
+    sa.Column("ended", UtcDateTime, nullable=False),
 )
 
 # A triplet never changes its stream, so that no triplet of the test stream becomes a training
@@ -87,6 +97,10 @@ rounds = sa.Table(
     sa.Column("repeats", sa.Integer, sa.ForeignKey("rounds.id", ondelete="CASCADE")),
     sa.Column("assigned", UtcDateTime, nullable=False),
     sa.Column("shown", UtcDateTime),  # when it became the rater's current round
+    # Bit p is set once the clip at place p was sent.
+    sa.Column("fetched", sa.Integer, nullable=False, server_default="0"),
+    # Its place is given to another rater; an answer that comes late is still stored.
+    sa.Column("expired", UtcDateTime),
 )
 sa.Index("rounds_rater", rounds.c.rater, rounds.c.id)
 sa.Index("rounds_triplet", rounds.c.triplet)

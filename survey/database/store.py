@@ -6,18 +6,21 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from survey.database.rows import (
+    ALL_CLIPS,
     ANSWER_COLUMNS,
     SELECT_ROUND,
     UNANSWERED,
     Conflict,
     ListenedTooBriefly,
     NoSuchRound,
+    Person,
     Rater,
     Round,
     StoredAnswer,
@@ -25,7 +28,17 @@ from survey.database.rows import (
     now,
     to_round,
 )
-from survey.database.schema import answers, raters, rounds, settings, triplets
+from survey.database.schema import answers, ended_sessions, raters, rounds, settings, triplets
+
+
+def _ended(nonce: str) -> sa.Select[tuple[str]]:
+    return sa.select(ended_sessions.c.nonce).where(ended_sessions.c.nonce == nonce)
+
+
+def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The rows in parts that stay within SQLite's limit of bound values."""
+    for start in range(0, len(rows), 500):
+        yield rows[start : start + 500]
 
 
 class Store:
@@ -73,13 +86,12 @@ class Store:
                 found = db.execute(query).scalar_one()
         return str(found)
 
-    def add_rater(self, headphones: str, age: str, training: str) -> Rater:
-        """A new rater, who has just consented."""
+    def add_rater(self, headphones: str, age: str, training: str, group: str = "") -> Rater:
+        """A new rater, who has just consented; group: of their invite code."""
         name = secrets.token_hex(8)
+        about = {"headphones": headphones, "age": age, "training": training, "group": group}
         with self.write() as db:
-            row = sa.insert(raters).values(
-                name=name, consented=now(), headphones=headphones, age=age, training=training
-            )
+            row = sa.insert(raters).values(name=name, consented=now(), **about)
             key = db.execute(row).inserted_primary_key
         assert key is not None
         return Rater(key[0], name)
@@ -89,6 +101,61 @@ class Store:
         with self.read() as db:
             row = db.execute(sa.select(raters.c.id).where(raters.c.name == name)).first()
         return None if row is None else Rater(row.id, name)
+
+    def people(self) -> list[Person]:
+        """Every rater, in the order of their consent."""
+        columns = [raters.c[f.name] for f in fields(Person)]
+        with self.read() as db:
+            return [Person(*row) for row in db.execute(sa.select(*columns).order_by(raters.c.id))]
+
+    def exclude(self, name: str, excluded: bool) -> bool:
+        """Leaves a rater out of figures and exports, or takes them in again; False if unknown."""
+        change = sa.update(raters).where(raters.c.name == name).values(excluded=excluded)
+        with self.write() as db:
+            return db.execute(change).rowcount == 1
+
+    def end_session(self, nonce: str) -> None:
+        """Makes the cookie of a session worthless; the rater's other sessions stay."""
+        with self.write() as db:
+            old = now() - timedelta(days=200)  # by then the cookie itself is too old
+            db.execute(sa.delete(ended_sessions).where(ended_sessions.c.ended < old))
+            if not db.execute(_ended(nonce)).first():
+                db.execute(sa.insert(ended_sessions).values(nonce=nonce, ended=now()))
+
+    def session_ended(self, nonce: str) -> bool:
+        """Whether the session was ended by its rater."""
+        with self.read() as db:
+            return db.execute(_ended(nonce)).first() is not None
+
+    def paused(self) -> bool:
+        """Whether the owner has paused the survey."""
+        query = sa.select(settings.c.value).where(settings.c.key == "paused")
+        with self.read() as db:
+            return db.execute(query).scalar() == "yes"
+
+    def pause(self, paused: bool) -> None:
+        """Pauses the survey, or resumes it; stored answers and private pages stay as they are."""
+        with self.write() as db:
+            db.execute(sa.delete(settings).where(settings.c.key == "paused"))
+            if paused:
+                db.execute(sa.insert(settings).values(key="paused", value="yes"))
+
+    def coverage(self) -> tuple[int, int]:
+        """How many triplets were begun, and how many of them have an answer of all their raters.
+
+        Gold rounds, and triplets whose tracks are gone, do not count.
+        """
+        given = sa.func.count(answers.c.id)
+        query = (
+            sa.select(triplets.c.quota, given)
+            .join_from(triplets, rounds)
+            .join(answers)
+            .where(triplets.c.stream != "gold", triplets.c.quota > 0, rounds.c.kind != "repeat")
+            .group_by(triplets.c.id, triplets.c.quota)
+        )
+        with self.read() as db:
+            rows = db.execute(query).all()
+        return len(rows), sum(count >= quota for quota, count in rows)
 
     def delete_rater(self, rater: Rater) -> int:
         """Deletes everything stored about the rater; returns the number of deleted answers."""
@@ -103,7 +170,9 @@ class Store:
 
     def open_rounds(self, db: sa.Connection, rater: Rater) -> list[Round]:
         """The rater's rounds that have no answer yet; the first is the current one."""
-        query = SELECT_ROUND.where(rounds.c.rater == rater.id, answers.c.id.is_(None))
+        query = SELECT_ROUND.where(
+            rounds.c.rater == rater.id, answers.c.id.is_(None), rounds.c.expired.is_(None)
+        )
         return [to_round(row) for row in db.execute(query.order_by(rounds.c.id))]
 
     def add_round(
@@ -136,26 +205,76 @@ class Store:
             db.execute(sa.update(rounds).where(not_shown).values(shown=now()))
 
     def clip_of(self, clips_token: str, rater: Rater, place: int) -> tuple[str, int] | None:
-        """The (track, excerpt) at a place of one of the rater's own rounds; None if not theirs."""
-        query = SELECT_ROUND.where(rounds.c.clips_token == clips_token, rounds.c.rater == rater.id)
+        """The (track, excerpt) at a place of one of the rater's own rounds; None if not theirs.
+
+        Records that the clip was sent, because an answer counts only after all three were.
+        """
+        own = (rounds.c.clips_token == clips_token) & (rounds.c.rater == rater.id)
+        query = SELECT_ROUND.add_columns(rounds.c.fetched).where(own)
         with self.read() as db:
             row = db.execute(query).first()
-        return None if row is None else to_round(row).clips[place]
+        if row is None:
+            return None
+        bit = 1 << place
+        if not row.fetched & bit:
+            new = rounds.c.fetched.bitwise_or(bit)
+            with self.write() as db:
+                db.execute(sa.update(rounds).where(own).values(fetched=new))
+        return to_round(row).clips[place]
 
     def expire(self, hours: float) -> int:
-        """Deletes the rounds that stayed unanswered for `hours`; returns how many there were."""
+        """Frees the places of rounds that stayed unanswered for `hours`; returns their number.
+
+        They are no longer open, but a late answer, which a browser may have kept without a
+        connection, is still stored.
+        """
         before = now() - timedelta(hours=hours)
         last_seen = sa.func.coalesce(rounds.c.shown, rounds.c.assigned)
+        stale = (last_seen < before) & UNANSWERED & rounds.c.expired.is_(None)
         with self.write() as db:
-            return self._drop_rounds(db, (last_seen < before) & UNANSWERED)
+            found = db.execute(sa.select(rounds.c.id, rounds.c.triplet).where(stale)).all()
+            for part in _parts(found):
+                ids = [row.id for row in part]
+                db.execute(sa.update(rounds).where(rounds.c.id.in_(ids)).values(expired=now()))
+                self.count_taken(db, {row.triplet for row in part})
+        return len(found)
 
-    def retire(self, missing: set[str]) -> None:
-        """Closes every triplet with a track of `missing`, whose clips are gone from the corpus."""
+    def retire(self, missing: set[str], stream: str | None = None) -> None:
+        """Closes every triplet with a track of `missing`, of one stream or of all."""
         used = triplets.c.a.in_(missing) | triplets.c.b.in_(missing) | triplets.c.c.in_(missing)
+        if stream is not None:
+            used &= triplets.c.stream == stream
         hit = sa.select(triplets.c.id).where(used)
         with self.write() as db:
             self._drop_rounds(db, rounds.c.triplet.in_(hit) & UNANSWERED)
             db.execute(sa.update(triplets).where(used).values(quota=0))
+
+    def close_triplets(self, ids: Sequence[int]) -> None:
+        """Gives these triplets to no further rater; rounds without an answer are dropped."""
+        with self.write() as db:
+            for part in _parts(ids):
+                self._drop_rounds(db, rounds.c.triplet.in_(part) & UNANSWERED)
+                db.execute(sa.update(triplets).where(triplets.c.id.in_(part)).values(quota=0))
+
+    def streams_asked(self) -> dict[str, str]:
+        """The stream, "train" or "test", of every track in an answered triplet.
+
+        A track in both, of a survey with other splits, counts as one of the test stream.
+        """
+        query = (
+            sa.select(triplets.c.stream, triplets.c.a, triplets.c.b, triplets.c.c)
+            .join_from(triplets, rounds)
+            .join(answers)
+            .where(triplets.c.stream != "gold")
+            .distinct()
+        )
+        found: dict[str, str] = {}
+        with self.read() as db:
+            for stream, *tracks in db.execute(query):
+                for track in tracks:
+                    if stream == "random" or track not in found:
+                        found[track] = "test" if stream == "random" else "train"
+        return found
 
     def tracks_asked(self) -> set[str]:
         """Every track in any triplet."""
@@ -168,18 +287,24 @@ class Store:
 
     def _drop_rounds(self, db: sa.Connection, which: sa.ColumnElement[bool]) -> int:
         """Deletes rounds, and counts again how many raters their triplets have been given to."""
-        found = list(db.execute(sa.select(rounds.c.id, rounds.c.triplet).where(which)))
-        for start in range(0, len(found), 500):  # within SQLite's limit of bound values
-            part = found[start : start + 500]
+        found = db.execute(sa.select(rounds.c.id, rounds.c.triplet).where(which)).all()
+        for part in _parts(found):
             db.execute(sa.delete(rounds).where(rounds.c.id.in_([row.id for row in part])))
-            left = (
-                sa.select(sa.func.count())
-                .where(rounds.c.triplet == triplets.c.id, rounds.c.kind != "repeat")
-                .scalar_subquery()
-            )
-            touched = triplets.c.id.in_({row.triplet for row in part})
-            db.execute(sa.update(triplets).where(touched).values(taken=left))
+            self.count_taken(db, {row.triplet for row in part})
         return len(found)
+
+    def count_taken(self, db: sa.Connection, changed: set[int]) -> None:
+        """Counts again how many raters these triplets have been given to."""
+        left = (
+            sa.select(sa.func.count())
+            .where(
+                rounds.c.triplet == triplets.c.id,
+                rounds.c.kind != "repeat",
+                rounds.c.expired.is_(None),
+            )
+            .scalar_subquery()
+        )
+        db.execute(sa.update(triplets).where(triplets.c.id.in_(changed)).values(taken=left))
 
     # -- answers
 
@@ -230,6 +355,11 @@ class Store:
             raise ListenedTooBriefly(
                 f"an answer counts once each clip was heard for {self.min_listened_s:g} seconds"
             )
+        if self.min_listened_s > 0 and row.fetched != ALL_CLIPS:
+            raise ListenedTooBriefly("an answer counts once all three clips were loaded")
+        if row.expired is not None:  # a late answer: it counts, whoever has the place by now
+            db.execute(sa.update(rounds).where(rounds.c.id == row.id).values(expired=None))
+            self.count_taken(db, {row.triplet})
         db.execute(
             sa.insert(answers).values(
                 round=row.id,
@@ -245,7 +375,7 @@ class Store:
         following = db.execute(
             sa.select(sa.func.min(rounds.c.id))
             .join_from(rounds, answers, isouter=True)
-            .where(rounds.c.rater == rater.id, answers.c.id.is_(None))
+            .where(rounds.c.rater == rater.id, answers.c.id.is_(None), rounds.c.expired.is_(None))
         ).scalar()
         if following is not None:
             db.execute(sa.update(rounds).where(rounds.c.id == following).values(shown=answered))

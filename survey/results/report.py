@@ -10,12 +10,9 @@ from datetime import date, datetime, timedelta
 from statistics import median
 
 import numpy as np
-import sqlalchemy as sa
 
-from datasets_scripts.statistics import wilson_interval
-from datasets_scripts.triplets.agreement import agreement
-from survey.database.rows import now
-from survey.database.schema import raters
+from datasets_scripts.statistics import bootstrap_interval, wilson_interval
+from survey.database.rows import Person, now
 from survey.database.store import Store
 from survey.results import plots
 from survey.results.quality import (
@@ -24,14 +21,18 @@ from survey.results.quality import (
     Quality,
     all_answers,
     alpha_interval,
-    as_triplets,
+    alpha_of,
+    ceilings,
     model_hits,
     qualities,
     repeat_hits,
+    scored_answers,
+    vote_counts,
 )
 
 MAX_DAYS = 60  # the newest days, in plots by day
 MAX_POINTS = 60  # of a running share
+FORECAST_HALF = 0.03  # half of the interval that the forecast aims at
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,29 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class RaterRow:
+    """One rater in the table; attentive: the posterior probability that they listen."""
+
+    name: str
+    group: str
+    answers: int
+    gold_correct: int
+    gold: int
+    repeats_consistent: int
+    repeats: int
+    attentive: float
+    last: datetime
+    excluded: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the owner's page."""
 
     when: datetime
     figures: list[Figure] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
+    raters: list[RaterRow] = field(default_factory=list)
 
 
 def share_figure(name: str, hits: int, total: int, note: str) -> Figure:
@@ -68,21 +86,38 @@ def share_figure(name: str, hits: int, total: int, note: str) -> Figure:
     return Figure(name, f"{hits / total:.0%}", f"{low:.0%} to {high:.0%}, {total} {note}")
 
 
+def grouped_figure(name: str, hits: Sequence[bool], groups: Sequence[object], note: str) -> Figure:
+    """A share with its interval by bootstrap over groups, such as the answers to one triplet."""
+    if len(set(groups)) < 2:
+        return Figure(name, "–", f"{note}: fewer than two triplets yet")
+    values = np.asarray(hits, float)
+    low, high = bootstrap_interval(values, _numbers(groups))
+    return Figure(name, f"{values.mean():.0%}", f"{low:.0%} to {high:.0%}, {len(hits)} {note}")
+
+
+def _numbers(groups: Sequence[object]) -> np.ndarray:
+    """Equal numbers for equal groups."""
+    number: dict[object, int] = {}
+    return np.asarray([number.setdefault(group, len(number)) for group in groups])
+
+
 def report(
     store: Store, embeddings: tuple[list[str], np.ndarray] | None, temperature: float
 ) -> Report:
-    """The owner's page: figures and plots of all answers so far."""
-    given = all_answers(store)
+    """The owner's page: figures and plots of all answers so far, without excluded raters'."""
+    people = store.people()
+    excluded = {person.name for person in people if person.excluded}
+    everything = all_answers(store)
+    given = [a for a in everything if a.rater not in excluded]
     hits = None if embeddings is None else model_hits(given, embeddings, temperature)
     quality = qualities(given)
     streams = Counter(answer.kind for answer in given)
-    with store.read() as db:
-        people = db.execute(sa.select(sa.func.count()).select_from(raters)).scalar_one()
     undecided = sum(answer.odd is None for answer in given)
     kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(streams.items())) or "none yet"
+    random = [a for a in given if a.kind == "random"]
     figures = [
         Figure("Answers", f"{len(given)}", kinds),
-        Figure("Raters", f"{people}", f"{len(quality)} of them have answered"),
+        Figure("Raters", f"{len(people)}", f"{len(quality)} of them have answered"),
         Figure(
             "Time an answer",
             f"{median(a.response_time_s for a in given):.0f} s" if given else "–",
@@ -105,28 +140,72 @@ def report(
             sum(q.gold for q in quality.values()),
             "gold rounds",
         ),
-        *_agreement(given),
+        *_agreement("", random),
+        *_agreement(", active", [a for a in given if a.kind == "active"])[:1],
     ]
-    if hits is None:
+    if hits is None or embeddings is None:
         figures.append(Figure("Current model", "–", "start with --embeddings to score one"))
     else:
+        scored = scored_answers(given, embeddings[0])
         note = "random-stream answers that it agrees with"
-        figures.append(share_figure("Current model", sum(hits), len(hits), note))
-    return Report(now(), figures, _plots(given, quality, hits))
+        figures.append(grouped_figure("Current model", hits, [a.abc for a in scored], note))
+    figures += [_coverage(store), _forecast(given, random)]
+    return Report(now(), figures, _plots(given, quality, hits), _table(people, everything))
 
 
-def _agreement(given: Sequence[Answered]) -> list[Figure]:
-    table = as_triplets(given)
-    found = agreement(table)
-    if found.alpha is None or found.ceiling is None:
-        none = "no triplet was answered twice yet"
-        return [Figure("Krippendorff's alpha", "–", none), Figure("Ceiling", "–", none)]
-    interval = alpha_interval(table)
-    between = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}, "
+def _agreement(suffix: str, given: Sequence[Answered]) -> list[Figure]:
+    """Alpha and the ceiling of one stream; `suffix` names a stream other than the random one."""
+    alpha, ceiling = f"Krippendorff's alpha{suffix}", f"Ceiling{suffix}"
+    counts = vote_counts(given)
+    interval = alpha_interval(counts)
+    if interval is None:
+        none = "fewer than two triplets were answered twice yet"
+        return [Figure(alpha, "–", none), Figure(ceiling, "–", none)]
+    stream = "active" if suffix else "random"
+    shares = ceilings(counts)
+    low, high = bootstrap_interval(shares, np.arange(len(shares)))
+    between = f"{interval[0]:.2f} to {interval[1]:.2f}"
     return [
-        Figure("Krippendorff's alpha", f"{found.alpha:.2f}", f"{between}{found.triplets} triplets"),
-        Figure("Ceiling", f"{found.ceiling:.0%}", "agreement of a rater with the others' majority"),
+        Figure(alpha, f"{alpha_of(counts):.2f}", f"{between}, {len(counts)} {stream} triplets"),
+        Figure(
+            ceiling,
+            f"{shares.mean():.0%}",
+            f"{low:.0%} to {high:.0%}, a rater and the others' majority, {stream} triplets",
+        ),
     ]
+
+
+def _coverage(store: Store) -> Figure:
+    """How many of the triplets that were begun have all their raters."""
+    begun, done = store.coverage()
+    if not begun:
+        return Figure("Coverage", "–", "no triplet yet")
+    return Figure("Coverage", f"{done / begun:.0%}", f"{done} of {begun} triplets are complete")
+
+
+def _forecast(given: Sequence[Answered], random: Sequence[Answered]) -> Figure:
+    """Answers until the interval of the ceiling is +-FORECAST_HALF: it shrinks by the root of n."""
+    name = "Forecast"
+    shares = ceilings(vote_counts(random))
+    if len(shares) < 10:
+        return Figure(name, "–", "from ten random triplets with two answers on")
+    low, high = bootstrap_interval(shares, np.arange(len(shares)))
+    half = (high - low) / 2
+    more = max(0, round(len(given) * ((half / FORECAST_HALF) ** 2 - 1)))
+    note = f"more answers until the ceiling's interval is ±{FORECAST_HALF:.0%}; now ±{half:.1%}"
+    return Figure(name, f"{more}", note)
+
+
+def _table(people: Sequence[Person], given: Sequence[Answered]) -> list[RaterRow]:
+    """A row for each rater with an answer, the least attentive first."""
+    quality = qualities(given)
+    last = {answer.rater: answer.when for answer in given}
+    rows = [
+        RaterRow(p.name, p.group, q.answers, q.gold_correct, q.gold, q.repeats_consistent,
+                 q.repeats, q.attentive, last[p.name], p.excluded)
+        for p in people if (q := quality.get(p.name))
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: (row.attentive, row.name))
 
 
 def _plots(
@@ -226,6 +305,11 @@ class ReportCache:
         self._max_age_s = max_age_s
         self._report: Report | None = None
         self._lock = threading.Lock()
+
+    def forget(self) -> None:
+        """Makes the next report anew, after the owner has changed something."""
+        with self._lock:
+            self._report = None
 
     def get(self) -> Report:
         """The report."""

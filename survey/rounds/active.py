@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets_scripts.triplets.distance import opposite_squares
 from survey.config import SurveyError
 
 N_CANDIDATES = 20_000  # triplets drawn uniformly, of which the most informative are kept
 
 
 def read_embeddings(paths: Sequence[Path], ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The tracks of `ids` in every table, and their unit vectors, (members, tracks, dim).
+    """The tracks of `ids` in every table, and their embeddings, (members, tracks, dim).
 
     Each table is a Parquet file with the columns `id` (string) and `embedding` (list of floats),
     one row a track; several tables are the members of an ensemble, whose vectors must have the
@@ -47,21 +48,16 @@ def read_embeddings(paths: Sequence[Path], ids: Sequence[str]) -> tuple[list[str
     shared = [i for i in ids if all(i in member for member in members)]
     if len(shared) < 3:
         raise SurveyError(f"the {len(members)} tables of embeddings share {len(shared)} tracks")
-    vectors = np.stack([[member[i] for i in shared] for member in members])
-    return shared, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return shared, np.stack([[member[i] for i in shared] for member in members])
 
 
 def odd_probabilities(vectors: np.ndarray, triplets: np.ndarray, temperature: float) -> np.ndarray:
-    """How likely each track is the odd one out: a softmax over the three pairs' similarities.
+    """How likely each track is the odd one out: a softmax over minus half the pairs' squares.
 
-    p(a is odd) is proportional to exp(cos(b, c) / temperature), and so on: the odd one is the
-    track outside the most similar pair (SPoSE; Hebart et al. 2020, eq. 1).
-    vectors: (members, tracks, dim), unit length; triplets: (n, 3) track indices.
-    Returns (members, n, 3).
+    The odd one is the track outside the nearest pair (`opposite_squares`).
+    vectors: (members, tracks, dim); triplets: (n, 3) track indices. Returns (members, n, 3).
     """
-    a, b, c = (vectors[:, triplets[:, i]] for i in range(3))  # each (members, n, dim)
-    pairs = [(b * c).sum(-1), (a * c).sum(-1), (a * b).sum(-1)]
-    logits = np.stack(pairs, axis=-1) / temperature  # (members, n, 3)
+    logits = np.stack(opposite_squares(vectors, triplets), axis=-1) / (-2 * temperature)
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exp / exp.sum(axis=-1, keepdims=True)
 
@@ -83,24 +79,31 @@ def _entropy(p: np.ndarray) -> np.ndarray:
     return -(p * np.log(np.clip(p, 1e-12, None))).sum(axis=-1)
 
 
-def draw_triplets(artists: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` triplets of track indices, uniform over those of three distinct artists.
+def draw_triplets(
+    artists: np.ndarray, count: int, rng: np.random.Generator, min_artists: int = 3
+) -> np.ndarray:
+    """`count` triplets of different tracks, uniform over those of at least `min_artists` artists.
 
     artists: (tracks,), the number of each track's artist. Returns (count, 3). Raises SurveyError
-    when there are fewer than three artists.
+    when there is no such triplet.
     """
-    if len(np.unique(artists)) < 3:
+    if len(np.unique(artists)) < min_artists or len(artists) < 3:
         raise SurveyError(
-            f"a round needs songs of three different artists; the corpus has "
-            f"{len(np.unique(artists))}"
+            f"a round needs songs of {min_artists} different artists; the corpus has "
+            f"{len(artists)} songs of {len(np.unique(artists))}"
         )
     kept = np.empty((0, 3), np.int64)
     while len(kept) < count:
         drawn = rng.integers(len(artists), size=(4 * count + 16, 3))
-        of = artists[drawn]
-        distinct = (of[:, 0] != of[:, 1]) & (of[:, 0] != of[:, 2]) & (of[:, 1] != of[:, 2])
-        kept = np.concatenate([kept, drawn[distinct]])
+        different = _distinct(drawn) == 3
+        kept = np.concatenate([kept, drawn[different & (_distinct(artists[drawn]) >= min_artists)]])
     return kept[:count]
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    """How many different numbers each row of three holds: (n, 3) -> (n,)."""
+    ordered = np.sort(rows, axis=1)
+    return 1 + (np.diff(ordered, axis=1) > 0).sum(axis=1)
 
 
 def select_uncertain(
@@ -110,6 +113,7 @@ def select_uncertain(
     temperature: float,
     rng: np.random.Generator,
     asked: Set[tuple[int, int, int]] = frozenset(),
+    min_artists: int = 3,
 ) -> np.ndarray:
     """Up to `count` triplets with the largest information gain, the largest first: (n, 3).
 
@@ -117,7 +121,8 @@ def select_uncertain(
     track is in at most twice the mean number of triplets per track, so that one unusual track
     does not fill the list.
     """
-    candidates = np.unique(np.sort(draw_triplets(artists, N_CANDIDATES, rng), axis=1), axis=0)
+    drawn = draw_triplets(artists, N_CANDIDATES, rng, min_artists)
+    candidates = np.unique(np.sort(drawn, axis=1), axis=0)
     order = np.argsort(-information_gain(odd_probabilities(vectors, candidates, temperature)))
     per_track = max(2, -(-6 * count // len(artists)))
     used = np.zeros(len(artists), np.int64)

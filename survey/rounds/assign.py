@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
@@ -15,10 +16,30 @@ from survey.config import SurveyConfig, SurveyError
 from survey.database.rows import Rater, Round, now
 from survey.database.schema import answers, rounds, triplets
 from survey.database.store import Store
+from survey.results.quality import all_answers
 from survey.rounds.active import draw_triplets, select_uncertain
+from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, identity_maps
+from survey.rounds.splits import Stream, possible_triplets, stream_of
 
 POOL_SIZE = 256  # triplets selected at a time
+EARLY_BLOCKS, EARLY_BLOCK, EARLY_GOLD = 2, 10, 2  # 2 gold rounds in each of the first 2 tens
+REFIT_AFTER = 50  # training answers between two fits of the ensemble
+REFIT_PAUSE_S = 20.0  # between two looks at the number of answers
+WARM_UP = 2  # answers before the first test round
 MAX_REFILLS = 2  # pools without a new triplet, after which the corpus counts as exhausted
+
+
+class Paused(Exception):
+    """The owner has paused the survey: nobody is given a round."""
+
+
+@dataclass
+class Progress:
+    """A rater's numbers of rounds given, of those answered, and of gold rounds given."""
+
+    given: int
+    answered: int
+    gold: int
 
 
 class Assigner:
@@ -26,7 +47,8 @@ class Assigner:
 
     embeddings: None, or (ids, vectors) from `active.read_embeddings`. Without them the active
     share is drawn uniformly, as kind `random_train`: those rounds may be trained on, and those of
-    the test stream, `random`, may not. seed: for tests; None in service.
+    the test stream, `random`, may not. Until the first `refit` the tables themselves are the
+    ensemble. seed: for tests; None in service.
     """
 
     def __init__(
@@ -41,48 +63,150 @@ class Assigner:
         self.library = library
         self.config = config
         self.embeddings = embeddings
+        self._ensemble = None if embeddings is None else embeddings[1]  # (members, tracks, dim)
+        self._fitted = -1  # training answers at the last fit
         self.training_stream = "random_train" if embeddings is None else "active"
         self._rng = np.random.default_rng(seed)
         self.notes: list[str] = []
         known = list(library.tracks) if embeddings is None else embeddings[0]
-        self._tracks_by_stream = {
-            self.training_stream: self._tracks_of("train", known),
-            "random": self._tracks_of("test", list(library.tracks)),
+        self._streams = {
+            self.training_stream: self._stream("train", known, config.shares.active),
+            "random": self._stream("test", list(library.tracks), config.shares.random),
         }
+        self.notes += self._worth()
         self._pools: dict[str, deque[tuple[str, str, str]]] = {
-            stream: deque() for stream in self._tracks_by_stream
+            stream: deque() for stream in self._streams
         }
         self._filling = threading.Lock()
         self._expired = 0.0
         store.retire(store.tracks_asked() - library.tracks.keys())
+        self._close_misplaced()
+        library.on_failure = self.drop_clip
         with store.read() as db:
             query = sa.select(triplets.c.a, triplets.c.b, triplets.c.c)
             self._asked = {(row.a, row.b, row.c) for row in db.execute(query)}
 
-    def _tracks_of(self, split: str, ids: list[str]) -> list[str]:
-        """The tracks of `ids` in a split of the corpus, or all of them where it is too small.
+    def _stream(self, split: str, ids: list[str], share: float) -> Stream:
+        """The tracks of `ids` in a split, or all of them where it allows too few triplets.
 
-        A triplet that spans two splits is of no use for training or for testing. Raises
-        SurveyError where `ids` are of fewer than three artists.
+        Raises SurveyError where `ids` are of fewer than three artists.
         """
         tracks = self.library.tracks
-        inside = [i for i in ids if tracks[i].split == split]
-        if len({tracks[i].artist_key for i in inside}) >= 3:
+        artist_of = {i: tracks[i].artist_key for i in ids}
+        inside = stream_of([i for i in ids if tracks[i].split == split], artist_of)
+        if inside.usable or (inside.triplets and inside.min_artists == 3) or share == 0:
             return inside
-        artists = len({tracks[i].artist_key for i in ids})
+        artists = len(set(artist_of.values()))
         if artists < 3:
             raise SurveyError(
                 f"a round needs songs of three different artists; there are {artists}"
             )
         stream = "random" if split == "test" else "training"
         self.notes.append(
-            f"the corpus's {split} split has fewer than three artists: "
-            f"{stream} rounds are drawn from all {len(ids)} songs"
+            f"too few songs for separate training and test rounds: {stream} rounds are drawn from "
+            f"all {len(ids)} songs, which is a trial: only `distill.personal` can use the answers"
         )
-        return ids
+        return Stream(frozenset(ids), 3, possible_triplets(list(artist_of.values())))
+
+    def _worth(self) -> list[str]:
+        """What the corpus allows: triplets of both streams, and answers worth collecting."""
+        train, test = self._streams[self.training_stream], self._streams["random"]
+        per, shares = self.config.raters_per_triplet, self.config.shares
+        places = [
+            (stream.triplets * raters, share)
+            for stream, raters, share in ((train, per.active, shares.active),
+                                          (test, per.random, shares.random))
+            if share > 0
+        ]  # fmt: skip
+        worth = min((int(count / share) for count, share in places), default=0)
+        lines = [
+            f"training rounds: {len(train.tracks)} songs, {train.triplets} different triplets for "
+            f"{per.active} raters each; test rounds: {len(test.tracks)} songs, {test.triplets} "
+            f"for {per.random}: up to {worth} answers in all are worth collecting"
+        ]
+        few = [name for name, stream in (("training", train), ("test", test))
+               if stream.min_artists < 3 and stream.triplets]  # fmt: skip
+        if few:
+            lines.append(f"few artists: {' and '.join(few)} rounds may have two songs of one")
+        return lines
+
+    def _close_misplaced(self) -> None:
+        """Closes open triplets whose answers would be of no use, of a survey with other splits."""
+        query = sa.select(triplets).where(
+            triplets.c.stream != "gold", triplets.c.taken < triplets.c.quota
+        )
+        with self.store.read() as db:
+            rows = list(db.execute(query))
+        train, test = self._streams[self.training_stream].tracks, self._streams["random"].tracks
+        if train & test:
+            return  # a trial
+        useless = [
+            row.id
+            for row in rows
+            if {row.a, row.b, row.c} & (train if row.stream == "random" else test)
+        ]
+        self.store.close_triplets(useless)
+
+    def refit(self) -> bool:
+        """Fits the ensemble to the training answers, if there are REFIT_AFTER more than last time.
+
+        Active rounds are chosen by it from then on. Returns whether it was fitted.
+        """
+        if self.embeddings is None:
+            return False
+        ids, base = self.embeddings
+        index = {track: i for i, track in enumerate(ids)}
+        excluded = {person.name for person in self.store.people() if person.excluded}
+        rows = [
+            (*(index[t] for t in a.abc), a.odd)
+            for a in all_answers(self.store)
+            if a.kind in ("active", "random_train")
+            and a.odd is not None
+            and a.rater not in excluded
+            and index.keys() >= set(a.abc)
+        ]
+        if self._fitted >= 0 and len(rows) < self._fitted + REFIT_AFTER:
+            return False
+        given = np.asarray(rows, np.int64).reshape(-1, 4)
+        fit = EnsembleConfig(temperature=self.config.temperature)
+        rng = np.random.default_rng(0)
+        start = identity_maps(base.shape[-1], fit, rng)
+        self._ensemble = fit_ensemble(base, start, given[:, :3], given[:, 3], fit, rng)
+        self._fitted = len(rows)
+        with self._filling:  # the next active rounds are of the new ensemble
+            self._pools["active"] = deque(self._select("active"))
+        return True
+
+    def keep_refitting(self) -> None:
+        """Refits for as long as the survey is served; for a thread of its own."""
+        while True:
+            self.refit()
+            time.sleep(REFIT_PAUSE_S)
+
+    def drop_clip(self, track: str, excerpt: int) -> None:
+        """Asks no more for a clip that cannot be cut; its open rounds are dropped."""
+        if track in self.library.two_excerpt_tracks:
+            self.library.two_excerpt_tracks.remove(track)
+        if excerpt == 1:
+            self.store.retire({track}, "gold")
+            return
+        self.library.tracks.pop(track, None)
+        artists = {i: t.artist_key for i, t in self.library.tracks.items()}
+        for name, stream in self._streams.items():
+            kept = [i for i in stream.tracks if i in artists]
+            count = possible_triplets([artists[i] for i in kept], stream.min_artists)
+            self._streams[name] = Stream(frozenset(kept), stream.min_artists, count)
+            with self._filling:
+                self._pools[name] = deque(t for t in self._pools[name] if track not in t)
+        self.store.retire({track})
 
     def rounds(self, rater: Rater, count: int) -> list[Round]:
-        """The rater's open rounds: at least `count`, unless the corpus is exhausted."""
+        """The rater's open rounds: at least `count`, unless the corpus is exhausted.
+
+        Raises Paused while the owner has paused the survey.
+        """
+        if self.store.paused():
+            raise Paused("the survey is paused; what you answered is stored, come back later")
         if time.monotonic() - self._expired > 600:
             self._expired = time.monotonic()
             self.store.expire(self.config.round_expires_h)
@@ -91,14 +215,25 @@ class Assigner:
         if len(found) >= count:
             return found
         with self.store.write() as db:
+            progress = self._progress(db, rater)
             for _ in range(count - len(self.store.open_rounds(db, rater))):
-                if not self._add(db, rater):
+                if not self._add(db, rater, progress):
                     break
             return self.store.open_rounds(db, rater)
 
-    def _add(self, db: sa.Connection, rater: Rater) -> bool:
+    def _progress(self, db: sa.Connection, rater: Rater) -> Progress:
+        """What the rater has been given and has answered."""
+        query = sa.select(
+            sa.func.count(rounds.c.id),
+            sa.func.count(answers.c.id),
+            sa.func.count(sa.case((rounds.c.kind == "gold", 1))),
+        ).join_from(rounds, answers, isouter=True)
+        given, answered, gold = db.execute(query.where(rounds.c.rater == rater.id)).one()
+        return Progress(given, answered, gold)
+
+    def _add(self, db: sa.Connection, rater: Rater, progress: Progress) -> bool:
         """Gives the rater one more round; False when every kind is exhausted for them."""
-        for kind in self._kinds():
+        for kind in self._kinds(progress):
             if kind == "repeat":
                 added = self._add_repeat(db, rater)
             elif kind == "gold":
@@ -106,20 +241,42 @@ class Assigner:
             else:
                 added = self._add_triplet(db, rater, kind)
             if added:
+                progress.given += 1
+                progress.gold += kind == "gold"
                 return True
         return False
 
-    def _kinds(self) -> Iterator[str]:
-        """A kind drawn by its share, then the kinds that replace it when it is exhausted."""
+    def _kinds(self, progress: Progress) -> Iterator[str]:
+        """A kind drawn by its share, then the kinds that replace it when it is exhausted.
+
+        Of a rater's first rounds, EARLY_GOLD in every EARLY_BLOCK are gold, at random places, so
+        that someone who does not listen is recognised early; later gold rounds make up for them.
+        Test rounds begin after WARM_UP answers, so that a visitor who only opens the page takes
+        no place of the test stream.
+        """
         shares = {
             self.training_stream: self.config.shares.active,
             "random": self.config.shares.random,
             "repeat": self.config.shares.repeat,
             "gold": self.config.shares.gold,
         }
-        kinds, weights = list(shares), np.asarray(list(shares.values()))
-        first = kinds[self._rng.choice(len(kinds), p=weights / weights.sum())]
-        yield first
+        early = progress.given < EARLY_BLOCKS * EARLY_BLOCK and shares["gold"] > 0
+        if early:
+            block, place = divmod(progress.given, EARLY_BLOCK)
+            missing = EARLY_GOLD * (block + 1) - progress.gold
+            if self._rng.random() < missing / (EARLY_BLOCK - place):
+                yield "gold"
+        weights = dict(shares)
+        if early or progress.gold > shares["gold"] * progress.given:
+            weights["gold"] = 0.0
+        if progress.answered < WARM_UP and shares[self.training_stream] > 0:
+            weights["random"] = 0.0
+        total = sum(weights.values())
+        first = ""
+        if total > 0:
+            p = np.asarray(list(weights.values())) / total
+            first = list(weights)[self._rng.choice(len(weights), p=p)]
+            yield first
         # Training and test rounds replace the others; a kind with a share of 0 is never asked.
         yield from (k for k in (self.training_stream, "random") if k != first and shares[k] > 0)
         if self.training_stream == "active":
@@ -175,7 +332,7 @@ class Assigner:
     def _distractor(self, track: str) -> str:
         """A track that clearly differs from `track`, by another artist.
 
-        It is drawn from the tenth with the lowest similarity by the embeddings; without
+        It is drawn from the farthest tenth by the embeddings; without
         embeddings, from the tracks with no genre in common, where genres are known.
         """
         tracks = self.library.tracks
@@ -183,8 +340,9 @@ class Assigner:
         others = [i for i in tracks if tracks[i].artist_key != own.artist_key]
         if self.embeddings is not None and track in self.embeddings[0]:
             known, vectors = self.embeddings
-            similarity = np.einsum("mtd,md->t", vectors, vectors[:, known.index(track)])
-            order = [known[i] for i in np.argsort(similarity)]
+            own_vectors = vectors[:, [known.index(track)]]  # (members, 1, dim)
+            distance = np.square(vectors - own_vectors).sum(axis=-1).mean(axis=0)  # (tracks,)
+            order = [known[i] for i in np.argsort(-distance)]
             far = [i for i in order if tracks[i].artist_key != own.artist_key]
             others = far[: max(1, len(far) // 10)]
         elif own.genres:
@@ -236,12 +394,16 @@ class Assigner:
 
     def _select(self, stream: str) -> list[tuple[str, str, str]]:
         """The next triplets for a stream, each sorted, none of them asked before."""
-        ids = self._tracks_by_stream[stream]
+        if not self._streams[stream].triplets:
+            return []
+        ids = sorted(self._streams[stream].tracks)
+        at_least = self._streams[stream].min_artists
         artists = _codes([self.library.tracks[i].artist_key for i in ids])
         if stream == "active":
             assert self.embeddings is not None
             row = {track: i for i, track in enumerate(self.embeddings[0])}
-            vectors = self.embeddings[1][:, [row[track] for track in ids]]
+            assert self._ensemble is not None
+            vectors = self._ensemble[:, [row[track] for track in ids]]
             index = {track: i for i, track in enumerate(ids)}
             asked = {
                 (index[a], index[b], index[c])
@@ -249,9 +411,11 @@ class Assigner:
                 if a in index and b in index and c in index
             }
             temperature = self.config.temperature
-            selected = select_uncertain(vectors, artists, POOL_SIZE, temperature, self._rng, asked)
+            selected = select_uncertain(
+                vectors, artists, POOL_SIZE, temperature, self._rng, asked, at_least
+            )
         else:
-            selected = draw_triplets(artists, POOL_SIZE, self._rng)
+            selected = draw_triplets(artists, POOL_SIZE, self._rng, at_least)
         new = dict.fromkeys(_sorted(ids[i] for i in indices) for indices in selected)
         return [abc for abc in new if abc not in self._asked]
 

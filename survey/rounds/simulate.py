@@ -2,9 +2,9 @@
 
 A track has observed features, the model's input, and a latent embedding, by which the raters
 answer: a linear map of the features, so that a model can learn it. A rater picks the odd one out
-with the probabilities of the softmax over cosine similarities, or, with the lapse rate, at random.
-The model is an ensemble of linear maps, fitted to all answers so far by maximum likelihood; its
-accuracy is measured on held-out triplets.
+with the probabilities of the softmax over squared distances, or, with the lapse rate, at random.
+The model is the ensemble that the survey itself refits (`survey.rounds.ensemble`); its accuracy is
+measured on held-out triplets.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from survey.results.plots import Series, lines
 from survey.rounds import active
+from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, mean_accuracy
 
 STRATEGIES = ("active", "random")
 
@@ -41,7 +41,7 @@ class Simulation:
     batch: int = 50
     answers: int = 800
     members: int = 6
-    steps: int = 200
+    steps: int = 150
     held_out: int = 4000
 
 
@@ -87,7 +87,8 @@ def _learning_curve(setting: Simulation, seed: int, strategy: str) -> list[float
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(setting.tracks, setting.features))
     scale = np.exp(-np.arange(setting.features) / 6)[:, None]  # the first features count most
-    latent = _unit(x @ (rng.normal(size=(setting.features, setting.dim)) * scale))[None]
+    latent = x @ (rng.normal(size=(setting.features, setting.dim)) * scale)
+    latent = latent[None] / np.sqrt((latent**2).sum(axis=1).mean())  # as long as unit vectors
     artists = np.arange(setting.tracks)
     held_out = active.draw_triplets(artists, setting.held_out, rng)
     truth = active.odd_probabilities(latent, held_out, setting.temperature)[0].argmax(-1)
@@ -97,13 +98,16 @@ def _learning_curve(setting: Simulation, seed: int, strategy: str) -> list[float
         p = (1 - setting.lapse_rate) * p + setting.lapse_rate / 3
         return (p.cumsum(axis=-1) > rng.random((len(triplets), 1))).argmax(axis=-1)
 
+    fit = EnsembleConfig(setting.members, setting.steps, temperature=setting.temperature)
+    # Squared distances of about 2, as between unit vectors.
+    start = rng.standard_normal((setting.members, setting.features, setting.dim))
+    start /= np.sqrt(setting.features * setting.dim)
     triplets = active.draw_triplets(artists, setting.initial_answers, rng)
     odd = simulate_answers(triplets)
     curve = []
     while True:
-        vectors = _fit(setting, x, triplets, odd, rng)
-        p = active.odd_probabilities(vectors, held_out, setting.temperature)
-        curve.append(float((p.mean(axis=0).argmax(-1) == truth).mean()))
+        vectors = fit_ensemble(x[None], start, triplets, odd, fit, rng)
+        curve.append(mean_accuracy(vectors, held_out, truth, setting.temperature))
         if len(triplets) + setting.batch > setting.answers:
             return curve
         if strategy == "active":
@@ -112,45 +116,6 @@ def _learning_curve(setting: Simulation, seed: int, strategy: str) -> list[float
             new = active.draw_triplets(artists, setting.batch, rng)
         triplets = np.concatenate([triplets, new])
         odd = np.concatenate([odd, simulate_answers(new)])
-
-
-def _fit(
-    setting: Simulation,
-    x: np.ndarray,
-    triplets: np.ndarray,
-    odd: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """The ensemble's unit vectors, (members, tracks, dim), fitted to the answers.
-
-    Each member has its own random initialisation and its own bootstrap of the answers, by
-    Poisson(1) weights. An L2 penalty on the distance from the initialisation keeps the members
-    different where no answer constrains them.
-    """
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    shape = (setting.members, setting.features, setting.dim)
-    start = torch.randn(shape, generator=generator) / setting.features**0.5
-    maps = start.clone().requires_grad_(True)  # (members, features, dim)
-    weight = torch.tensor(rng.poisson(1.0, (setting.members, len(odd))), dtype=torch.float32)
-    observed = torch.tensor(x, dtype=torch.float32)  # (tracks, features)
-    a, b, c = torch.tensor(triplets).T  # each (answers,)
-    answer = torch.tensor(odd).expand(setting.members, -1)[..., None]  # (members, answers, 1)
-    adam = torch.optim.Adam([maps], lr=0.05)
-    for _ in range(setting.steps):
-        v = torch.nn.functional.normalize(observed @ maps, dim=-1)  # (members, tracks, dim)
-        pairs = [(v[:, i] * v[:, j]).sum(-1) for i, j in ((b, c), (a, c), (a, b))]
-        logits = torch.stack(pairs, dim=-1) / setting.temperature  # (members, answers, 3)
-        log_likelihood = torch.log_softmax(logits, dim=-1).gather(-1, answer)[..., 0]
-        penalty = 0.1 * ((maps - start) ** 2).sum()
-        loss = (penalty - (weight * log_likelihood).sum()) / len(odd)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    return _unit(np.einsum("nf,mfd->mnd", x, maps.detach().numpy()))
-
-
-def _unit(v: np.ndarray) -> np.ndarray:
-    return v / np.linalg.norm(v, axis=-1, keepdims=True)
 
 
 def plot(curves: Curves) -> str:

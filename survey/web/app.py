@@ -8,8 +8,10 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from survey.clips import ClipError
+from survey.rounds.assign import Paused
 from survey.web.limits import RateLimitExceeded
-from survey.web.middleware import Guard, too_many
+from survey.web.middleware import ForwardedHops, Guard, too_many
 from survey.web.routes import media, owner, rater, rounds
 from survey.web.site import HERE, Site, Survey
 
@@ -22,6 +24,8 @@ def create_app(survey: Survey) -> FastAPI:
     app.state.site = site
     limit = site.config.limits.per_address
     app.add_middleware(Guard, limiter=site.limiter, per_address=limit, secure=site.config.secure)
+    if site.config.proxy_hops:  # added last, so that it is the first to see a request
+        app.add_middleware(ForwardedHops, hops=site.config.proxy_hops)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for routes in (rater, rounds, media):
         app.include_router(routes.router)
@@ -30,6 +34,8 @@ def create_app(survey: Survey) -> FastAPI:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RateLimitExceeded, _limited)
+    app.add_exception_handler(ClipError, _no_clip)
+    app.add_exception_handler(Paused, _paused)
     return app
 
 
@@ -48,6 +54,16 @@ def _invalid(request: Request, error: Exception) -> Response:
 def _limited(request: Request, error: Exception) -> Response:
     assert isinstance(error, RateLimitExceeded)
     return too_many(error)
+
+
+def _no_clip(request: Request, error: Exception) -> Response:
+    return _refusal(request, 404, f"this clip cannot be played: {error}")
+
+
+def _paused(request: Request, error: Exception) -> Response:
+    response = _refusal(request, 503, str(error))
+    response.headers["Retry-After"] = "600"
+    return response
 
 
 def _refusal(request: Request, status: int, text: str) -> Response:

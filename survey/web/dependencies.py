@@ -36,6 +36,8 @@ def visiting_rater(site: CurrentSite, session: Visitor) -> Rater | None:
     if session is None or session.rater is None:
         return None
     site.limiter.take("pages", session.rater, site.config.limits.pages_per_rater)
+    if site.store.session_ended(session.nonce):
+        return None
     return site.store.rater(session.rater)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fastapi import Response
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from survey.web.limits import RateLimiter, RateLimitExceeded, address_of
 
+CLIPS = "/clip/"
 MAX_BODY_BYTES = 16_384  # the largest form is far smaller
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -15,8 +16,32 @@ POLICY = (
 )
 
 
+class ForwardedHops:
+    """ASGI middleware: the visitor's address and scheme as the configured number of proxies say.
+
+    Every proxy appends the address of its peer to X-Forwarded-For, so that with n proxies the n-th
+    entry from the end is the visitor's; what is before it, the visitor may have made up.
+    """
+
+    def __init__(self, app: ASGIApp, hops: int) -> None:
+        self.app = app
+        self.hops = hops
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            chain = [a.strip() for v in headers.getlist("x-forwarded-for") for a in v.split(",")]
+            if len(chain) >= self.hops and chain[-self.hops]:
+                scope = scope | {"client": (chain[-self.hops], 0)}
+            schemes = headers.get("x-forwarded-proto", "").split(",")
+            if len(schemes) >= self.hops and schemes[-self.hops].strip() in ("http", "https"):
+                scope = scope | {"scheme": schemes[-self.hops].strip()}
+        await self.app(scope, receive, send)
+
+
 class Guard:
-    """ASGI middleware: the rate limit by address, the limit on bodies, and the headers.
+    """ASGI middleware: the rate limit by address, the limit on bodies, HEAD, and the headers.
 
     Health checks are not counted, so that they do not fail on a busy survey.
     """
@@ -33,12 +58,23 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        is_clip = scope["path"].startswith(CLIPS)
+        # A HEAD of a clip is refused: only a clip that was sent counts as loaded.
+        is_head = scope["method"] == "HEAD" and not is_clip
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._add_headers(MutableHeaders(scope=message))
+                headers = MutableHeaders(scope=message)
+                self._add_headers(headers)
+                if is_clip:  # equal for the clip of a repeated round, and so would give it away
+                    del headers["etag"], headers["last-modified"]
+            elif is_head:
+                message = message | {"body": b""}
             await send(message)
 
         refusal = self._refusal(scope)
+        if is_head:
+            scope = scope | {"method": "GET"}
         await (refusal or self.app)(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from survey.database.rows import Round
 
@@ -24,6 +24,14 @@ class AnswerIn(BaseModel):
     round: Token
     place: Annotated[int, Field(ge=0, le=2)] | None
     listened_s: Annotated[list[Seconds], Field(min_length=3, max_length=3)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def accept_old_name(cls, values: Any) -> Any:
+        """Accepts `heard_s`, as pages of the last release that a browser kept still send it."""
+        if isinstance(values, dict) and "heard_s" in values and "listened_s" not in values:
+            return {("listened_s" if k == "heard_s" else k): v for k, v in values.items()}
+        return values
 
 
 class RoundOut(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
+from itsdangerous import BadSignature, URLSafeSerializer
 
 from survey.clips import ClipLibrary
 from survey.config import SurveyConfig
@@ -16,8 +18,10 @@ from survey.database.rows import Rater
 from survey.database.store import Store
 from survey.results.report import ReportCache
 from survey.rounds.assign import Assigner
+from survey.web.languages import negotiate, translations
 from survey.web.limits import RateLimiter
 from survey.web.sessions import Session, Sessions
+from survey.web.sets import TrackMap
 
 HERE = Path(__file__).parent
 
@@ -47,22 +51,74 @@ class Site:
         self.reports = ReportCache(
             survey.store, survey.assigner.embeddings, survey.config.temperature
         )
+        self.practice = _practice_clips(survey.library)
+        embeddings = survey.assigner.embeddings
+        self.map = None if embeddings is None else TrackMap(embeddings)
+        self._shares = URLSafeSerializer(
+            survey.store.secret(),
+            salt="share",
+            signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
+        )
         self._templates = Jinja2Templates(HERE / "templates")
+        self._templates.env.add_extension("jinja2.ext.i18n")
+        self._templates.env.policies["ext.i18n.trimmed"] = True
         self._templates.env.globals.update(config=survey.config, len=len)
 
     def page(
         self, request: Request, name: str, session: Session | None, status: int = 200, **values: Any
     ) -> Response:
-        """The page of the template `name`; a visitor without a session gets one, for its forms."""
+        """The page of the template `name`, in the browser's language.
+
+        A visitor without a session gets one, for its forms.
+        """
         blank = HTMLResponse()
         session = session or self.sessions.write(blank, None)
-        values |= {"csrf": self.sessions.csrf(session)}
+        language = negotiate(request.headers.get("accept-language", ""))
+        texts = translations(language)
+        values |= {
+            "csrf": self.sessions.csrf(session),
+            "language": language,
+            "gettext": texts.gettext,
+            "ngettext": texts.ngettext,
+            "survey_title": texts.gettext(self.config.title),
+            "base": self.base_url(request),
+        }
         response = self._templates.TemplateResponse(request, name, values, status)
         for cookie in blank.headers.getlist("set-cookie"):
             response.headers.append("set-cookie", cookie)
+        response.headers["Vary"] = "Accept-Language"
+        response.headers["Content-Language"] = language
         return response
+
+    def base_url(self, request: Request) -> str:
+        """The address of the survey for raters, without a slash at its end."""
+        return self.config.public_url.rstrip("/") or str(request.base_url).rstrip("/")
 
     def private_link(self, rater: Rater, request: Request) -> str:
         """The address that signs the rater in on any device."""
-        base = self.config.public_url.rstrip("/") or str(request.base_url).rstrip("/")
-        return f"{base}/back/{self.sessions.link(rater.name)}"
+        return f"{self.base_url(request)}/back/{self.sessions.link(rater.name)}"
+
+    def share_path(self, rater: Rater, number: int) -> str:
+        """The path of the page that shows a rater's set to others; it does not sign anybody in."""
+        return f"/s/{self._shares.dumps([rater.id, number])}"
+
+    def shared_set(self, token: str) -> tuple[int, int] | None:
+        """The (rater's id, set's number) of a shared link; None when its signature is wrong."""
+        try:
+            rater_id, number = self._shares.loads(token)
+        except BadSignature:
+            return None
+        return int(rater_id), int(number)
+
+
+def _practice_clips(library: ClipLibrary) -> tuple[tuple[str, int], ...]:
+    """The (track, excerpt) of the practice round: two of one track, then one of another artist.
+
+    A track without a second excerpt, where no track has one, is played twice.
+    """
+    tracks = library.tracks
+    two = library.two_excerpt_tracks
+    same = two[0] if two else next(iter(tracks))
+    others = [t for t in tracks.values() if t.artist_key != tracks[same].artist_key]
+    apart = [t for t in others if not t.genres & tracks[same].genres] or others
+    return (same, 0), (same, 1 if two else 0), (apart[-1].id, 0)

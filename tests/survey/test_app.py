@@ -235,7 +235,8 @@ def test_clip_addresses_do_not_name_the_track(app: Any, library: ClipLibrary) ->
 # -- access control
 
 
-FORMS = ["/start", "/undo", "/me/delete", "/leave", "/api/answer", "/api/rounds", "/owner"]
+FORMS = ["/start", "/undo", "/me/delete", "/leave", "/api/answer", "/api/rounds", "/owner",
+         "/owner/pause", "/owner/exclude"]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FORMS)
@@ -441,4 +442,12 @@ def test_owner_page_needs_the_owner_token(make: Callable[..., Any]) -> None:
 
 def test_static_files_hold_no_secret(app: Any) -> None:
     folder = Path(__file__).parents[2] / "survey" / "web" / "static"
-    assert {p.name for p in folder.iterdir()} == {"icon.svg", "round.js", "style.css"}
+    assert {p.name for p in folder.iterdir()} == {
+        "check.js",
+        "icon.svg",
+        "kept.js",
+        "preview.png",
+        "round.js",
+        "share.js",
+        "style.css",
+    }

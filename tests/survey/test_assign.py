@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,19 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasets_scripts.corpora.corpus import Track
+from datasets_scripts.corpora.splits import split_by_groups, track_keys
+from datasets_scripts.triplets.table import for_training, split_with_corpus
+from distill.personal.answers import to_answers
+from distill.personal.crowd import assign_splits
 from survey.clips import ClipLibrary, LibraryTrack
 from survey.config import RatersPerTriplet, Shares, SurveyConfig, SurveyError
 from survey.database.schema import rounds, triplets
 from survey.database.store import Rater, Store
+from survey.results.quality import all_answers, as_triplets
 from survey.rounds import active
 from survey.rounds.assign import Assigner, check_gold
+from survey.rounds.splits import assign_streams, possible_triplets, training_only
 
 from .conftest import CONFIG
 
@@ -165,6 +173,7 @@ def test_active_rounds_have_the_largest_information_gain(lite: Store, large: Cli
     config = replace(CONFIG, shares=Shares(0.5, 0.5, 0, 0))
     assigner = Assigner(lite, large, config, (ids, vectors), seed=0)
     rater = lite.add_rater("", "", "")
+    answer_all(lite, assigner, rater, 2)  # test rounds begin after two answers
     kinds: dict[str, list[list[int]]] = {"active": [], "random": []}
     for r in assigner.rounds(rater, 120):
         kinds[r.kind].append([ids.index(t) for t, _ in r.clips])
@@ -193,6 +202,93 @@ def test_gold_without_a_long_track_is_an_error(library: ClipLibrary) -> None:
     short.two_excerpt_tracks = []
     with pytest.raises(SurveyError, match=r"shares\.gold to 0"):
         check_gold(short, SurveyConfig())
+
+
+def folder_of(artists: int, tracks_each: int) -> list[Track]:
+    """A folder of music, one album by each artist, split as `datasets_scripts` splits it."""
+    rows = [(f"artist {n}", f"album {n}") for n in range(artists) for _ in range(tracks_each)]
+    splits = split_by_groups([track_keys(*row) for row in rows])
+    return [
+        Track(f"{n:016x}", f"Song {n}", artist, album, [], "folder", "", 60.0, f"{n:064x}", split)
+        for n, ((artist, album), split) in enumerate(zip(rows, splits, strict=True))
+    ]
+
+
+def library_of(tracks: list[Track], large: ClipLibrary) -> ClipLibrary:
+    """The tracks with the streams that the survey assigns, without clips."""
+    streams = assign_streams(tracks)
+    assert streams.usable
+    split = {i: "train" for i in streams.train.tracks} | {i: "test" for i in streams.test.tracks}
+    made = ClipLibrary(large.folder)
+    made.tracks = {
+        t.id: LibraryTrack(t.id, t.title, t.artist, t.album, frozenset(), "", "",
+                           split.get(t.id, "unused"))
+        for t in tracks
+    }  # fmt: skip
+    made.two_excerpt_tracks = [t.id for t in tracks][:50]
+    return made
+
+
+@pytest.mark.parametrize(("artists", "tracks_each"), [(40, 1), (10, 10), (5, 8), (20, 10)])
+def test_every_training_answer_can_be_trained_on(
+    lite: Store, large: ClipLibrary, artists: int, tracks_each: int
+) -> None:
+    """By the main job and by a fit to many raters, which drop what shares artists with the test."""
+    tracks = folder_of(artists, tracks_each)
+    assigner = Assigner(lite, library_of(tracks, large), CONFIG, seed=1)
+    for _ in range(2):
+        answer_all(lite, assigner, lite.add_rater("", "", ""), 60)
+    table = as_triplets(all_answers(lite))
+    train = for_training(table)
+    placed = split_with_corpus(train, tracks)[0].get("train", [])
+    names = sorted({id for t in table for id in t.ids})
+    crowd = assign_splits(table, to_answers(table, names), tracks)
+    assert len(placed) == len(train) == crowd.train.sum() > 50
+    random = [t for t in table if t.source == "survey-random"]
+    assert len(random) >= 0.2 * len(table)
+    assert len({t.ids for t in random}) >= 15
+
+
+def test_streams_share_no_artist_and_stay_when_songs_are_added(large: ClipLibrary) -> None:
+    first = assign_streams(folder_of(40, 1))
+    asked = {i: "train" for i in first.train.tracks} | {i: "test" for i in first.test.tracks}
+    later = assign_streams(folder_of(60, 1), asked)
+    assert first.test.tracks <= later.test.tracks and first.train.tracks <= later.train.tracks
+    assert not later.test.tracks & later.train.tracks
+    assert first.test.triplets >= 100 and first.train.min_artists == 3
+
+
+def test_one_compilation_that_connects_all_artists_cannot_be_split() -> None:
+    tracks = [replace(t, album="Hits", split="train") for t in folder_of(50, 1)]
+    assert not assign_streams(tracks).usable
+    alone = training_only(tracks)
+    assert alone.train.triplets == 50 * 49 * 48 // 6 and not alone.test.tracks
+
+
+@pytest.mark.parametrize("at_least", [1, 2, 3])
+def test_possible_triplets_are_counted(at_least: int) -> None:
+    artists = [0, 0, 0, 1, 1, 2, 3]
+    counted = sum(len(set(c)) >= at_least for c in combinations(artists, 3))
+    assert possible_triplets([str(a) for a in artists], at_least) == counted
+
+
+def test_a_visitor_who_only_opens_the_page_takes_no_test_place(
+    lite: Store, large: ClipLibrary
+) -> None:
+    assigner = Assigner(lite, library_of(folder_of(40, 1), large), CONFIG, seed=0)
+    for _ in range(28):
+        assigner.rounds(lite.add_rater("", "", ""), 2)
+    with lite.read() as db:
+        streams = set(db.execute(sa.select(triplets.c.stream)).scalars())
+    assert "random" not in streams
+
+
+def test_four_of_the_first_twenty_rounds_are_gold(lite: Store, large: ClipLibrary) -> None:
+    assigner = Assigner(lite, large, SurveyConfig(min_listened_s=0.0), seed=0)
+    found = answer_all(lite, assigner, lite.add_rater("", "", ""), 120)
+    gold = [r.kind == "gold" for r in found]
+    assert sum(gold[:10]) == 2 and sum(gold[10:20]) == 2
+    assert sum(gold) <= 8  # the share over all rounds stays that of the configuration
 
 
 # -- the selection itself
@@ -260,7 +356,7 @@ def test_embeddings_are_read_or_refused(tmp_path: Path) -> None:
     good = write_table(tmp_path / "g.parquet", [*ids, "x"], [[3.0, 4.0]] * 5)
     found, vectors = active.read_embeddings([good, good], ids)
     assert found == ids and vectors.shape == (2, 4, 2)
-    np.testing.assert_allclose(vectors[0, 0], [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(vectors[0, 0], [3.0, 4.0])  # the model's own lengths
     bad = {
         "at least 3 tracks": write_table(tmp_path / "few.parquet", ids[:2], [[1.0]] * 2),
         "one length": write_table(tmp_path / "len.parquet", ids, [[1.0], [1.0], [1.0], [1.0, 2]]),

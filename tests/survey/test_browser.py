@@ -35,6 +35,7 @@ gold_tracks: 2
 min_listened_s: 0.4
 repeat_after: 2
 goal: 5
+raters_per_triplet: {active: 100, random: 100}  # seven songs last for every rater of these tests
 limits: {pages_per_rater: 100000, answers_per_rater: 100000, per_address: 1000000,
   new_raters_per_address: 10000, owner_logins: 100}
 """
@@ -91,13 +92,30 @@ class Watched:
         self.page.get_by_label("I am 16 or older").check()
         self.page.get_by_role("button", name="Start listening").click()
         self.loaded()
+        self.practise()
+
+    def practise(self) -> None:
+        """The practice round, and the press that starts the first round."""
+        expect(self.page.locator("#progress-text")).to_have_text("Practice round")
+        self.listen(0, 1, 2)
+        self.page.locator(".choose").nth(0).click()
+        with self.page.expect_response("**/api/rounds"):
+            self.page.get_by_role("button", name="Start the first round").click()
+        self.loaded()
 
     def loaded(self) -> None:
+        """The three clips of the round are in the browser: each has a length to seek in."""
         expect(self.page.locator(".play:enabled")).to_have_count(3, timeout=15_000)
+        expect(self.page.locator(".seek:enabled")).to_have_count(3, timeout=15_000)
+
+    def play(self, place: int) -> None:
+        """Presses play, unless the clip plays by itself already."""
+        if "playing" not in (self.page.locator(".clip").nth(place).get_attribute("class") or ""):
+            self.page.locator(".play").nth(place).click()
 
     def listen(self, *places: int) -> None:
         for place in places:
-            self.page.locator(".play").nth(place).click()
+            self.play(place)
             expect(self.page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
 
     def answered(self, count: int) -> None:
@@ -131,6 +149,9 @@ def test_a_session_by_mouse(browser: Browser, server: Server, data: Path) -> Non
     page = me.page
     choose = page.get_by_role("button", name=re.compile("is the odd one out"))
     # Nothing can be chosen before all three have been heard; the page says which one is missing.
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.reload()
+    me.loaded()
     choose.nth(0).click(force=True)
     expect(page.locator("#says")).to_contain_text("First listen to clip 1")
     me.listen(0)
@@ -152,9 +173,11 @@ def test_a_session_by_mouse(browser: Browser, server: Server, data: Path) -> Non
     me.listen(0, 1, 2)
     page.get_by_role("button", name="Can't tell").click()
     me.answered(5)
-    expect(page.locator("#says")).to_contain_text("That makes 5 answers")
+    expect(page.locator("#thanks")).to_contain_text("That makes 5 answers")
     assert page.locator("#progress").evaluate("bar => [bar.value, bar.max]") == [5, 5]
     # Undo the last answer: its round is open again.
+    page.get_by_role("link", name="Next set").click()
+    me.answered(5)
     page.get_by_role("button", name="Undo last answer").click()
     me.answered(4)
     assert stored(data) == before + 4
@@ -179,11 +202,19 @@ def test_a_session_by_keyboard_alone(browser: Browser, server: Server) -> None:
     press("Tab")
     press("Enter")
     me.loaded()
+    press("Space")  # the first sound needs a key or a click
+    for place in range(3):
+        if place:
+            press(str(place + 1))
+        expect(page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
+    press("w")
+    expect(page.get_by_role("button", name="Start the first round")).to_be_focused()
+    press("Enter")
+    me.loaded()
     for count, key in enumerate(("q", "w", "e", "r"), start=1):
         for place in range(3):
-            # a clip that has not loaded cannot be played
-            expect(page.locator(".listened").nth(place)).not_to_have_text("loading", timeout=60_000)
-            press(str(place + 1))
+            if place:  # the first plays by itself
+                press(str(place + 1))
             expect(page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
         expect(page.locator(".playing")).to_have_count(1)
         press("Space")
@@ -196,13 +227,17 @@ def test_a_session_by_keyboard_alone(browser: Browser, server: Server) -> None:
     # By Tab and Enter as well, without the letter keys.
     page.get_by_role("button", name="Keys are on").focus()
     press("Enter")
-    press("1")
+    press("2")
+    expect(page.locator(".clip").nth(1)).not_to_have_class(re.compile("playing"))
+    page.get_by_role("button", name="Stop", exact=True).focus()
+    press("Enter")
     expect(page.locator(".playing")).to_have_count(0)
     for place in range(3):
         page.locator(".play").nth(place).focus()
         press("Space")
         expect(page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
-    press("Tab")  # from the third clip's play button to its choice
+    press("Tab")  # from the third clip's play button, by the bar to seek in, to its choice
+    press("Tab")
     press("Enter")
     me.answered(5)
     assert me.troubles == []
@@ -221,7 +256,8 @@ def test_a_session_on_a_phone(browser: Browser, server: Server) -> None:
     me.consent()
     for count in (1, 2):
         for place in range(3):
-            page.locator(".play").nth(place).tap()
+            if place:
+                page.locator(".play").nth(place).tap()
             expect(page.locator(".listened").nth(place)).to_have_text("heard", timeout=60_000)
         # All controls of a round fit on the screen, and are large enough for a thumb.
         for control in page.locator(".play, .choose, #cant-tell").all():
@@ -233,7 +269,7 @@ def test_a_session_on_a_phone(browser: Browser, server: Server) -> None:
         page.locator(".choose").nth(0).tap()
         me.answered(count)
         me.loaded()
-    for path in ("/", "/me", "/credits"):
+    for path in ("/", "/me", "/credits", "/check", "/poster"):
         page.goto(me.base + path)
         wide = page.evaluate("() => document.documentElement.scrollWidth")
         assert wide <= 360, path
@@ -360,7 +396,11 @@ def test_axe_finds_nothing(browser: Browser, server: Server) -> None:
     page = me.page
     page.goto(me.base)
     accessible(page)
-    me.consent()
+    page.get_by_label("I am 16 or older").check()
+    page.get_by_role("button", name="Start listening").click()
+    me.loaded()
+    accessible(page)
+    me.practise()
     accessible(page)
     me.listen(0, 1)
     accessible(page)
@@ -369,7 +409,21 @@ def test_axe_finds_nothing(browser: Browser, server: Server) -> None:
     page.locator(".choose").nth(0).click()
     me.answered(1)
     accessible(page)
-    for path in ("/me", "/credits", "/nowhere", "/owner"):
+    for count in range(2, 6):
+        me.listen(0, 1, 2)
+        page.locator(".choose").nth(0).click()
+        me.answered(count)
+    accessible(page)  # the end of the set
+    shared = page.get_by_label("Link to share").input_value()
+    for path in (
+        "/me",
+        "/credits",
+        "/check",
+        "/poster",
+        shared.removeprefix(me.base),
+        "/nowhere",
+        "/owner",
+    ):
         page.goto(me.base + path)
         if path == "/me":
             page.get_by_text("Every answer, newest first").click()
@@ -378,3 +432,247 @@ def test_axe_finds_nothing(browser: Browser, server: Server) -> None:
     page.get_by_role("button", name="Show the figures").click()
     expect(page.get_by_role("heading", name="Figures")).to_be_visible()
     accessible(page)
+
+
+def test_clips_follow_by_themselves_and_an_undo_brings_all_back(
+    browser: Browser, server: Server
+) -> None:
+    me = new_page(browser, server)
+    me.consent()
+    page = me.page
+    heard, cards = page.locator(".listened"), page.locator(".clip")
+    # The first round began by the press that ended the practice. A seek shortens each clip.
+    for place in range(3):
+        expect(cards.nth(place)).to_have_class(re.compile("playing"), timeout=15_000)
+        expect(heard.nth(place)).to_have_text("heard", timeout=30_000)
+        page.locator(".seek").nth(place).fill("9.5")
+    expect(page.locator(".playing")).to_have_count(0, timeout=15_000)
+    page.wait_for_timeout(500)
+    expect(page.locator(".playing")).to_have_count(0)  # now it waits for the choice
+    expect(page.locator("#definition")).to_contain_text("least like the other two")
+    page.locator(".choose").nth(1).click()
+    me.answered(1)
+    expect(cards.nth(0)).to_have_class(re.compile("playing"), timeout=15_000)
+    page.keyboard.press("u")
+    expect(page.locator("#says")).to_contain_text("You had chosen clip 2")
+    expect(cards.nth(1)).to_have_class(re.compile("was-chosen"))
+    expect(heard).to_have_text(["heard"] * 3)
+    page.keyboard.press("e")  # nothing needs to be listened to again
+    me.answered(1)
+    # Switched off, clips wait for a press.
+    page.get_by_role("button", name="Clips follow by themselves").click()
+    me.listen(0, 1, 2)
+    page.keyboard.press("r")
+    me.answered(2)
+    page.wait_for_timeout(500)
+    expect(page.locator(".playing")).to_have_count(0)
+    assert me.troubles == []
+
+
+@pytest.mark.parametrize("choice", [0, 1, 2])
+def test_practice_gives_feedback_and_stores_nothing(
+    browser: Browser, server: Server, data: Path, choice: int
+) -> None:
+    me = new_page(browser, server)
+    page = me.page
+    page.goto(me.base)
+    page.get_by_label("I am 16 or older").check()
+    page.get_by_role("button", name="Start listening").click()
+    expect(page.get_by_role("heading")).to_have_text("Practice: which is the odd one out?")
+    before = stored(data)
+    odd = page.evaluate("() => JSON.parse(document.getElementById('round').dataset.practice).odd")
+    me.listen(0, 1, 2)
+    page.locator(".choose").nth(choice).click()
+    expected = "Yes: the other two" if choice == odd else f"Here it was clip {odd + 1}"
+    expect(page.locator("#says")).to_contain_text(expected)
+    page.get_by_role("button", name="Start the first round").click()
+    expect(page.get_by_role("heading")).to_have_text("Which is the odd one out?")
+    me.answered(0)
+    assert stored(data) == before
+    page.reload()  # once is enough
+    me.loaded()
+    expect(page.get_by_role("heading")).to_have_text("Which is the odd one out?")
+    assert me.troubles == []
+
+
+def test_a_set_ends_with_a_break_and_a_link_to_share(browser: Browser, server: Server) -> None:
+    me = new_page(browser, server)
+    me.consent()
+    page = me.page
+    for count in range(1, 6):
+        me.listen(0, 1, 2)
+        page.locator(".choose").nth(2).click()
+        me.answered(count)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Set 1 is done")
+    assert page.url == f"{me.base}/sets/1"
+    expect(page.locator("#agreement")).to_contain_text(re.compile("Others|Nobody else"))
+    songs = page.locator(".heard-songs > li")
+    expect(songs).to_have_count(5)
+    expect(songs.first).to_contain_text(re.compile(r"Song \d.*Artist \d.*CC0-1.0", re.DOTALL))
+    expect(page.locator(".heard-songs .odd")).to_have_count(5)
+    shared = page.get_by_label("Link to share").input_value()
+    friend = new_page(browser, server)
+    friend.page.goto(shared)
+    preview = friend.page.locator("meta[property^='og:']")
+    found = {p.get_attribute("property"): p.get_attribute("content") for p in preview.all()}
+    assert found["og:title"] == "Which song is the odd one out?"
+    assert found["og:url"] == shared
+    assert friend.page.request.get(str(found["og:image"])).headers["content-type"] == "image/png"
+    expect(friend.page.locator("#story")).to_have_text(str(found["og:description"]))
+    friend.page.get_by_role("link", name="Listen and choose").click()
+    expect(friend.page.get_by_role("button", name="Start listening")).to_be_visible()
+    page.get_by_role("link", name="Next set").click()
+    me.loaded()
+    me.answered(5)
+    assert me.troubles == friend.troubles == []
+
+
+def test_pages_speak_the_browsers_language(browser: Browser, server: Server) -> None:
+    for locale, start, question in (
+        ("de-AT", "Los geht’s", "Welcher Song passt nicht dazu?"),
+        ("ja", "聴いてみる", "仲間はずれはどれ？"),
+    ):
+        me = new_page(browser, server, locale=locale)
+        page = me.page
+        page.goto(me.base)
+        assert page.locator("html").get_attribute("lang") == locale.split("-")[0]
+        page.locator("input[name=consent]").check()
+        page.get_by_role("button", name=start).click()
+        me.loaded()
+        for place in range(3):
+            me.play(place)
+            note = page.locator(".listened").nth(place)
+            expect(note).to_have_class(re.compile("enough"), timeout=60_000)
+        page.locator(".choose").nth(0).click()
+        page.locator("#listen").click()
+        expect(page.get_by_role("heading")).to_have_text(question)
+        accessible(page)
+        assert me.troubles == []
+
+
+def test_a_phone_on_its_side_shows_every_button(browser: Browser, server: Server) -> None:
+    me = new_page(
+        browser,
+        server,
+        viewport={"width": 740, "height": 360},
+        device_scale_factor=2,
+        has_touch=True,
+        is_mobile=True,
+    )
+    me.consent()
+    for control in me.page.locator(".play, .choose, #cant-tell, #undo, #listen").all():
+        box = control.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 740
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 360
+        assert min(box["width"], box["height"]) >= 44
+    assert me.troubles == []
+
+
+def test_an_answer_that_is_refused_is_not_dropped_without_a_word(
+    browser: Browser, server: Server, data: Path
+) -> None:
+    context = browser.new_context()
+    me = Watched(context, server)
+    me.consent()
+    other = Watched(context, server)
+    other.page.goto(f"{me.base}/round")
+    other.loaded()
+    me.listen(0, 1, 2)
+    me.page.locator(".choose").nth(0).click()
+    me.answered(1)
+    before = stored(data)
+    other.listen(0, 1, 2)
+    other.page.locator(".choose").nth(1).click()  # the same round, answered differently
+    expect(other.page.locator("#says")).to_contain_text("Your last answer was not stored")
+    other.answered(1)
+    other.loaded()
+    assert stored(data) == before
+    # Signed out meanwhile: the start page says that an answer waits, and it is sent afterwards.
+    other.page.goto(f"{me.base}/me")
+    private = other.page.get_by_label("Your private link").input_value()
+    me.page.reload()
+    me.loaded()
+    me.listen(0, 1, 2)
+    other.page.get_by_role("button", name="Forget me here").click()
+    me.page.locator(".choose").nth(0).click()
+    expect(me.page.locator("#kept")).to_be_visible()
+    assert stored(data) == before
+    me.page.goto(private)
+    me.page.get_by_role("button", name="Go on listening").click()
+    me.answered(2)
+    expect(me.page.locator("#says")).to_contain_text("Stored: 2 answered.")
+    assert stored(data) == before + 1
+
+
+def test_music_starts_within_two_seconds_on_a_slow_line(browser: Browser, server: Server) -> None:
+    """At 400 kbit/s, with 100 ms to the server, and nothing loaded in advance."""
+    me = new_page(browser, server)
+    me.consent()
+    page = me.page
+    line = page.context.new_cdp_session(page)
+    slow = {
+        "offline": False,
+        "latency": 100,
+        "downloadThroughput": 50_000,
+        "uploadThroughput": 50_000,
+    }
+    line.send("Network.enable")
+    line.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    line.send("Network.emulateNetworkConditions", slow)
+    page.reload()
+    for place in (0, 2):  # the first, and one that is last in the queue
+        started = page.evaluate(
+            """async (place) => {
+              const bar = document.querySelectorAll(".seek")[place];
+              const from = performance.now();
+              document.querySelectorAll(".play")[place].click();
+              while (Number(bar.value) === 0 && performance.now() - from < 20000)
+                await new Promise((resolve) => setTimeout(resolve, 20));
+              return (performance.now() - from) / 1000;
+            }""",
+            place,
+        )
+        print(f"clip {place + 1} plays after {started:.2f} s")
+        assert started < 2, place
+    assert me.troubles == []
+
+
+def test_the_page_says_that_loading_takes_long(browser: Browser, server: Server) -> None:
+    me = new_page(browser, server)
+    me.consent()
+    page = me.page
+    page.route("**/clip/**", lambda route: page.wait_for_timeout(4000) or route.continue_())
+    page.reload()
+    page.locator(".play").nth(0).click()
+    expect(page.locator("#says")).to_contain_text("takes longer than usual", timeout=4000)
+
+
+def test_without_its_clips_the_practice_is_skipped(browser: Browser, server: Server) -> None:
+    me = new_page(browser, server)
+    page = me.page
+    page.route("**/practice/**", lambda route: route.fulfill(status=404, body="{}"))
+    page.goto(me.base)
+    page.get_by_label("I am 16 or older").check()
+    page.get_by_role("button", name="Start listening").click()
+    expect(page.get_by_role("heading")).to_have_text("Which is the odd one out?")
+    me.loaded()
+    me.answered(0)
+
+
+def test_a_browser_that_keeps_nothing_says_so(browser: Browser, server: Server, data: Path) -> None:
+    context = browser.new_context()
+    context.add_init_script(
+        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
+    )
+    me = Watched(context, server)
+    me.consent()
+    me.listen(0, 1, 2)
+    before = stored(data)
+    context.set_offline(True)
+    me.page.locator(".choose").nth(1).click()
+    expect(me.page.locator("#says")).to_contain_text("leave this page open")
+    context.set_offline(False)
+    me.answered(1)
+    assert stored(data) == before + 1
+    assert me.troubles == []

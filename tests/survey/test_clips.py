@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from datasets_scripts.corpora.corpus import Corpus, Item, file_sha256, write_corpus
 from survey import clips
@@ -49,8 +51,39 @@ def test_clips_are_equally_loud(library: ClipLibrary) -> None:
     found = [loudness(library.path(track, 0, "ogg")) for track in library.tracks]
     assert found == pytest.approx([CONFIG.loudness_lufs] * TRACKS, abs=1.0)
     assert loudness(library.path(library.two_excerpt_tracks[0], 1, "m4a")) == pytest.approx(
-        -23, abs=1.0
+        -16, abs=1.0
     )
+
+
+def test_true_peaks_are_limited(tmp_path: Path) -> None:
+    """A quiet tone with loud clicks, 20 dB above what a constant gain could make of it."""
+    t = np.arange(15 * 48_000) / 48_000
+    wave = 0.02 * np.sin(2 * np.pi * 330 * t)
+    wave[::24_000] = 0.9
+    source = tmp_path / "clicks.wav"
+    soundfile.write(source, np.stack([wave, wave], axis=1), 48_000)
+    segment = ["-ss", "2", "-t", "10", "-i", str(source)]
+    chain = clips._gain_filter(segment, -16.0)
+    measured = tmp_path / "limited.wav"
+    command = ["ffmpeg", "-v", "error", *segment, "-af", chain, "-c:a", "pcm_f32le", str(measured)]
+    subprocess.run(command, check=True)
+    assert loudness(measured) == pytest.approx(-16, abs=0.5)
+    samples, rate = soundfile.read(measured)
+    assert rate == 48_000
+    fine = soxr.resample(samples, rate, 8 * rate, quality="VHQ")
+    assert 20 * np.log10(np.abs(fine).max()) <= clips.MAX_PEAK_DBTP + 0.5
+
+
+def test_a_constant_gain_where_no_peak_needs_a_limit(tmp_path: Path) -> None:
+    t = np.arange(12 * 48_000) / 48_000
+    wave = 0.05 * np.sin(2 * np.pi * 330 * t)
+    source = tmp_path / "tone.wav"
+    soundfile.write(source, np.stack([wave, wave], axis=1), 48_000)
+    chain = clips._gain_filter(["-i", str(source)], -16.0)
+    gain = float(re.fullmatch(r"volume=(\S+)dB,aresample=48000", chain)[1])  # type: ignore[index]
+    assert gain == pytest.approx(
+        -16 - 20 * np.log10(0.05), abs=1.5
+    )  # a tone of one channel: -0.7 LU
 
 
 @pytest.fixture

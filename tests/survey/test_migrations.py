@@ -24,6 +24,9 @@ from .conftest import CONFIG
 
 START = datetime(2026, 1, 1, 8, tzinfo=UTC)
 TABLES = ("settings", "raters", "triplets", "rounds", "answers")
+ADDED: dict[str, dict[str, Any]] = {
+    "raters": {"group": "", "excluded": False}, "rounds": {"fetched": 0, "expired": None},
+}  # fmt: skip
 RENAMED = {f"heard_{n}_s": f"listened_{n}_s" for n in range(3)} | {"taken_s": "response_time_s"}
 
 
@@ -104,6 +107,7 @@ def test_nothing_is_lost(old: tuple[sa.Engine, dict[str, list[dict]]]) -> None:
                 RENAMED.get(key, key): "random_train" if value == "cold" else value
                 for key, value in row.items()
             }
+            | ADDED.get(name, {})
             for row in held[name]
         ]
         assert rows(engine, name) == wanted, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import binom
 
+from datasets_scripts.statistics import wilson_interval
 from datasets_scripts.triplets.agreement import agreement
+from datasets_scripts.triplets.human import read_mecomp
 from datasets_scripts.triplets.table import read_triplets
 from survey.clips import ClipLibrary
 from survey.config import RatersPerTriplet, Shares, SurveyError
@@ -21,13 +25,24 @@ from survey.results import plots
 from survey.results.export import export
 from survey.results.quality import (
     Answered,
+    Quality,
     all_answers,
     alpha_interval,
+    alpha_of,
     as_triplets,
+    ceilings,
     model_hits,
     qualities,
+    vote_counts,
 )
-from survey.results.report import Figure, ReportCache, report, share_figure
+from survey.results.report import (
+    Figure,
+    ReportCache,
+    _agreement,
+    grouped_figure,
+    report,
+    share_figure,
+)
 from survey.rounds.assign import Assigner
 
 from .conftest import CONFIG, make_item
@@ -107,21 +122,21 @@ def made_answers(noise: float, triplets: int = 150, raters: int = 4, seed: int =
 def test_alpha_and_its_interval_follow_the_noise() -> None:
     """With random answers at rate q, alpha is (1 - q)^2 in expectation."""
     for noise in (0.1, 0.4, 0.8):
-        table = as_triplets(made_answers(noise))
-        alpha = agreement(table).alpha
-        interval = alpha_interval(table)
+        given = made_answers(noise)
+        alpha = agreement(as_triplets(given)).alpha
+        interval = alpha_interval(vote_counts(given))
         assert alpha is not None and interval is not None
         assert interval[0] < alpha < interval[1]
         assert interval[0] - 0.05 < (1 - noise) ** 2 < interval[1] + 0.05
         assert interval[1] - interval[0] < 0.25
-    assert alpha_interval(as_triplets(made_answers(0.1, triplets=1))) is None
+    assert alpha_interval(vote_counts(made_answers(0.1, triplets=1))) is None
 
 
 def test_the_interval_of_alpha_has_its_nominal_coverage() -> None:
     """40 surveys of 80 triplets: 38 are expected; fewer than 34 have a probability of 1 in 70."""
     held = 0
     for seed in range(40):
-        interval = alpha_interval(as_triplets(made_answers(0.4, triplets=80, seed=seed)), 10)
+        interval = alpha_interval(vote_counts(made_answers(0.4, triplets=80, seed=seed)))
         assert interval is not None
         held += interval[0] <= 0.36 <= interval[1]
     assert held >= 34
@@ -237,20 +252,93 @@ def test_mecomp_layout(surveyed: Store, tmp_path: Path) -> None:
     export(surveyed, tmp_path / "a.parquet")
     said = export(surveyed, tmp_path / "a.csv")
     table = [t for t in read_triplets(tmp_path / "a.parquet") if t.odd is not None]
-    with (tmp_path / "a.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["song1", "song2", "song3", "anchor", "positive"]
-    for row, t in zip(rows, table, strict=True):
-        songs = [row["song1"], row["song2"], row["song3"]]
-        pair = {songs[int(row["anchor"]) - 1], songs[int(row["positive"]) - 1]}
-        assert tuple(songs) == t.ids and pair == set(t.ids) - {t.odd}
+    for name, source in (("a.csv", "survey-random_train"), ("a.test.csv", "survey-random")):
+        wanted = [t for t in table if t.source == source]
+        with (tmp_path / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["song1", "song2", "song3", "anchor", "positive"]
+        for row, t in zip(rows, wanted, strict=True):
+            songs = [row["song1"], row["song2"], row["song3"]]
+            pair = {songs[int(row["anchor"]) - 1], songs[int(row["positive"]) - 1]}
+            assert tuple(songs) == t.ids and pair == set(t.ids) - {t.odd}
+        assert any(f"{name}: {len(rows)} answers" in line for line in said)
+        # The project's own reader takes ids that are no FMA numbers.
+        read = read_mecomp(tmp_path / name)
+        assert [t.ids for t in read.triplets] == [t.ids for t in wanted] and not read.rejected
     assert any("1 can't tell" in line or "0 can't tell" in line for line in said)
+
+
+def test_raters_are_described_and_left_out_by_name_or_by_the_owner(
+    surveyed: Store, tmp_path: Path
+) -> None:
+    said = export(surveyed, tmp_path / "a.parquet")
+    with (tmp_path / "a.raters.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = qualities(all_answers(surveyed))
+    assert {r["rater"]: int(r["answers"]) for r in rows} == {n: q.answers for n, q in found.items()}
+    assert "headphones" in rows[0] and any("a.raters.csv: what 5 raters" in line for line in said)
+    one, two = sorted(found)[:2]
+    surveyed.exclude(one, True)
+    said = export(surveyed, tmp_path / "b.parquet", exclude=[two])
+    assert {t.rater for t in read_triplets(tmp_path / "b.parquet")} == set(found) - {one, two}
+    assert any(f"rater {one}" in line and "owner's page" in line for line in said)
+    assert any(f"rater {two}" in line and "by name" in line for line in said)
+    with pytest.raises(SurveyError, match="no rater 'nobody'"):
+        export(surveyed, tmp_path / "c.parquet", exclude=["nobody"])
+    times = [a.when for a in all_answers(surveyed)]
+    export(surveyed, tmp_path / "d.parquet", since=times[50])
+    assert all(t.when >= times[50] for t in read_triplets(tmp_path / "d.parquet"))
+
+
+def test_a_random_clicker_is_recognised_after_twenty_answers() -> None:
+    """Four gold rounds and one repeat, as the first twenty rounds have: exact probabilities."""
+    passes = {"clicker": 0.0, "listener": 0.0}
+    rates = {"clicker": (1 / 3, 1 / 3), "listener": (0.95, 0.7)}
+    for who, (gold_rate, repeat_rate) in rates.items():
+        for gold in range(5):
+            for repeat in range(2):
+                p = binom.pmf(gold, 4, gold_rate) * binom.pmf(repeat, 1, repeat_rate)
+                quality = Quality(4, gold, 1, repeat, 20)
+                passes[who] += p * (quality.attentive >= 0.9)
+    assert passes["clicker"] < 0.02
+    assert passes["listener"] > 0.75
+    assert Quality().attentive == pytest.approx(0.5)
+
+
+def test_a_figure_is_of_the_stream_that_it_names(lite: Store) -> None:
+    """Random rounds with full agreement beside active ones with none."""
+    random = made_answers(0.0, triplets=30)
+    active = [replace(a, kind="active", abc=tuple(f"x{t}" for t in a.abc))
+              for a in made_answers(1.0, triplets=60)]  # fmt: skip
+    figures = {f.name: f for f in [*_agreement("", random), *_agreement(", active", active)]}
+    assert figures["Ceiling"].value == "100%"
+    assert "30 random" in figures["Krippendorff's alpha"].note
+    assert figures["Krippendorff's alpha"].value == "1.00"
+    assert abs(float(figures["Krippendorff's alpha, active"].value)) < 0.15
+
+
+def test_alpha_and_ceiling_of_counts_are_those_of_the_reference() -> None:
+    given = made_answers(0.5, triplets=40, raters=3)
+    found, counts = agreement(as_triplets(given)), vote_counts(given)
+    assert alpha_of(counts) == pytest.approx(found.alpha)
+    assert ceilings(counts).mean() == pytest.approx(found.ceiling)
+
+
+def test_the_interval_of_a_share_counts_triplets_not_answers() -> None:
+    """Three equal answers to each of 30 triplets: as wide as for 30 answers."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(30) < 0.7
+    hits, groups = np.repeat(truth, 3).tolist(), np.repeat(np.arange(30), 3).tolist()
+    low, high = (
+        float(x) for x in re.findall(r"(\d+)%", grouped_figure("n", hits, groups, "").note)
+    )
+    alone = wilson_interval(int(truth.sum()), 30)
+    assert high - low == pytest.approx(100 * (alone[1] - alone[0]), abs=5)
 
 
 @pytest.mark.slow
 def test_mecomp_layout_with_the_numbers_of_fma(tmp_path: Path, lite: Store) -> None:
     from datasets_scripts.corpora.corpus import Corpus, write_corpus
-    from datasets_scripts.triplets.human import read_mecomp
     from survey.clips import prepare
 
     items = [make_item(tmp_path, n, seconds=11) for n in range(4)]

@@ -99,6 +99,9 @@ def test_listened_too_briefly_does_not_count(
     clock = [start]
     monkeypatch.setattr(store_module, "now", lambda: clock[0])
     rater, found = begin(strict, assigner)
+    for current in found:
+        for place in range(3):
+            strict.clip_of(current.clips_token, rater, place)
     clock[0] = start + store_module.timedelta(seconds=60)
     with pytest.raises(ListenedTooBriefly):
         strict.answer(rater, found[0].token, 0, [9.0, 2.9, 9.0])
@@ -161,8 +164,46 @@ def test_unanswered_rounds_expire(store: Store, assigner: Assigner) -> None:
     store.answer(rater, found[0].token, 0, LISTENED_S)
     assert store.expire(hours=1) == 0
     assert store.expire(hours=-1) == 1  # the open one; the answered one stays
-    assert [r["id"] for r in rows(store, rounds)] == [found[0].id]
+    with store.read() as db:
+        assert store.open_rounds(db, rater) == []
     assert sum(t["taken"] for t in rows(store, triplets)) == 1
+    assert store.expire(hours=-1) == 0
+    # An answer that a browser kept without a connection is stored all the same.
+    assert store.answer(rater, found[1].token, 1, LISTENED_S).answered == 2
+    assert sum(t["taken"] for t in rows(store, triplets)) == 2
+
+
+def test_an_answer_needs_the_clips_to_have_been_sent(
+    store: Store, assigner: Assigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = Store(store.engine, min_listened_s=3.0)
+    start = store_module.now()
+    clock = [start]
+    monkeypatch.setattr(store_module, "now", lambda: clock[0])
+    rater, found = begin(strict, assigner)
+    clock[0] = start + store_module.timedelta(seconds=60)
+    for place in (0, 1, 1):
+        strict.clip_of(found[0].clips_token, rater, place)
+        with pytest.raises(ListenedTooBriefly, match="clips were loaded"):
+            strict.answer(rater, found[0].token, 0, LISTENED_S)
+    strict.clip_of(found[0].clips_token, rater, 2)
+    assert strict.answer(rater, found[0].token, 0, LISTENED_S).answered == 1
+
+
+def test_exclusion_pause_and_ended_sessions(store: Store) -> None:
+    rater = store.add_rater("headphones", "25-34", "none", "choir")
+    (person,) = store.people()
+    assert (person.name, person.group, person.excluded) == (rater.name, "choir", False)
+    assert store.exclude(rater.name, True) and not store.exclude("nobody", True)
+    assert store.people()[0].excluded
+    assert not store.paused()
+    for paused in (True, True, False):
+        store.pause(paused)
+        assert store.paused() == paused
+    assert not store.session_ended("n")
+    store.end_session("n")
+    store.end_session("n")
+    assert store.session_ended("n") and not store.session_ended("m")
 
 
 def test_a_track_missing_from_the_corpus_is_not_asked_again(

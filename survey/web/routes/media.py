@@ -1,15 +1,18 @@
-"""The music: clips, and the credits of their tracks; and the health check."""
+"""The music: clips and credits; the sound check, the poster with its QR code; the health check."""
 
 from __future__ import annotations
 
+import io
 from typing import Annotated, Literal
 
+import segno
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from survey.clips import FORMATS
 from survey.web.dependencies import CurrentSite, KnownRater, Visitor
 from survey.web.schemas import TOKEN
+from survey.web.site import Site
 
 router = APIRouter()
 
@@ -32,7 +35,23 @@ def clip(
     found = site.store.clip_of(token, rater, place)
     if found is None:
         raise HTTPException(404, "there is no such clip")
-    path = site.library.path(*found, suffix)
+    return clip_response(site, found, suffix)
+
+
+@router.get("/practice/{place}.{suffix}", response_class=FileResponse)
+def practice_clip(
+    site: CurrentSite,
+    _: KnownRater,
+    place: Annotated[int, Path(ge=0, le=2)],
+    suffix: Literal["ogg", "m4a"],
+) -> Response:
+    """A clip of the practice round, which is the same for every rater."""
+    return clip_response(site, site.practice[place], suffix)
+
+
+def clip_response(site: Site, clip: tuple[str, int], suffix: str) -> Response:
+    """The file of a (track, excerpt)."""
+    path = site.library.path(*clip, suffix)
     # Private: no shared cache may keep it; the browser may, so that it is sent once.
     headers = {"Cache-Control": "private, max-age=3600"}
     return ClipResponse(path, media_type=FORMATS[suffix], headers=headers)
@@ -43,6 +62,30 @@ def credits(request: Request, site: CurrentSite, session: Visitor) -> Response:
     """The artist, title, album and licence of every track."""
     tracks = sorted(site.library.tracks.values(), key=lambda t: (t.artist, t.album, t.title))
     return site.page(request, "credits.html", session, tracks=tracks)
+
+
+@router.get("/check", response_class=HTMLResponse)
+def check_page(request: Request, site: CurrentSite, session: Visitor) -> Response:
+    """A check of the volume and of the headphones."""
+    return site.page(request, "check.html", session)
+
+
+@router.get("/poster", response_class=HTMLResponse)
+def poster(request: Request, site: CurrentSite, session: Visitor) -> Response:
+    """A page to print, with the survey's address as a QR code."""
+    return site.page(request, "poster.html", session)
+
+
+@router.get("/qr.svg", response_class=Response)
+def qr_code(request: Request, site: CurrentSite) -> Response:
+    """The survey's address as a QR code, with error correction M: 15 % of it may be damaged."""
+    out = io.BytesIO()
+    try:
+        code = segno.make(site.base_url(request), error="m", micro=False)
+    except segno.DataOverflowError as error:  # the Host header may be of any length
+        raise HTTPException(400, "this address is too long for a QR code") from error
+    code.save(out, kind="svg", scale=8, border=4, light="#fff")
+    return Response(out.getvalue(), media_type="image/svg+xml")
 
 
 @router.get("/healthz")

@@ -10,16 +10,24 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from survey.web.dependencies import FORM, CurrentSite, KnownRater, MaybeRater, Visitor
 from survey.web.limits import address_of
 
-HEADPHONES = {"": "rather not say", "headphones": "headphones", "speakers": "loudspeakers"}
-AGES = {"": "rather not say"} | {a: a for a in ("16-24", "25-34", "35-49", "50-64", "65+")}
+
+def _(text: str) -> str:
+    """Marks a text for the catalogues; the template translates it."""
+    return text
+
+
+HEADPHONES = {"": _("rather not say"), "headphones": _("headphones"), "speakers": _("loudspeakers")}
+AGES = {"": _("rather not say")} | {a: a for a in ("16-24", "25-34", "35-49", "50-64", "65+")}
 TRAINING = {
-    "": "rather not say",
-    "none": "none",
-    "some": "some lessons",
-    "years": "several years",
-    "professional": "I work in music",
+    "": _("rather not say"),
+    "none": _("none"),
+    "some": _("some lessons"),
+    "years": _("several years"),
+    "professional": _("I work in music"),
 }
-NO_SUCH_LINK = "this private link is not valid: its data was deleted, or it is incomplete"
+TITLE = _("Which song is the odd one out?")  # the configuration's default
+PAUSED = _("the survey is paused; what you answered is stored, come back later")  # Paused
+NO_SUCH_LINK = _("this private link is not valid: its data was deleted, or it is incomplete")
 
 Link = Annotated[str, Path(max_length=200)]
 router = APIRouter()
@@ -42,12 +50,17 @@ def start(
     headphones: Annotated[Literal[tuple(HEADPHONES)], Form()] = "",  # type: ignore[valid-type]
     age: Annotated[Literal[tuple(AGES)], Form()] = "",  # type: ignore[valid-type]
     training: Annotated[Literal[tuple(TRAINING)], Form()] = "",  # type: ignore[valid-type]
+    invite: Annotated[str, Form(max_length=40)] = "",
 ) -> Response:
     """Stores the consent, which makes the visitor a rater."""
     limit = site.config.limits.new_raters_per_address
     site.limiter.take("consents", address_of(request.scope), limit)
+    codes = site.config.invite_codes
+    if codes and invite.strip() not in codes:
+        raise HTTPException(403, "this invite code is not known; ask who invited you")
     response = RedirectResponse("/round", 303)
-    site.sessions.write(response, site.store.add_rater(headphones, age, training).name)
+    group = codes.get(invite.strip(), "")
+    site.sessions.write(response, site.store.add_rater(headphones, age, training, group).name)
     return response
 
 
@@ -81,7 +94,16 @@ def me(request: Request, site: CurrentSite, session: Visitor, rater: MaybeRater)
     link = site.private_link(rater, request)
     tracks = site.library.tracks
     return site.page(
-        request, "me.html", session, person=person, answers=given, link=link, tracks=tracks
+        request,
+        "me.html",
+        session,
+        person=person,
+        answers=given,
+        link=link,
+        tracks=tracks,
+        sets=len(given) // site.config.goal,
+        headphones=HEADPHONES,
+        training=TRAINING,
     )
 
 
@@ -104,8 +126,10 @@ def delete(
 
 
 @router.post("/leave", dependencies=FORM, response_class=RedirectResponse, status_code=303)
-def leave(site: CurrentSite) -> Response:
+def leave(site: CurrentSite, session: Visitor) -> Response:
     """Signs the rater out in this browser; the private link still works."""
+    if session is not None:
+        site.store.end_session(session.nonce)
     response = RedirectResponse("/", 303)
     site.sessions.forget(response)
     return response

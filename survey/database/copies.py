@@ -1,0 +1,112 @@
+"""A back-up of the database, and the answers of another survey merged into it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from datasets_scripts.files import atomic_path
+from survey.config import SurveyError
+from survey.database.schema import answers, raters, rounds, triplets
+from survey.database.store import Store
+
+
+def backup(store: Store, out: Path) -> str:
+    """Copies the database to the file `out`, as it is at one moment, also while it is served.
+
+    Returns a line for the owner. Raises SurveyError for PostgreSQL, or where `out` exists.
+    """
+    if store.engine.dialect.name != "sqlite":
+        raise SurveyError("a PostgreSQL database is backed up by its own pg_dump")
+    if out.exists():
+        raise SurveyError(f"{out} exists already; name a new file")
+    with atomic_path(out) as part, closing(sqlite3.connect(part)) as copy:
+        source: Any = store.engine.raw_connection()
+        try:
+            source.driver_connection.backup(copy)
+        finally:
+            source.close()
+        (count,) = copy.execute("SELECT count(*) FROM answers").fetchone()
+    return f"{out}: {count} answers, and the secret of the cookies: keep it private"
+
+
+def merge(store: Store, other: sa.Engine) -> list[str]:
+    """Copies the raters, rounds and answers of `other`, a database of the newest schema.
+
+    A rater whom both know was merged before, and is skipped. Where a triplet is of the test
+    stream in one survey and of a training stream in the other, it becomes a training triplet,
+    because it may have been trained on. Open rounds are not copied. Returns lines for the owner.
+    """
+    with other.connect() as db:
+        rows = {
+            table.name: [dict(row) for row in db.execute(sa.select(table)).mappings()]
+            for table in (raters, triplets, rounds, answers)
+        }
+    answered = {row["round"] for row in rows["answers"]}
+    with store.write() as db:
+        known = set(db.execute(sa.select(raters.c.name)).scalars())
+        new = [row for row in rows["raters"] if row["name"] not in known]
+        rater_ids = {row["id"]: _insert(db, raters, row) for row in new}
+        copied = [r for r in rows["rounds"] if r["rater"] in rater_ids and r["id"] in answered]
+        used = {row["triplet"] for row in copied}
+        triplet_ids, demoted = {}, 0
+        for row in rows["triplets"]:
+            if row["id"] in used:
+                triplet_ids[row["id"]], changed = _take_triplet(db, row)
+                demoted += changed
+        round_ids: dict[int, int] = {}
+        for row in sorted(copied, key=lambda r: r["id"]):  # a repeat comes after its first round
+            again = row["repeats"]
+            if again is not None and again not in round_ids:
+                continue  # its first round was undone
+            values = {
+                "rater": rater_ids[row["rater"]],
+                "triplet": triplet_ids[row["triplet"]],
+                "repeats": None if again is None else round_ids[again],
+            }
+            round_ids[row["id"]] = _insert(db, rounds, row | values)
+        kept = [row for row in rows["answers"] if row["round"] in round_ids]
+        for row in kept:
+            _insert(db, answers, row | {"round": round_ids[row["round"]]})
+        _follow_stream(db)
+        store.count_taken(db, set(triplet_ids.values()))
+    lines = [f"merged {len(kept)} answers of {len(new)} raters"]
+    skipped = len(rows["raters"]) - len(new)
+    if skipped:
+        lines.append(f"skipped {skipped} raters who are here already")
+    if demoted:
+        lines.append(f"{demoted} triplets of a test stream were training ones in the other survey")
+    return lines
+
+
+def _insert(db: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> int:
+    values = {key: value for key, value in row.items() if key != "id"}
+    key = db.execute(sa.insert(table).values(values)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _take_triplet(db: sa.Connection, row: Mapping[str, Any]) -> tuple[int, bool]:
+    """The id of the same triplet here, and whether it left the test stream."""
+    same = [triplets.c[name] == row[name] for name in "abc"]
+    found = db.execute(sa.select(triplets).where(*same)).first()
+    if found is None:
+        return _insert(db, triplets, row), False
+    streams = {found.stream, row["stream"]}
+    if "random" not in streams or len(streams) == 1:
+        return int(found.id), False
+    training = (streams - {"random"}).pop()
+    db.execute(sa.update(triplets).where(triplets.c.id == found.id).values(stream=training))
+    return int(found.id), True
+
+
+def _follow_stream(db: sa.Connection) -> None:
+    """Test rounds of triplets that left the test stream become training rounds, drawn at random."""
+    left = sa.select(triplets.c.id).where(triplets.c.stream.in_(["active", "random_train"]))
+    change = sa.update(rounds).where(rounds.c.kind == "random", rounds.c.triplet.in_(left))
+    db.execute(change.values(kind="random_train"))
