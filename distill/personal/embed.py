@@ -44,9 +44,7 @@ def embeddings(model: Feelprint, corpus: Corpus) -> tuple[pa.Table, dict[str, st
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m distill.personal.embed", description=__doc__)
-    parser.add_argument(
-        "--corpus", type=Path, required=True, help="a corpus, or a folder of music"
-    )
+    parser.add_argument("--corpus", type=Path, required=True, help="a corpus, or a folder of music")
     parser.add_argument("--out", type=Path, required=True, help="the table (Parquet)")
     parser.add_argument("--base", type=Path, default=BASE, help=f"a model's folder ({BASE})")
     options = parser.parse_args(arguments)
