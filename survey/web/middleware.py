@@ -33,10 +33,10 @@ class ForwardedHops:
             headers = Headers(scope=scope)
             chain = [a.strip() for v in headers.getlist("x-forwarded-for") for a in v.split(",")]
             if len(chain) >= self.hops and chain[-self.hops]:
-                scope = scope | {"client": (chain[-self.hops], 0)}
+                scope = {**scope, "client": (chain[-self.hops], 0)}
             schemes = headers.get("x-forwarded-proto", "").split(",")
             if len(schemes) >= self.hops and schemes[-self.hops].strip() in ("http", "https"):
-                scope = scope | {"scheme": schemes[-self.hops].strip()}
+                scope = {**scope, "scheme": schemes[-self.hops].strip()}
         await self.app(scope, receive, send)
 
 
@@ -69,12 +69,12 @@ class Guard:
                 if is_clip:  # equal for the clip of a repeated round, and so would give it away
                     del headers["etag"], headers["last-modified"]
             elif is_head:
-                message = message | {"body": b""}
+                message = {**message, "body": b""}
             await send(message)
 
         refusal = self._refusal(scope)
         if is_head:
-            scope = scope | {"method": "GET"}
+            scope = {**scope, "method": "GET"}
         await (refusal or self.app)(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:

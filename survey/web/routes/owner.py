@@ -20,8 +20,8 @@ def owner_page(request: Request, site: CurrentSite, session: Visitor) -> Respons
     """The figures, for whoever has logged in with the owner's token."""
     if not site.sessions.is_owner(request, _token(site)):
         return site.page(request, "owner_login.html", session, wrong=False)
-    values = {"report": site.reports.get(), "paused": site.store.paused()}
-    return site.page(request, "owner.html", session, **values)
+    report, paused = site.reports.get(), site.store.paused()
+    return site.page(request, "owner.html", session, report=report, paused=paused)
 
 
 @router.post("/owner", dependencies=FORM, response_class=HTMLResponse)
