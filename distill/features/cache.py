@@ -31,7 +31,7 @@ from distill.features.augment import augment
 from distill.features.shards import EMPTY, CacheError, Shard, is_valid, write_shard
 from distill.teachers.base import Teacher
 from student import FeelprintConfig
-from student.frontend import SILENCE, LogMel
+from student.frontend import SILENCE_RATIO, LogMel
 
 AUGMENTATION_VERSION = 4  # raise it with any change of distill/features/augment.py
 EXCERPT_SEGMENTS = 6  # segments of an excerpt, which is augmented in one way
@@ -82,7 +82,7 @@ class MelExtractor:
         c = self.config
         return {
             "frontend": [c.sample_rate, c.n_fft, c.hop_length, c.window_frames, c.n_mels],
-            "range": [c.f_min, c.f_max, c.floor, SILENCE],
+            "range": [c.f_min, c.f_max, c.floor, SILENCE_RATIO],
             "segment": self.segment,
         }
 

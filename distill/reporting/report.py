@@ -7,6 +7,7 @@ a baseline that was not available yet) is measured here.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from datasets_scripts.files import write_text
 from distill.config import RunConfig, TeacherConfig, load
 from distill.evaluation.baselines import MECOMP, Mecomp
 from distill.evaluation.evaluate import (
-    OURS,
+    STUDENT,
     evaluate_model,
     evaluation_key,
     load_teachers,
@@ -89,7 +90,7 @@ def measure_robustness(
     clips = select_clips(durations_s, N_ROBUSTNESS_CLIPS, config.evaluate.excerpt_s)
     torch.manual_seed(0)
     embed_fns: dict[str, EmbedFn] = {
-        OURS: student_embedder(model),
+        STUDENT: student_embedder(model),
         "untrained": student_embedder(Feelprint(config.student)),
     }
     if mecomp is not None:
@@ -134,6 +135,7 @@ def measure(
     return evaluated | {
         "run": config.name,
         "config_hash": config.hash,
+        "package": importlib.metadata.version("feelprint"),
         "licence": config.export.licence,
         "teachers": [
             _teacher_summary(teacher_config, teacher)
@@ -143,7 +145,6 @@ def measure(
         "metric_weight": config.finetune.metric_weight,
         "audio": training_data_summary(corpora, config.cache.train_splits),
         "train_splits": config.cache.train_splits,
-        "human_ceiling": None,  # nobody has answered triplets of this audio
         "people": people_figures(model, people, mecomp, Path(config.cache.folder), teachers)
         if people
         else None,
