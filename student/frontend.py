@@ -174,9 +174,9 @@ class LogMel(nn.Module):
     """Windows (batch, window_length) -> log-mel (batch, n_mels, frames), non-silent ratio (batch,).
 
     The mel power is divided by its mean over the non-silent frames, so that neither a gain nor
-    zeros at the end of a track change the other frames. The log-mel is log(power + ``floor``): power
-    far below the floor, such as codec noise and dither, hardly changes it. ``nonsilent_ratio`` is
-    the share of a window's frames that are not silent.
+    zeros at the end of a track change the other frames. The log-mel is log(power + ``floor``), so
+    that power far below the floor, such as codec noise and dither, hardly changes it.
+    ``nonsilent_ratio`` is the share of a window's frames that are not silent.
     """
 
     def __init__(self, config: FeelprintConfig):

@@ -82,14 +82,14 @@ SCHEMA = pa.schema(
 
 
 def build_musifeast(folder: Path, out: Path, jobs: int = 1) -> Corpus:
-    """Build the corpus from a clone of the published repository; a killed build goes on.
+    """Build the corpus from a clone of the published repository; a killed build resumes.
 
     ``folder`` holds `data/MUSIFEAST17_*.csv` and the clips as `stimuli/*.mp3` or `clips/*.ogg`.
     All tracks are in the split `test`. Beside the corpus it writes
 
-    - ratings.parquet (`SCHEMA`): a row a clip, with means and standard deviations over all raters
-      and over each group by country and age (the published tables do not tell how many raters
-      these are), and `fold`, one of five by artist;
+    - ratings.parquet (`SCHEMA`): one row per clip, with means and standard deviations over all
+      raters and over each group by country and age (the published tables do not give the number of
+      raters), and `fold`, one of five by artist;
     - triplets.parquet: triplets from the ratings (`datasets_scripts.triplets.rated`).
 
     A clip that is missing or cannot be decoded is in rejects.csv with its reason.

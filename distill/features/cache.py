@@ -34,9 +34,9 @@ from student import FeelprintConfig
 from student.frontend import SILENCE_RATIO, LogMel
 
 AUGMENTATION_VERSION = 4  # raise it with any change of distill/features/augment.py
-EXCERPT_SEGMENTS = 6  # segments of an excerpt, which is augmented in one way
+EXCERPT_SEGMENTS = 6  # length of the excerpts that an augmented copy consists of, in segments
 DECODE_RATE = 44_100  # Hz; tracks are augmented at this rate, extractors resample from it
-STALE_S = 3_600  # seconds; a temporary file is written in about one
+STALE_S = 3_600  # a temporary file of this age was left by a killed process; one is written in ~1 s
 
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class FeatureExtractor(Protocol):
 
 
 def segment_samples(student: FeelprintConfig, cache: CacheConfig) -> int:
-    """Samples a segment, at the student's sample rate."""
+    """Samples per segment, at the student's sample rate."""
     return student.window_length * cache.segment_windows
 
 
@@ -130,7 +130,7 @@ class TeacherExtractor:
         }
 
     def __call__(self, audio: np.ndarray) -> dict[str, np.ndarray]:
-        """Mono audio (samples,), not silent -> one embedding a segment, float16.
+        """Mono audio (samples,), not silent -> one embedding per segment, float16.
 
         Raises CacheError where float16 cannot hold a value.
         """
@@ -146,8 +146,8 @@ class TeacherExtractor:
         windows = torch.from_numpy(
             np.stack([audio[s : s + self.teacher.window] for s in starts]).astype(np.float32)
         )
-        made = [self.teacher(chunk) for chunk in windows.split(self.batch)]
-        embeddings = torch.cat(made).half().cpu().numpy()
+        chunks = [self.teacher(chunk) for chunk in windows.split(self.batch)]
+        embeddings = torch.cat(chunks).half().cpu().numpy()
         embeddings = np.repeat(embeddings, self.segments_per_window, axis=0)[:segments]
         if not np.isfinite(embeddings).all():
             raise CacheError(
@@ -168,7 +168,9 @@ class ShardJob:
         """Where the shard of ``extractor`` is, or will be."""
         key = json.dumps(extractor.key(), sort_keys=True)
         contents = [track.sha256 for track in self.tracks]
-        if self.augmentation:  # these words are part of the names of existing shards
+        if (
+            self.augmentation
+        ):  # "variant", "recipe": earlier terms, kept so that existing shards stay valid
             contents += [f"variant {self.augmentation} of recipe {AUGMENTATION_VERSION}"]
         extractor_digest = hashlib.sha256(key.encode()).hexdigest()[:12]
         digest = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:24]
@@ -260,7 +262,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 def make_shards(
     job: ShardJob, extractors: Sequence[FeatureExtractor], folder: Path, segment_s: float
 ) -> float:
-    """Write one shard an extractor, of the same tracks; returns the hours of audio processed."""
+    """Write one shard per extractor, of the same tracks; returns the hours of audio processed."""
     arrays: list[dict[str, np.ndarray]] = [{} for _ in extractors]
     rejects: dict[str, str] = {}
     seconds = 0.0
