@@ -27,7 +27,7 @@ from distill.evaluation.evaluate import (
 )
 from distill.evaluation.excerpts import EmbedFn, student_embedder
 from distill.evaluation.people import people_figures
-from distill.evaluation.robustness import robustness, select_clips
+from distill.evaluation.robustness import robustness, select_excerpts
 from distill.evaluation.speed import speed
 from distill.reporting.card import model_paragraph, summary, training_data_summary
 from distill.reporting.library_map import cached_track_parts, curves, map_entries, select_tracks
@@ -87,7 +87,7 @@ def measure_robustness(
         for track in sorted(corpus.split(config.evaluate.split), key=lambda track: track.id)
         if track.id not in skipped and track.duration_s <= MAX_ROBUSTNESS_TRACK_S
     }
-    clips = select_clips(durations_s, N_ROBUSTNESS_CLIPS, config.evaluate.excerpt_s)
+    clips = select_excerpts(durations_s, N_ROBUSTNESS_CLIPS, config.evaluate.excerpt_s)
     torch.manual_seed(0)
     embed_fns: dict[str, EmbedFn] = {
         STUDENT: student_embedder(model),
