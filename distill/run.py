@@ -242,10 +242,10 @@ class Run:
     @cached_property
     def train_recordings(self) -> list[Recording]:
         """The recordings that are trained on. Raises CacheError where there are none."""
-        found = self.cached_recordings(*self.config.cache.train_splits)
-        if not found:
+        train_recordings = self.cached_recordings(*self.config.cache.train_splits)
+        if not train_recordings:
             raise CacheError("the corpora hold no training track that could be used")
-        return found
+        return train_recordings
 
     @cached_property
     def targets(self) -> Targets:
@@ -287,17 +287,17 @@ class Run:
         cached = {recording.track.id for recording in self.train_recordings}
         by_split = split_with_corpus(for_training(table), tracks)[0]
         train = [t for split in self.config.cache.train_splits for t in by_split.get(split, [])]
-        found = [t for t in train if {track_of(song) for song in t.ids} <= cached]
+        usable = [t for t in train if {track_of(song) for song in t.ids} <= cached]
         log.info(
             "finetune: %d of the %d triplets in %s are trained on; the others name no odd one, are "
             "of random rounds, or have a song that is held out or skipped",
-            len(found),
+            len(usable),
             len(table),
             config.triplets,
         )
-        if not found:
+        if not usable:
             raise ConfigError(f"{config.triplets} holds no triplet of training songs")
-        return found
+        return usable
 
     def student(self, stage: str | None) -> Feelprint:
         """The student after ``stage``, or with its initial weights where that is None."""
@@ -311,8 +311,8 @@ class Run:
         if not path.exists():
             raise CacheError(f"{path} is missing; run the stage {stage} first")
         state = torch.load(path, map_location="cpu", weights_only=True)["module"]
-        own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        model.load_state_dict(own)
+        weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+        model.load_state_dict(weights)
         return model
 
     def write_metrics(self, figures: dict[str, Any]) -> None:

@@ -274,17 +274,17 @@ def make_shards(
         # complete segments alone, so that all extractors agree on their number
         samples = int(np.ceil(segments * segment_s * DECODE_RATE)) + 8
         audio, coded = (version[:samples] for version in pair)
-        if not np.any(audio):  # only the remainder that was cut off is not silent
+        if not np.any(audio):  # all but the incomplete last segment is silent
             rejects[track.id] = "silent"
             continue
         seconds += len(audio) / DECODE_RATE
-        for extractor, made in zip(extractors, arrays, strict=True):
+        for extractor, shard_arrays in zip(extractors, arrays, strict=True):
             version = coded if extractor.uses_coded_audio else audio
             resampled = soxr.resample(version, DECODE_RATE, extractor.sample_rate, quality="MQ")
             for name, array in extractor(resampled).items():
-                made[f"{track.id}/{name}"] = array
-    for extractor, made in zip(extractors, arrays, strict=True):
-        write_shard(job.path(folder, extractor), made, rejects)
+                shard_arrays[f"{track.id}/{name}"] = array
+    for extractor, shard_arrays in zip(extractors, arrays, strict=True):
+        write_shard(job.path(folder, extractor), shard_arrays, rejects)
     return seconds / 3600
 
 
