@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (AudioError, ConfigError, CorpusError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command again goes on")
+        sys.exit("interrupted; run the same command again to resume")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -37,12 +37,11 @@ class AudioError(ValueError):
 class Levels:
     """The measurements of one pass over a whole file.
 
-    duration_s: decoded length in seconds. peak: largest absolute sample. envelope: root mean
-    square of each half second of the mono signal, float32, (ceil(2 * duration_s),).
+    duration_s: decoded length in seconds. envelope: root mean square of each half second of the
+    mono signal, float32, (ceil(2 * duration_s),).
     """
 
     duration_s: float
-    peak: float
     envelope: np.ndarray
 
 
@@ -55,7 +54,7 @@ def decode(source: bytes | Path | str, sample_rate: int) -> np.ndarray:
     """Decode a whole file to mono at `sample_rate` (Hz): float32, (samples,), about -1 to 1.
 
     Channels are averaged; resampling is soxr's HQ. Raises AudioError for what is missing, empty,
-    not audio, or cut short.
+    not audio, or truncated.
     """
     with open_audio(source) as file:
         rate = file.samplerate
@@ -81,19 +80,19 @@ def measure(source: bytes | Path | str) -> Levels:
     """
     with open_audio(source) as file:
         step = file.samplerate // 2
-        energies, rest, frames, peak = [], np.zeros(0, np.float32), 0, 0.0
+        energies, rest, frames, silent = [], np.zeros(0, np.float32), 0, True
         for block in _mono_blocks(file, name_of(source)):
             frames += len(block)
-            peak = max(peak, float(np.abs(block).max()))
+            silent = silent and not block.any()
             block = np.concatenate([rest, block])
             whole = len(block) // step * step
             energies.append(np.square(block[:whole].reshape(-1, step)).mean(axis=1))
             rest = block[whole:]
         if len(rest):
             energies.append(np.square(rest).mean(keepdims=True))
-        if peak == 0.0:
+        if silent:
             raise AudioError(f"{name_of(source)}: nothing but silence")
-        return Levels(frames / file.samplerate, peak, np.sqrt(np.concatenate(energies)))
+        return Levels(frames / file.samplerate, np.sqrt(np.concatenate(energies)))
 
 
 @contextmanager
@@ -108,7 +107,7 @@ def open_audio(source: bytes | Path | str) -> Iterator[soundfile.SoundFile]:
         tempfile.TemporaryDirectory(prefix="feelprint-") as scratch,
         io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream,
     ):
-        _refuse_cut_short(stream, size, name_of(source))
+        _refuse_truncated(stream, size, name_of(source))
         stream.seek(0)
         try:
             file = soundfile.SoundFile(stream)
@@ -139,10 +138,10 @@ def _mono_blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
     # The headers of MP3 and Opus are exact to about a frame; a second covers all of them.
     if seen < file.frames - file.samplerate:
         found, stated = seen / file.samplerate, file.frames / file.samplerate
-        raise AudioError(f"{name}: cut short: {found:.1f} s of the {stated:.1f} s in its headers")
+        raise AudioError(f"{name}: truncated: {found:.1f} s of the {stated:.1f} s in its headers")
 
 
-def _refuse_cut_short(stream: io.BufferedIOBase, size: int, name: str) -> None:
+def _refuse_truncated(stream: io.BufferedIOBase, size: int, name: str) -> None:
     """Find cuts that libsndfile does not report: it reads a cut WAV or Ogg file as a short one."""
     head = stream.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
@@ -150,7 +149,7 @@ def _refuse_cut_short(stream: io.BufferedIOBase, size: int, name: str) -> None:
         streamed = stated <= 8 or stated >= 1 << 31  # a recorder that could not seek back
         # Old tools pad or miscount by a few bytes; half a second of audio is far more.
         if not streamed and size < stated - 4096:
-            raise AudioError(f"{name}: cut short: {size} bytes of the {stated} in its header")
+            raise AudioError(f"{name}: truncated: {size} bytes of the {stated} in its header")
     elif head[:4] == b"OggS":
         stream.seek(max(0, size - (1 << 17)))  # the size of two pages of maximal length
         tail = stream.read()
@@ -158,7 +157,7 @@ def _refuse_cut_short(stream: io.BufferedIOBase, size: int, name: str) -> None:
         segments = tail[at + 26] if at >= 0 and at + 26 < len(tail) else 0
         table = tail[at + 27 : at + 27 + segments]
         if at >= 0 and at + 27 + segments + sum(table) > len(tail):
-            raise AudioError(f"{name}: cut short: its last Ogg page is not whole")
+            raise AudioError(f"{name}: truncated: its last Ogg page is not whole")
 
 
 def _by_ffmpeg(source: bytes | Path | str, scratch: Path) -> Path:
@@ -178,6 +177,10 @@ def _by_ffmpeg(source: bytes | Path | str, scratch: Path) -> Path:
     done = subprocess.run([*command, str(wav)], capture_output=True, check=False)
     if done.returncode or not wav.is_file():
         said = done.stderr.decode(errors="replace").replace(f"file:{path}", "").strip()
-        reason = said.splitlines()[-1].strip(" :") if said else f"ffmpeg left {done.returncode}"
+        reason = (
+            said.splitlines()[-1].strip(" :")
+            if said
+            else f"ffmpeg exited with status {done.returncode}"
+        )
         raise AudioError(f"{name_of(source)}: not audio that can be read: {reason}")
     return wav

@@ -70,8 +70,8 @@ def push(
         if not isinstance(cause, HTTPError | ConnectionError | TimeoutError):
             raise
         raise HubError(
-            f"the connection to {api.endpoint} failed ({type(cause).__name__}: {cause}); the same "
-            "command again goes on"
+            f"the connection to {api.endpoint} failed ({type(cause).__name__}: {cause}); "
+            "run the same command again to resume"
         ) from None
     return str(url)
 

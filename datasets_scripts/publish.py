@@ -54,7 +54,8 @@ def publish(folder: Path, repo: str, private: bool = True, api: HfApi | None = N
     """Send a corpus or triplets to the dataset repository `repo` (OWNER/NAME); return its address.
 
     Raises CorpusError as `prepare` does, and for a token that is missing or wrong, a repository
-    that holds other things, and a connection that breaks: then the same command goes on.
+    that holds other things, and a connection that breaks: then run the same command again to
+    resume.
     """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".publish-") as scratch:
         staged, first = Path(scratch) / folder.name, Path(scratch) / "first"

@@ -47,10 +47,10 @@ class TeacherConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CacheConfig:
-    """The feature cache: segments, shards, augmented copies, teacher input level."""
+    """The feature cache: segments, shards, augmented copies, and the splits that are trained on."""
 
     folder: str = "data/cache"
-    segment_windows: int = 3  # student windows a segment; the teacher embeds one window a segment
+    segment_windows: int = 3  # student windows per segment; a teacher's window covers one or more
     tracks_per_shard: int = 16
     # copies of each training track: 1 is the original alone, more add augmented copies, each
     # with its own teacher embedding

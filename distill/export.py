@@ -24,7 +24,7 @@ TOLERANCE = 1e-4  # between PyTorch, onnxruntime and tract
 MIN_HALF_SIZE = 1_000  # values; below, a Cast node costs more than it saves
 PADDING_TOLERANCE = 1e-5  # between audio and the same with zeros appended
 # tensors that keep their names, so that a player can split the graph there
-CUTS = ("log_mel", "tokens", "nonsilent_ratio", "attention")
+SPLIT_TENSORS = ("log_mel", "tokens", "nonsilent_ratio", "attention")
 # settings in the metadata, for a player that has a front end of its own
 FRONT_END = ("n_fft", "hop_length", "window_frames", "n_mels", "f_min", "f_max", "floor")
 
@@ -138,13 +138,13 @@ def _joined(
 
 
 def _finish(model_proto: onnx.ModelProto, model: Feelprint, origin: Origin) -> None:
-    """Name the axes and the tensors of ``CUTS``, store weights as float16, add the metadata."""
+    """Name axes and ``SPLIT_TENSORS``, store weights as float16, add the metadata."""
     graph = model_proto.graph
-    for output in [o for o in graph.output if o.name in CUTS]:
+    for output in [o for o in graph.output if o.name in SPLIT_TENSORS]:
         graph.output.remove(output)  # the tensor keeps its name; MECOMP expects one output
     for node in graph.node:
         for name in node.output:
-            if name in (*CUTS, "embedding"):
+            if name in (*SPLIT_TENSORS, "embedding"):
                 node.name = name
     for value, names in ((graph.input[0], ("B", "N")), (graph.output[0], ("B", None))):
         for axis, axis_name in zip(value.type.tensor_type.shape.dim, names, strict=True):
@@ -267,4 +267,4 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
             f"zeros at the end change the embedding by {change:.1e}; at most "
             f"{PADDING_TOLERANCE} is allowed"
         )
-    return {"bytes": size, "largest_difference": largest, "moved_by_padding": change}
+    return {"bytes": size, "largest_difference": largest, "padding_difference": change}

@@ -1,7 +1,8 @@
-"""The main job: `accelerate launch distill/run.py --config configs/X.yaml`.
+"""Train a model: `accelerate launch distill/run.py --config configs/X.yaml`.
 
-Five stages, in order: cache, distill, finetune, evaluate, export. Each resumes where it was
-killed, and each can be run alone with `--stage`.
+Five stages, in order: cache, distill, finetune, evaluate, export. After an interruption, the first
+three resume where they stopped; evaluate and export run again, with the cached embeddings. Each can
+be run alone with `--stage`.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Run:
             return
         spent = (time.monotonic() - started) / 3600
         log.info(
-            "cache: %.2f hours of audio in %.2f hours, %.0f hours of audio an hour",
+            "cache: %.2f hours of audio in %.2f hours, %.0f hours of audio per hour",
             hours,
             spent,
             hours / spent,
@@ -139,15 +140,18 @@ class Run:
         distill(self.accelerator, model, batches, config, self.checkpoints, channels)
 
     def finetune(self) -> None:
-        """Train the head, and the CNN with it, on clips; then fit the linear metric.
+        """Train the head on clips, with the CNN frozen or not; then fit the linear metric.
 
+        The CNN is frozen where `finetune.cnn_learning_rate` is 0, as in configs/default.yaml.
         The metric is fitted to the first corpus, which is evaluated on; the others only train.
         """
         config = self.config.finetune
-        own = {track.id for track in self.corpora[0].tracks}
-        originals = [r for r in self.train_recordings if r.augmentation == 0 and r.track.id in own]
+        evaluated = {track.id for track in self.corpora[0].tracks}
+        originals = [
+            r for r in self.train_recordings if r.augmentation == 0 and r.track.id in evaluated
+        ]
         if config.metric_weight:  # an error comes before the training
-            eligible_albums([recording.album for recording in originals])
+            eligible_albums([recording.album_key for recording in originals])
         batches = ClipBatches(
             self.train_recordings,
             self.targets,
@@ -175,9 +179,9 @@ class Run:
         if "validation" not in config.cache.train_splits:
             compared["validation"] = self.cached_recordings("validation")
         figures["cosine_to_teacher"] = {
-            name: cosine_to_teacher(model, found, self.targets)
-            for name, found in compared.items()
-            if found
+            name: cosine_to_teacher(model, split_recordings, self.targets)
+            for name, split_recordings in compared.items()
+            if split_recordings
         }
         self.write_metrics({"evaluate": figures})
         for name, row in figures["figures"].items():
@@ -238,14 +242,14 @@ class Run:
     @cached_property
     def train_recordings(self) -> list[Recording]:
         """The recordings that are trained on. Raises CacheError where there are none."""
-        found = self.cached_recordings(*self.config.cache.train_splits)
-        if not found:
+        train_recordings = self.cached_recordings(*self.config.cache.train_splits)
+        if not train_recordings:
             raise CacheError("the corpora hold no training track that could be used")
-        return found
+        return train_recordings
 
     @cached_property
     def targets(self) -> Targets:
-        """The reduced teacher space, fitted once a run."""
+        """The reduced teacher space, fitted once per run."""
         path = self.folder / "teacher_space.safetensors"
         if not path.exists():  # each process may fit and write it: they compute the same
             k = max(self.config.distill.components, self.config.student.embedding_dim)
@@ -283,17 +287,17 @@ class Run:
         cached = {recording.track.id for recording in self.train_recordings}
         by_split = split_with_corpus(for_training(table), tracks)[0]
         train = [t for split in self.config.cache.train_splits for t in by_split.get(split, [])]
-        found = [t for t in train if {track_of(song) for song in t.ids} <= cached]
+        usable = [t for t in train if {track_of(song) for song in t.ids} <= cached]
         log.info(
             "finetune: %d of the %d triplets in %s are trained on; the others name no odd one, are "
             "of random rounds, or have a song that is held out or skipped",
-            len(found),
+            len(usable),
             len(table),
             config.triplets,
         )
-        if not found:
+        if not usable:
             raise ConfigError(f"{config.triplets} holds no triplet of training songs")
-        return found
+        return usable
 
     def student(self, stage: str | None) -> Feelprint:
         """The student after ``stage``, or with its initial weights where that is None."""
@@ -307,8 +311,8 @@ class Run:
         if not path.exists():
             raise CacheError(f"{path} is missing; run the stage {stage} first")
         state = torch.load(path, map_location="cpu", weights_only=True)["module"]
-        own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        model.load_state_dict(own)
+        weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+        model.load_state_dict(weights)
         return model
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
@@ -379,7 +383,7 @@ def _log_to(path: Path) -> None:
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """The command line of the main job."""
+    """The command line of a training run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--config", type=Path, required=True, help="a YAML file of configs/")
     parser.add_argument("--stage", choices=STAGES, help="run this stage alone (default: all)")

@@ -88,7 +88,8 @@ class FeelprintConfig:
     n_mels: int = 64
     f_min: float = 30.0  # Hz
     f_max: float = 8_000.0  # Hz, the upper limit of the default teacher
-    # relative to the window's mean mel power: the log-mel is clipped here, as the teacher's is
+    # added to the mel power, which is relative to the window's mean, before the logarithm: the
+    # log-mel levels off at log(floor), as the teacher's does at its own floor
     floor: float = 1.78e-4
     # filter specifications (count, mels, frames, stride in mels): tall filters respond to timbre,
     # long ones to rhythm

@@ -6,9 +6,9 @@ frame written as rows of 16, ``n = 16 r + c`` and ``R = n_fft / 16``::
     X[k] = sum_c exp(-2 pi i c k / n_fft) Y_c[k mod R]
     Y_c[q] = sum_r x[16 r + c] w[16 r + c] exp(-2 pi i r q / R)
 
-The first stage is a convolution along the rows with 16 groups (one a column c), whose stride is
+The first stage is a convolution along the rows with 16 groups (one per column c), whose stride is
 the hop: no framing operation is needed. The second is a 1 x 1 convolution with R / 2 groups (one
-a residue q; the residues above R / 2 are complex conjugates of those below).
+per residue q; the residues above R / 2 are complex conjugates of those below).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from student.config import DFT_RADIX, FeelprintConfig
 
 POWER_EPS = 1e-20  # keeps the division finite for a silent window; far below any real power
-SILENCE = 0.01  # of the floor: a frame whose loudest mel is below this is silent
+SILENCE_RATIO = 0.01  # of the floor: a frame whose loudest mel is below this is silent
 # weight of a silent frame in a mean: vanishes in float32 beside any other frame, and makes a
 # fully silent window a plain mean
 MASK_EPS = 1e-30
@@ -174,9 +174,9 @@ class LogMel(nn.Module):
     """Windows (batch, window_length) -> log-mel (batch, n_mels, frames), non-silent ratio (batch,).
 
     The mel power is divided by its mean over the non-silent frames, so that neither a gain nor
-    zeros at the end of a track change the other frames. Power below ``floor`` times that mean is
-    clipped, so that codec noise and dither have no effect. ``nonsilent_ratio`` is the share of a
-    window's frames that are not silent.
+    zeros at the end of a track change the other frames. The log-mel is log(power + ``floor``), so
+    that power far below the floor, such as codec noise and dither, hardly changes it.
+    ``nonsilent_ratio`` is the share of a window's frames that are not silent.
     """
 
     def __init__(self, config: FeelprintConfig):
@@ -188,7 +188,7 @@ class LogMel(nn.Module):
         """Windows (batch, window_length) -> log-mel, nonsilent_ratio (batch,)."""
         power = self.mel_power(windows)
         power = power / power.mean(dim=(1, 2), keepdim=True).clamp(min=POWER_EPS)
-        nonsilent = loudest(power) > SILENCE * self.floor
+        nonsilent = loudest(power) > SILENCE_RATIO * self.floor
         nonsilent_ratio = nonsilent.to(power.dtype).mean(dim=(1, 2, 3))
         return torch.log(power * nonsilent_ratio.view(-1, 1, 1) + self.floor), nonsilent_ratio
 
@@ -201,7 +201,7 @@ def loudest(mels: Tensor) -> Tensor:
 
 def activity_mask(log_mel: Tensor, floor: float) -> Tensor:
     """1 for each non-silent frame: (batch, n_mels, frames) -> (batch, 1, 1, frames)."""
-    return (loudest(log_mel) > math.log((1 + SILENCE) * floor)).to(log_mel.dtype)
+    return (loudest(log_mel) > math.log((1 + SILENCE_RATIO) * floor)).to(log_mel.dtype)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

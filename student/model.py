@@ -23,7 +23,7 @@ FilterSpec = tuple[int, ...]  # (count, mels, frames, stride in mels)
 
 
 class FrequencyPooledConv(nn.Module):
-    """2-D filters over a log-mel with the maximum over frequency, which ignores transposition.
+    """2-D filters over a log-mel, then the maximum over frequency (invariant to transposition).
 
     Log-mel (windows, 1, n_mels, frames) -> (windows, filters, 1, frames), before the ReLU.
     """
@@ -207,9 +207,10 @@ class Feelprint(
     """Mono audio at 22,050 Hz, (batch, samples) -> embeddings (batch, 32).
 
     Tracks are compared by the Euclidean distance of their embeddings, whose norm is about 1. Any
-    length from one sample up is valid; trailing zeros do not change the embedding; samples that are
-    not finite count as zero; silence has one defined embedding. ``Feelprint.from_pretrained(NAME)``
-    loads a folder or a name on the Hub; it raises RuntimeError for a missing or unknown weight.
+    length from one sample up is valid; trailing zeros do not change the embedding; silence has one
+    defined embedding. Samples that are NaN, infinite or of magnitude 1e15 or more count as zero, as
+    in the ONNX file; the Rust crate refuses such audio. ``Feelprint.from_pretrained(NAME)`` loads a
+    folder or a name on the Hub; it raises RuntimeError for a missing or unknown weight.
     """
 
     # modules that an ablation replaces in a subclass

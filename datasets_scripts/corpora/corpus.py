@@ -26,8 +26,8 @@ from tqdm import tqdm
 from datasets_scripts.files import atomic_path, write_csv, write_text
 
 SPLITS = ("train", "validation", "test")
-SHARD_BYTES = 450_000_000  # of audio; the promise is 500 MB a file, metadata included
-GROUP = 8  # tracks a row group: one track is read without its shard
+SHARD_BYTES = 450_000_000  # of audio; a file with its metadata has at most 500 MB
+GROUP = 8  # tracks per row group: reading one track reads its group, not its whole shard
 
 
 class CorpusError(RuntimeError):
@@ -101,7 +101,7 @@ def file_sha256(path: Path) -> str:
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
-    """Write the excluded files as CSV, one a line: path, reason."""
+    """Write the skipped files as CSV, one per line: path, reason."""
     write_csv(path, Reject._fields, rejects)
 
 
@@ -207,9 +207,9 @@ class Corpus:
         if not (self.folder / "data").is_dir():
             begun = (self.folder / "data.partial").is_dir()
             raise CorpusError(
-                f"{self.folder} is {'a corpus that is not finished' if begun else 'no corpus'}: "
+                f"{self.folder} is {'a corpus that is not finished' if begun else 'not a corpus'}: "
                 "build it with `python -m datasets_scripts`"
-                f"{' (the same command again goes on)' if begun else ''}"
+                f"{' (run the same command again to resume)' if begun else ''}"
             )
         self.tracks: list[Track] = []
         self._location: dict[str, tuple[Path, int, int]] = {}  # id -> shard, row group, row in it

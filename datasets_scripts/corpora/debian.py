@@ -64,12 +64,12 @@ def fetch(package: str, folder: Path) -> Path:
 
 
 def version(deb: Path) -> str:
-    """The version of a .deb file. Raises CorpusError for a file that is no package."""
+    """The version of a .deb file. Raises CorpusError for a file that is not a package."""
     done = subprocess.run(
         ["dpkg-deb", "--field", str(deb), "Version"], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise CorpusError(f"{deb} is no whole Debian package: remove it and run again")
+        raise CorpusError(f"{deb} is not a whole Debian package: remove it and run again")
     return done.stdout.strip()
 
 

@@ -44,7 +44,8 @@ def download(url: str, path: Path, sha1: str, pause_s: float = 2.0) -> Path:
             tries = 0 if after > before else tries + 1
             if tries >= TRIES:
                 raise CorpusError(
-                    f"{url}: {error}. {after} bytes are in {part}; the same command again goes on"
+                    f"{url}: {error}. {after} bytes are in {part}; "
+                    "run the same command again to resume"
                 ) from None
             time.sleep(pause_s)
     digest = hashlib.sha1()
@@ -55,7 +56,7 @@ def download(url: str, path: Path, sha1: str, pause_s: float = 2.0) -> Path:
         part.unlink()
         raise CorpusError(
             f"{url}: sha1 {digest.hexdigest()}, not the published {sha1}: it was removed; "
-            "the same command again fetches it anew"
+            "run the same command again to fetch it anew"
         )
     os.replace(part, path)
     return path

@@ -77,7 +77,7 @@ def build_fma(
     jobs: int = 1,
     sha1: dict[str, str] | None = None,
 ) -> Corpus:
-    """Build the corpus of a size (small, medium, large, full); a killed build goes on.
+    """Build the corpus of a size (small, medium, large, full); a killed build resumes.
 
     licence: a regular expression that a track's licence must match ("" takes all). sha1: other
     hashes than the published ones, for other archives of the same shape. Raises CorpusError.
@@ -87,7 +87,7 @@ def build_fma(
     try:
         licence_pattern = re.compile(licence, re.I)
     except re.error as error:
-        raise CorpusError(f"licence {licence!r} is no regular expression: {error}") from None
+        raise CorpusError(f"licence {licence!r} is not a regular expression: {error}") from None
     if (out / "data").exists():
         raise CorpusError(f"{out} holds a corpus already: remove it, or give another --out")
     hashes = sha1 or SHA1

@@ -25,14 +25,14 @@ SOURCE = "folder"
 
 
 def build_folder(audio_dir: Path, out: Path, jobs: int = 1) -> Corpus:
-    """Build a corpus of every music file under `audio_dir`; a killed build goes on.
+    """Build a corpus of every music file under `audio_dir`; a killed build resumes.
 
     A file that cannot be used is listed in `out`/rejects.csv with its reason. Without an album
     tag, the folder of a file is its album. Raises CorpusError for a folder that does not exist or
     holds no music.
     """
     if not audio_dir.is_dir():
-        raise CorpusError(f"{audio_dir} is no folder")
+        raise CorpusError(f"{audio_dir} is not a folder")
     if (out / "data").exists():
         raise CorpusError(f"{out} holds a corpus already: remove it, or give another --out")
     files = {file_key(file, audio_dir): file for file in sorted(music_files(audio_dir, out))}

@@ -90,7 +90,7 @@ def build_free(config: FreeConfig, debs: Path, out: Path, name: str = "free") ->
     """Build the corpus of `config` in `out`, from .deb files in (or fetched to) the folder `debs`.
 
     name: the corpus's name on the dataset card. A corpus that exists already is returned as it is,
-    and a killed build goes on. Raises CorpusError.
+    and a killed build resumes. Raises CorpusError.
     """
     if (out / "data").exists():
         return Corpus(out)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,14 @@ SCHEMA = pa.schema(
 
 
 def build_musifeast(folder: Path, out: Path, jobs: int = 1) -> Corpus:
-    """Build the corpus from a clone of the published repository; a killed build goes on.
+    """Build the corpus from a clone of the published repository; a killed build resumes.
 
     ``folder`` holds `data/MUSIFEAST17_*.csv` and the clips as `stimuli/*.mp3` or `clips/*.ogg`.
     All tracks are in the split `test`. Beside the corpus it writes
 
-    - ratings.parquet (`SCHEMA`): a row a clip, with means and standard deviations over all raters
-      and over each group by country and age (the published tables do not tell how many raters
-      these are), and `fold`, one of five by artist;
+    - ratings.parquet (`SCHEMA`): one row per clip, with means and standard deviations over all
+      raters and over each group by country and age (the published tables do not give the number of
+      raters), and `fold`, one of five by artist;
     - triplets.parquet: triplets from the ratings (`datasets_scripts.triplets.rated`).
 
     A clip that is missing or cannot be decoded is in rejects.csv with its reason.
@@ -101,55 +102,61 @@ def build_musifeast(folder: Path, out: Path, jobs: int = 1) -> Corpus:
     if (out / "data").exists():
         raise CorpusError(f"{out} holds a corpus already: remove it, or give another --out")
     clips, suffix = _layout(folder)
-    tables = {group: read_table(folder / "data" / f"MUSIFEAST17_{group}.csv") for group in GROUPS}
-    rows = read_table(folder / "data" / f"MUSIFEAST17_{ALL_RATERS}.csv")
-    for group, table in tables.items():
-        if different := sorted(rows.keys() ^ table.keys()):
-            raise CorpusError(
-                f"{folder / 'data'}: the tables of all raters and of {group} differ in "
-                f"{len(different)} clips (the first: {different[0]}); expected the same clips in "
-                "all tables of one version"
-            )
-    tables[ALL_RATERS] = rows
+    tables = _read_tables(folder / "data")
+    rows = tables[ALL_RATERS]
     files = {f"{name}{suffix}": clips / f"{name}{suffix}" for name in rows}
     unknown = sorted(path.name for path in clips.glob(f"*{suffix}") if path.name not in files)
     rejects = [Reject(f"{clips.name}/{name}", "a clip without ratings") for name in unknown]
     out.mkdir(parents=True, exist_ok=True)
-
-    def work(name: str) -> FileCheck:
-        return check(name, files[name])
-
-    kept: dict[str, FileCheck] = {}  # by sha256
-    present = []
-    for name, path in files.items():
-        if path.is_file():
-            present.append(name)
-        else:
-            rejects.append(Reject(f"{clips.name}/{name}", "rated, but there is no such file"))
-    for result in check_all(present, work, out / "checked.jsonl", jobs):
-        if not result.reason and result.sha256 in kept:
-            result = result._replace(reason=f"the same bytes as {kept[result.sha256].key}")
-        if result.reason:
-            rejects.append(Reject(f"{clips.name}/{result.key}", result.reason))
-        else:
-            kept[result.sha256] = result
+    kept, bad = _check_clips(files, out / "checked.jsonl", jobs)
+    rejects += [Reject(f"{clips.name}/{name}", reason) for name, reason in bad]
     write_rejects(out / "rejects.csv", rejects)
     if not kept:
         raise CorpusError(f"{clips}: none of the {len(files)} rated clips can be used: rejects.csv")
-    items = [
-        Item.of_file(_track(rows[Path(r.key).stem], r), files[r.key], r.key) for r in kept.values()
-    ]
+    items = [Item.of_file(_track(rows[Path(r.key).stem], r), files[r.key], r.key) for r in kept]
     _write_ratings(items, tables, out)
     about = (
         f"{len(items)} clips of MUSIFEAST-17 (van der Walle, Wu, Margulis and Jakubowski, Behavior "
         "Research Methods, 2025, doi:10.3758/s13428-025-02724-0), with the ratings of 701 people "
         "in `ratings.parquet` (CC0) and triplets from them in `triplets.parquet`. The clips are "
         "commercial recordings under fair dealing for non-commercial research: this corpus must "
-        f"not be published. {len(rejects)} clips were left out: `rejects.csv`."
+        f"not be published. {len(rejects)} clips were skipped: `rejects.csv`."
     )
     write_corpus(items, out, card("MUSIFEAST-17", about, [i.track for i in items]))
     (out / "checked.jsonl").unlink()
     return Corpus(out)
+
+
+def _read_tables(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The tables of every group and of all raters. Raises CorpusError where their clips differ."""
+    tables = {group: read_table(folder / f"MUSIFEAST17_{group}.csv") for group in GROUPS}
+    rows = read_table(folder / f"MUSIFEAST17_{ALL_RATERS}.csv")
+    for group, table in tables.items():
+        if different := sorted(rows.keys() ^ table.keys()):
+            raise CorpusError(
+                f"{folder}: the tables of all raters and of {group} differ in "
+                f"{len(different)} clips (the first: {different[0]}); expected the same clips in "
+                "all tables of one version"
+            )
+    return tables | {ALL_RATERS: rows}
+
+
+def _check_clips(
+    files: Mapping[str, Path], record: Path, jobs: int
+) -> tuple[list[FileCheck], list[tuple[str, str]]]:
+    """The clips that can be used, and name and reason of the others; duplicates are not used."""
+    missing = [name for name, path in files.items() if not path.is_file()]
+    bad = [(name, "rated, but there is no such file") for name in missing]
+    present = [name for name in files if name not in set(missing)]
+    kept: dict[str, FileCheck] = {}  # by sha256
+    for result in check_all(present, lambda name: check(name, files[name]), record, jobs):
+        if not result.reason and result.sha256 in kept:
+            result = result._replace(reason=f"the same bytes as {kept[result.sha256].key}")
+        if result.reason:
+            bad.append((result.key, result.reason))
+        else:
+            kept[result.sha256] = result
+    return list(kept.values()), bad
 
 
 def _layout(folder: Path) -> tuple[Path, str]:

@@ -8,8 +8,6 @@ from hashlib import sha256
 
 from scipy.cluster.hierarchy import DisjointSet
 
-from datasets_scripts.corpora.corpus import Track
-
 HELD_OUT = 0.1  # the share of tracks that test and validation each aim at
 
 
@@ -66,12 +64,3 @@ def split_by_groups(keys: Sequence[Iterable[Hashable]]) -> list[str]:
         for n in members:
             splits[n] = unfilled[0]
     return splits
-
-
-def shared_keys(tracks: Iterable[Track]) -> dict[str, set[str]]:
-    """Every artist and album that is in more than one split: key -> splits. Empty: no leak."""
-    seen: dict[str, set[str]] = {}
-    for track in tracks:
-        for key in track_keys(track.artist, track.album):
-            seen.setdefault(key, set()).add(track.split)
-    return {key: splits for key, splits in seen.items() if len(splits) > 1}

@@ -1,7 +1,8 @@
-"""Triplets from ratings: two tracks that people rate alike, and one that they rate otherwise.
+"""Triplets from ratings: an anchor, a positive of similar ratings, a negative of dissimilar ones.
 
-The ratings are valence and arousal, each z-scored over the tracks. Two tracks are alike when the
-Euclidean distance between them in this plane is under `NEAR`, and unlike when it is over `FAR`.
+The ratings are valence and arousal, each z-scored over the tracks. Two tracks are similar
+where the Euclidean distance between them in this plane is under `NEAR`, and dissimilar where it is
+over `FAR`.
 Since FAR is more than twice NEAR, the negative is also the odd one out of the three.
 """
 

@@ -123,7 +123,8 @@ def track_of(id: str) -> str:
 def normalise_weights(triplets: Sequence[Triplet]) -> list[Triplet]:
     """Weight the answers so that the weights of a triplet sum to 1, however many people answered.
 
-    Answers are not merged: five for one track and one for another are six rows of a sixth each.
+    Answers are not merged: six answers to a triplet are six rows of weight 1/6, whichever
+    track each names.
     """
     counts = Counter(frozenset(t.ids) for t in triplets if t.odd is not None)
     return [replace(t, weight=1 / max(1, counts[frozenset(t.ids)])) for t in triplets]
@@ -134,9 +135,9 @@ def split_with_corpus(
 ) -> tuple[dict[str, list[Triplet]], list[Triplet]]:
     """Sort triplets by the split of their tracks: (by split, those that cannot be placed).
 
-    A triplet that spans two splits is not placed, nor is one with an artist or album that is also
-    in a stricter split (test is strictest, then validation, then train). So no artist and no album
-    is shared between the splits that are returned.
+    A triplet whose tracks are in two splits is not placed, nor is one with an artist or album that
+    is also in a stricter split (test is strictest, then validation, then train). So the splits that
+    are returned share no artist and no album.
     """
     strictest: dict[str, int] = {}  # artist, album or track -> the strictest split that has it
     for track in tracks:
@@ -147,8 +148,8 @@ def split_with_corpus(
     spanning = []
     for triplet in triplets:
         three = [by_id[track_of(id)] for id in triplet.ids]
-        found = {strictest[key] for track in three for key in _keys(track)}
-        if len(found) == 1 and {track.split for track in three} == {SPLITS[min(found)]}:
+        ranks = {strictest[key] for track in three for key in _keys(track)}
+        if len(ranks) == 1 and {track.split for track in three} == {SPLITS[min(ranks)]}:
             by_split[three[0].split].append(triplet)
         else:
             spanning.append(triplet)

@@ -2,7 +2,8 @@
 
 Each row is a run of configs/ablations.yaml with one change. Its figures, on the validation albums,
 go to runs/ablations/NAME.json; a row that has this file is not run again. The command prints the
-table of docs/experiments.md. The code of the variants that did not help is only here.
+table of docs/log/2026-11-26-small-budget-ablations.md. The heads and front ends that were rejected
+are defined in this module.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ class Row:
 
 
 MUSICNN = TeacherConfig(path="data/teacher")
-NO_START = {"distill": {"init_from": ""}}
+RANDOM_INIT = {"distill": {"init_from": ""}}
 NO_TEACHER = {
     "distill": {"init_from": "", "steps": 1},
     "finetune": {"teacher": 0.0, "relational": 0.0, "same_track": 1.0},
@@ -211,14 +212,14 @@ ROWS: dict[str, Row] = {
     "gru": Row("GRU over the tokens", make_student=GruStudent),
     "wave": Row(
         "raw wave, learned filters",
-        NO_START,
+        RANDOM_INIT,
         make_student=WaveStudent,
         make_mel_extractor=WaveExtractor,
     ),
     "dim-16": Row("16 dimensions", {"student": {"embedding_dim": 16}}),
     "dim-64": Row("64 dimensions", {"student": {"embedding_dim": 64}}),
     "no-teacher": Row("no teacher: two clips of a track against the rest", NO_TEACHER),
-    "no-start": Row("the same shape, randomly initialised", NO_START),
+    "random-init": Row("the same shape, randomly initialised", RANDOM_INIT),
     "no-relational": Row("without the relational term", {"finetune": {"relational": 0.0}}),
     "no-same-track": Row("without the same-track term", {"finetune": {"same_track": 0.0}}),
     "same-track-0.1": Row("same-track term of 0.1", {"finetune": {"same_track": 0.1}}),
@@ -251,12 +252,12 @@ def measure(run: Run, embed_fn: EmbedFn) -> dict[str, Any]:
     """The four figures on the excerpts of the configuration's split."""
     settings = run.config.evaluate
     cache = Path(run.config.cache.folder)
-    found = excerpts(run.corpora[0], settings.split, settings.excerpt_s, cache)
-    vectors = embed_all(found, embed_fn, "excerpts")
-    triplets = album_triplets(found.albums)
-    scores = per_item_scores(vectors, found.albums, triplets)
+    pairs = excerpts(run.corpora[0], settings.split, settings.excerpt_s, cache)
+    vectors = embed_all(pairs, embed_fn, "excerpts")
+    triplets = album_triplets(pairs.albums)
+    scores = per_item_scores(vectors, pairs.albums, triplets)
     figures = {metric: interval(of, settings.bootstrap) for metric, of in scores.items()}
-    return figures | {"tracks": len(found.tracks), "albums": len(found.album_names)}
+    return figures | {"tracks": len(pairs.tracks), "albums": len(pairs.album_names)}
 
 
 def trained(config: RunConfig, row: Row) -> tuple[Run, Feelprint]:
@@ -271,8 +272,8 @@ def compare(name: str, config: RunConfig) -> dict[str, Any]:
     """Train one row if it needs it, and measure it."""
     row = ROWS[name]
     started = time.monotonic()
-    own = name if row.embed_fn is student_embedder else "base"
-    run, model = trained(varied(config, own, row.changes), row)
+    run_name = name if row.embed_fn is student_embedder else "base"
+    run, model = trained(varied(config, run_name, row.changes), row)
     figures = measure(run, row.embed_fn(model))
     held_out = run.cached_recordings("validation")
     cosine = cosine_to_teacher(model, held_out, run.targets)["mean"] if held_out else None
@@ -286,7 +287,7 @@ def compare(name: str, config: RunConfig) -> dict[str, Any]:
 
 
 def hand_made(config: RunConfig) -> dict[str, Any]:
-    """bliss's 23 features of a clip, and a small network from them to the teacher's space."""
+    """bliss's 23 features of an excerpt, and a small network from them to the teacher's space."""
     run = open_run(config, FOLDER)
     run.cache()
     bliss, length = Bliss(), round(run.config.evaluate.excerpt_s * SAMPLE_RATE)
@@ -308,8 +309,8 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
     network.fit((features - mean) / deviation, run.targets.space(np.stack(targets), dim))
 
     def embed_fn(audio: np.ndarray) -> np.ndarray:
-        made = network.predict((bliss(audio)[None] - mean) / deviation)[0]
-        return made / np.linalg.norm(made)
+        predicted = network.predict((bliss(audio)[None] - mean) / deviation)[0]
+        return predicted / np.linalg.norm(predicted)
 
     figures = measure(run, embed_fn)
     bliss.close()
@@ -319,7 +320,7 @@ def hand_made(config: RunConfig) -> dict[str, Any]:
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """The rows as Markdown, each figure with its 95 % interval."""
     lines = [
-        "| `python -m distill.ablations` | what | triplet | odd | track@1 | album@1 | cosine |",
+        f"| `python -m distill.ablations` | what | {' | '.join(COLUMNS)} | cosine |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -347,8 +348,8 @@ def main(arguments: list[str]) -> int:
     for name in options.names or known:
         path = FOLDER / f"{name}.json"
         if not path.exists():
-            made = hand_made(config) if name == HAND_MADE else compare(name, config)
-            path.write_text(json.dumps({"name": name, **made}, indent=2) + "\n")
+            figures = hand_made(config) if name == HAND_MADE else compare(name, config)
+            path.write_text(json.dumps({"name": name, **figures}, indent=2) + "\n")
         rows.append(json.loads(path.read_text()))
     print(table(rows))
     return 0

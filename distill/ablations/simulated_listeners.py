@@ -2,9 +2,9 @@
 
 A simulated listener judges by rhythm only, or by timbre only: of three tracks, the one that is
 farthest from the nearest pair in these features is the odd one out, and a tenth of the answers are
-guesses. The output is the accuracy over the number of answers, for the personal model and for the
-Mahalanobis matrix that users of bliss can fit to the same answers. The answers are about the
-validation albums, the test is on the test albums: no track, album or composer is in both.
+random (lapses). The output is the accuracy over the number of answers, for the personal model and
+for the Mahalanobis matrix that users of bliss can fit to the same answers. The answers are about
+the validation albums, the test is on the test albums: no track, album or composer is in both.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ CORPUS = Path("data/corpora/free")
 SPLIT_ROLES = ("validation", "test")  # of the tracks that the answers are about; of the test
 COUNTS = (10, 25, 50, 100, 200)
 TEST_ANSWERS = 600
-GUESSES = 0.1  # share of the answers that are guesses
+LAPSE_RATE = 0.1  # share of the answers that are random
 REPEATS = 3
-LAGS_S = (0.2, 2.0)  # of the pulse: from 300 to 30 beats a minute
+LAGS_S = (0.2, 2.0)  # of the pulse: from 300 to 30 beats per minute
 HOP = 512  # samples between frames of the onset strength
 
 WIDTH, HEIGHT, LEFT, TOP = 360, 230, 46, 34  # of a panel of the figure, in SVG units
@@ -59,7 +59,7 @@ Curves = dict[str, dict[str, list[list[float]]]]
 def rhythm(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """Rhythm features of mono audio (samples,): (3,).
 
-    The logarithm of the onsets a second; the clarity of the pulse, which is the highest
+    The logarithm of the onsets per second; the clarity of the pulse, which is the highest
     autocorrelation of the onset strength at lags of 0.2 to 2 s (P. Grosche et al., "Cyclic
     tempogram", 2010, use the same curve); and the contrast of the onsets, the logarithm of the
     onset strength's standard deviation over its mean.
@@ -92,11 +92,12 @@ def standardised(features: np.ndarray) -> np.ndarray:
 
 
 def simulate_answers(
-    features: np.ndarray, among: np.ndarray, count: int, guesses: float, seed: int
+    features: np.ndarray, among: np.ndarray, count: int, lapse_rate: float, seed: int
 ) -> Answers:
     """``count`` answers of a listener who judges by distance in ``features`` (tracks, dim).
 
-    among: the numbers of the tracks that the answers are about. guesses: share of random answers.
+    among: the numbers of the tracks that the answers are about. lapse_rate: share of random
+    answers.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -105,7 +106,7 @@ def simulate_answers(
         x = features[three]
         # distance[i]: of the pair without track i
         distance = [np.linalg.norm(x[(i + 1) % 3] - x[(i + 2) % 3]) for i in range(3)]
-        odd = int(rng.integers(3)) if rng.random() < guesses else int(np.argmin(distance))
+        odd = int(rng.integers(3)) if rng.random() < lapse_rate else int(np.argmin(distance))
         rows.append([three[(odd + 1) % 3], three[(odd + 2) % 3], three[odd]])
     return Answers(np.array(rows), np.ones(count))
 
@@ -132,7 +133,9 @@ def curve(
         personal, baseline = embed(model.head, tracks), bliss_features
         for count in (0, *COUNTS):
             if count:
-                train = simulate_answers(features, np.flatnonzero(~is_test), count, GUESSES, repeat)
+                train = simulate_answers(
+                    features, np.flatnonzero(~is_test), count, LAPSE_RATE, repeat
+                )
                 head = fit(model.head, tracks, train, config, seed=repeat)
                 matrix = mahalanobis.fit_cross_validated(bliss_features, train, repeat)
                 personal, baseline = embed(head, tracks), bliss_features @ matrix

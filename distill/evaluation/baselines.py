@@ -32,7 +32,7 @@ class BaselineError(RuntimeError):
 class Mecomp:
     """MECOMP's CNN-GRU on the waveform: (samples,) at 22,050 Hz -> (32,), unit length.
 
-    Raises BaselineError where ``path`` is no file.
+    Raises BaselineError where ``path`` is not a file.
     """
 
     def __init__(self, path: Path = MECOMP):

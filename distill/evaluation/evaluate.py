@@ -53,7 +53,7 @@ from student import Feelprint
 
 log = logging.getLogger("feelprint")
 
-OURS = "student"  # the row of the model that is evaluated
+STUDENT = "student"  # the row of the model that is evaluated
 
 
 @dataclass
@@ -111,7 +111,7 @@ def embed_models(
     table = EmbeddingTable(pairs, excerpt_s, cache)
     torch.manual_seed(0)
     untrained = Feelprint(config.student)
-    for name, network in ((OURS, model), ("untrained", untrained)):
+    for name, network in ((STUDENT, model), ("untrained", untrained)):
         version = json.dumps([dataclasses.asdict(network.config), model_digest(network)])
         table.rows[name] = table.embed(name, version, partial(student_embedder, network))
     table.rows["mfcc"] = standardised(table.embed("mfcc", "1", lambda: mfcc_embedder))
@@ -209,9 +209,11 @@ def evaluate_model(
             name: {metric: interval(of, resamples) for metric, of in row.items()}
             for name, row in scores.items()
         },
-        "differences": differences(scores, OURS, resamples),
+        "differences": differences(scores, STUDENT, resamples),
         "hubness": {name: hubness(vectors, albums) for name, vectors in table.rows.items()},
-        "excerpt_cosine_to_teacher": excerpt_cosine_to_teacher(model, table.rows[OURS], raw, space),
+        "excerpt_cosine_to_teacher": excerpt_cosine_to_teacher(
+            model, table.rows[STUDENT], raw, space
+        ),
     }
 
 

@@ -11,7 +11,7 @@ representation, by Euclidean distance and with the neighbours of a clip by other
 
 Each has a 95 % interval by bootstrap over the clips: the anchors are drawn with replacement, each
 with its neighbours and triplets among all clips as they are. Positives, negatives and neighbours
-are not drawn anew, so an interval says how much a figure depends on the choice of anchors.
+are not resampled: the intervals do not cover variation in the candidate set.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ from datasets_scripts.audio import AudioError, decode
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.corpora.musifeast import GROUPS
 from datasets_scripts.files import write_text
+from datasets_scripts.statistics import PERCENTILES
 from datasets_scripts.triplets.rated import artist_folds, near_and_far, valence_arousal_plane
 from distill.config import load
 from distill.evaluation.baselines import MECOMP, BaselineError, Bliss, Mecomp
+from distill.evaluation.evaluate import file_digest, load_teachers, model_digest
 from distill.evaluation.excerpts import (
     SAMPLE_RATE,
     EmbedFn,
@@ -49,10 +51,9 @@ from distill.evaluation.excerpts import (
     student_embedder,
     teacher_embedder,
 )
-from distill.evaluation.metrics import standardised
+from distill.evaluation.metrics import Score, standardised
 from distill.features.shards import CacheError, Shard, is_valid, write_shard
 from distill.teachers.base import Teacher, TeacherError
-from distill.teachers.registry import load_teacher
 from student import ConfigError, Feelprint
 
 FIGURES = ("valence_r", "arousal_r", "feel", "genre@1", "genre@5")
@@ -67,7 +68,6 @@ COUNTRY_COLUMNS = [
     f"{group}_{rating}_mean" for group in GROUPS for rating in ("valence", "arousal")
 ]
 
-Score = dict[str, float]  # value, low, high, n
 AnchorScores = dict[str, np.ndarray]  # figure -> (n, 2), see anchor_scores
 FitFn = Callable[[np.ndarray, "Ratings"], np.ndarray]
 
@@ -147,7 +147,7 @@ def anchor_scores(
 ) -> AnchorScores:
     """The figures of embeddings (n, dim), before they are summed over the anchors.
 
-    Figure -> (n, 2), a row an anchor. valence_r, arousal_r: its rating, and the mean rating of
+    Figure -> (n, 2), one row per anchor. valence_r, arousal_r: its rating, and the mean rating of
     its 8 nearest clips by other artists. feel: its correct triplets, and all its triplets.
     genre@1, genre@5: share of its nearest of its genre, and 1. With ``held_out`` (n,) bool,
     triplets are counted whose three clips are all held out; neighbours are of all clips.
@@ -161,10 +161,12 @@ def anchor_scores(
             f"{embeddings.shape} with {int((~np.isfinite(embeddings)).sum())} values not finite"
         )
     distance = squareform(pdist(embeddings.astype(np.float64)))  # (n, n)
-    own = ratings.artist[:, None] == ratings.artist[None]
-    if (fewest := int((~own).sum(axis=1).min())) < NEIGHBOURS:
+    same_artist = ratings.artist[:, None] == ratings.artist[None]
+    if (fewest := int((~same_artist).sum(axis=1).min())) < NEIGHBOURS:
         raise ValueError(f"an artist has {fewest} clips by others, expected {NEIGHBOURS} or more")
-    order = np.argsort(np.where(own, np.inf, distance), axis=1, kind="stable")[:, :NEIGHBOURS]
+    order = np.argsort(np.where(same_artist, np.inf, distance), axis=1, kind="stable")[
+        :, :NEIGHBOURS
+    ]
     near, far = near_and_far(ratings.plane, ratings.artist)
     if held_out is not None:
         within = held_out[:, None] & held_out[None]
@@ -218,7 +220,7 @@ def summarise(
     anchors = len(rows[0])
     drawn = np.random.default_rng(seed).integers(anchors, size=(resamples, anchors))
     values = np.mean([statistic(pairs[drawn]) for pairs in rows], axis=0)  # (resamples,)
-    low, high = np.percentile(values, [2.5, 97.5])
+    low, high = np.percentile(values, PERCENTILES)
     value = float(np.mean([statistic(pairs) for pairs in rows]))
     return {"value": value, "low": float(low), "high": float(high), "n": round(count)}
 
@@ -271,7 +273,7 @@ def fold_table(artists: np.ndarray, folds: int = FOLDS, seeds: int = FOLD_SEEDS)
 def fit_rating_metric(
     embeddings: np.ndarray, ratings: Ratings, weight: float, ridge: float
 ) -> np.ndarray:
-    """A linear metric in which the rated feel counts more: a symmetric matrix (dim, dim).
+    """A linear metric that weights the axes which predict the ratings: symmetric, (dim, dim).
 
     With X the centred embeddings (n, dim) and Y the z-scored valence and arousal (n, 2), ridge
     regression gives W = (X'X + ridge tr(X'X) / dim I)^-1 X'Y; ``ridge`` is thus relative to the
@@ -328,10 +330,61 @@ def human_ceiling(ratings: Ratings, resamples: int = RESAMPLES) -> dict[str, Sco
 
 def embed_clips(corpus: Corpus, ids: Sequence[str], embed_fn: EmbedFn, label: str) -> np.ndarray:
     """The embedding of every whole clip, (n, dim). Raises AudioError."""
-    made = []
+    vectors = []
     for id in tqdm(ids, desc=label, unit="clip"):
-        made.append(embed_fn(decode(corpus.audio_bytes(id), SAMPLE_RATE)))
-    return np.stack(made).astype(np.float32)
+        vectors.append(embed_fn(decode(corpus.audio_bytes(id), SAMPLE_RATE)))
+    return np.stack(vectors).astype(np.float32)
+
+
+def _rated_corpus(folder: Path) -> tuple[Corpus, Ratings]:
+    """The corpus in ``folder`` and its ratings. Raises CorpusError where their tracks differ."""
+    corpus, ratings = Corpus(folder), Ratings.read(folder)
+    ids = {track.id for track in corpus.tracks}
+    if ids != set(ratings.ids):
+        raise CorpusError(
+            f"{folder / RATINGS} rates {len(ratings)} tracks, of which "
+            f"{len(ids & set(ratings.ids))} are among the corpus's {len(ids)}; "
+            "build the corpus again"
+        )
+    return corpus, ratings
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Whole clips of ``corpus``, whose embeddings by the baselines are kept in ``cache``."""
+
+    corpus: Corpus
+    ids: list[str]
+    cache: Path
+
+    def embed(self, name: str, version: str, make: Callable[[], EmbedFn]) -> np.ndarray:
+        """The embeddings (n, dim) by ``make()``, kept under ``version``."""
+        hashes = {track.id: track.sha256 for track in self.corpus.tracks}
+        key = json.dumps(["whole clips 1", name, version, [hashes[id] for id in self.ids]])
+        digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+        path = self.cache / "people" / f"{name}-{digest}.safetensors"
+        if not is_valid(path):
+            write_shard(path, {"vectors": embed_clips(self.corpus, self.ids, make(), name)}, {})
+        return np.array(Shard(path).arrays["vectors"])
+
+
+def _baselines(
+    model: Feelprint, mecomp: Path, teachers: Sequence[Teacher]
+) -> list[tuple[str, str, Callable[[], EmbedFn], bool]]:
+    """Name, version, embedder, and whether its dimensions have no common unit."""
+    torch.manual_seed(0)
+    untrained = Feelprint(model.config)
+    baselines: list[tuple[str, str, Callable[[], EmbedFn], bool]] = [
+        ("untrained", model_digest(untrained), lambda: student_embedder(untrained), False),
+        ("mfcc", "1", lambda: mfcc_embedder, True),
+        ("mecomp", file_digest(mecomp), lambda: Mecomp(mecomp), False),
+        ("bliss", "0.13.0", lambda: Bliss(), False),
+    ]
+    for teacher in teachers:
+        version = json.dumps([teacher.key(), teacher.level_db], sort_keys=True)
+        make = partial(teacher_embedder, teacher)
+        baselines.append((teacher.name.replace("/", "-"), version, make, True))
+    return baselines
 
 
 def people_figures(
@@ -362,25 +415,9 @@ def people_figures(
         AudioError: a clip that cannot be decoded.
         CacheError: the cache cannot be written.
     """
-    corpus, ratings = Corpus(folder), Ratings.read(folder)
-    hashes = {track.id: track.sha256 for track in corpus.tracks}
-    if hashes.keys() != set(ratings.ids):
-        raise CorpusError(
-            f"{folder / RATINGS} rates {len(ratings)} tracks, of which "
-            f"{len(hashes.keys() & set(ratings.ids))} are among the corpus's {len(hashes)}; "
-            "build the corpus again"
-        )
-    ids = [str(id) for id in ratings.ids]
-
-    def cached(name: str, version: str, make: Callable[[], EmbedFn]) -> np.ndarray:
-        key = json.dumps(["whole clips 1", name, version, [hashes[id] for id in ids]])
-        digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-        path = cache / "people" / f"{name}-{digest}.safetensors"
-        if not is_valid(path):
-            write_shard(path, {"vectors": embed_clips(corpus, ids, make(), name)}, {})
-        return np.array(Shard(path).arrays["vectors"])
-
-    embeddings = embed_clips(corpus, ids, student_embedder(model), "student")
+    corpus, ratings = _rated_corpus(folder)
+    clips = _Clips(corpus, [str(id) for id in ratings.ids], cache)
+    embeddings = embed_clips(corpus, clips.ids, student_embedder(model), "student")
     fit = partial(fit_rating_metric, weight=RATING_WEIGHT, ridge=RIDGE)
     rows = {
         "student": figures(embeddings, ratings, resamples),
@@ -388,29 +425,14 @@ def people_figures(
             embeddings, fit, ratings, fold_table(ratings.artist), resamples
         ),
     }
-    torch.manual_seed(0)
-    untrained = Feelprint(model.config)
     absent: dict[str, str] = {}
-    # name, version, embedder, and whether its dimensions have no common unit
-    baselines: list[tuple[str, str, Callable[[], EmbedFn], bool]] = [
-        ("untrained", _digest(untrained), lambda: student_embedder(untrained), False),
-        ("mfcc", "1", lambda: mfcc_embedder, True),
-        ("mecomp", _file_digest(mecomp), lambda: Mecomp(mecomp), False),
-        ("bliss", "0.13.0", lambda: Bliss(), False),
-    ]
-    for teacher in teachers:
-        version = json.dumps([teacher.key(), teacher.level_db], sort_keys=True)
-        made = partial(teacher_embedder, teacher)
-        baselines.append((teacher.name.replace("/", "-"), version, made, True))
-    for name, version, make, standardise in baselines:
+    for name, version, make, standardise in _baselines(model, mecomp, teachers):
         try:
-            vectors = cached(name, version, make)
+            vectors = clips.embed(name, version, make)
         except BaselineError as error:
             absent[name] = str(error)
             continue
-        if standardise:
-            vectors = standardised(vectors)
-        rows[name] = figures(vectors, ratings, resamples)
+        rows[name] = figures(standardised(vectors) if standardise else vectors, ratings, resamples)
     return {
         "clips": len(ratings),
         "artists": len(set(ratings.artist)),
@@ -420,15 +442,6 @@ def people_figures(
         "chance": chance_levels(ratings),
         "ceiling": human_ceiling(ratings, resamples),
     }
-
-
-def _digest(model: Feelprint) -> str:
-    weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
-    return hashlib.sha256(weights).hexdigest()[:16]
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "none"
 
 
 def markdown(measured: Mapping[str, Any]) -> str:
@@ -471,8 +484,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError(f"no model.safetensors in {args.model}; expected a released model")
         teachers = []
         if args.config:
-            config = load(args.config)
-            teachers = [load_teacher(teacher, config.student) for teacher in config.teachers]
+            teachers = load_teachers(load(args.config))
         with contextlib.redirect_stdout(sys.stderr):  # the hub's library prints where it loads from
             model = Feelprint.from_pretrained(str(args.model)).eval()
         measured = people_figures(model, args.corpus, args.mecomp, args.cache, teachers)
@@ -481,7 +493,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (AudioError, CacheError, ConfigError, CorpusError, TeacherError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command again goes on")
+        sys.exit("interrupted; run the same command again to resume")
     print(markdown(measured))
 
 

@@ -1,4 +1,4 @@
-"""Robustness: how far an alteration of a clip moves its embedding, and self-retrieval after it."""
+"""Robustness: how far an alteration moves an excerpt's embedding, and self-retrieval after it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from datasets_scripts.audio import decode, open_audio
 from datasets_scripts.corpora.corpus import Corpus
 from distill.evaluation.excerpts import SAMPLE_RATE, EmbedFn
 
-OFFSET_S = 0.5  # of the clip that starts later
+OFFSET_S = 0.5  # of the excerpt that starts later
 SHORT_S = 20.0  # compared with the whole track
 ZEROS_S = 10.0  # appended
-# what an alteration is compared with; the clean clip where it is not named here
+# what an alteration is compared with; the clean excerpt where it is not named here
 REFERENCES = {"MECOMP's resampling": "torchaudio", "20 s of the track": "whole"}
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A clip of a track: its start and its length, in seconds."""
+class Excerpt:
+    """An excerpt of a track: its start and its length, in seconds."""
 
     track: str
     start_s: float
@@ -85,29 +85,29 @@ def mp3(native: np.ndarray, rate: int, kbits: int = 64) -> np.ndarray:
             if done.returncode:
                 raise RuntimeError(f"ffmpeg cannot make an mp3: {done.stderr.decode().strip()}")
         decoded, new_rate = soundfile.read(back, dtype="float32", always_2d=True)
-    # an encoder may only know lower rates; the clip's length in seconds is what counts
+    # an encoder may only know lower rates; the excerpt's length in seconds is what counts
     return mono(decoded, new_rate)[: int(len(native) * SAMPLE_RATE / rate)]
 
 
-def select_clips(durations_s: Mapping[str, float], n: int, length_s: float) -> list[Clip]:
-    """At most ``n`` clips, one per track, evenly spread over the tracks that are long enough."""
+def select_excerpts(durations_s: Mapping[str, float], n: int, length_s: float) -> list[Excerpt]:
+    """At most ``n`` excerpts, one per track, evenly spread over the tracks that are long enough."""
     needed_s = max(length_s, SHORT_S) + 2 * OFFSET_S
     fit = [(track, duration) for track, duration in durations_s.items() if duration >= needed_s]
     indices = np.linspace(0, len(fit) - 1, min(n, len(fit))).round().astype(int)
-    return [Clip(fit[i][0], (fit[i][1] - length_s) / 3, length_s) for i in indices]
+    return [Excerpt(fit[i][0], (fit[i][1] - length_s) / 3, length_s) for i in indices]
 
 
-def altered(source: bytes, clip: Clip) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """References and alterations of one clip, (samples,) at 22,050 Hz each.
+def altered(source: bytes, excerpt: Excerpt) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """References and alterations of one excerpt, (samples,) at 22,050 Hz each.
 
-    The references are `clean` (the clip as the project decodes it), `torchaudio` (the clip
+    The references are `clean` (the excerpt as the project decodes it), `torchaudio` (the excerpt
     resampled by torchaudio) and `whole` (the whole track).
     """
     with open_audio(source) as file:
         rate = file.samplerate
-        file.seek(round(clip.start_s * rate))
-        native = file.read(round((clip.length_s + OFFSET_S) * rate), "float32", always_2d=True)
-    later, native = native[round(OFFSET_S * rate) :], native[: round(clip.length_s * rate)]
+        file.seek(round(excerpt.start_s * rate))
+        native = file.read(round((excerpt.length_s + OFFSET_S) * rate), "float32", always_2d=True)
+    later, native = native[round(OFFSET_S * rate) :], native[: round(excerpt.length_s * rate)]
     clean = mono(native, rate)
     whole = decode(source, SAMPLE_RATE)
     short = round(SHORT_S * SAMPLE_RATE)
@@ -126,12 +126,12 @@ def altered(source: bytes, clip: Clip) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def robustness(
-    embed_fns: Mapping[str, EmbedFn], corpus: Corpus, clips: Sequence[Clip]
+    embed_fns: Mapping[str, EmbedFn], corpus: Corpus, excerpts: Sequence[Excerpt]
 ) -> dict[str, dict[str, Any]]:
-    """Per model and alteration: what `_compare` measures, over all ``clips``."""
+    """Per model and alteration: what `_compare` measures, over all ``excerpts``."""
     vectors: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in embed_fns}
-    for clip in tqdm(clips, desc="robustness", unit="clip"):
-        references, alterations = altered(corpus.audio_bytes(clip.track), clip)
+    for excerpt in tqdm(excerpts, desc="robustness", unit="excerpt"):
+        references, alterations = altered(corpus.audio_bytes(excerpt.track), excerpt)
         for name, embed_fn in embed_fns.items():
             for alteration, audio in (references | alterations).items():
                 vectors[name].setdefault(alteration, []).append(embed_fn(audio))
@@ -147,11 +147,11 @@ def robustness(
 
 
 def _compare(vectors: np.ndarray, references: np.ndarray) -> dict[str, Any]:
-    """Altered clips (n, dim) against their references (n, dim).
+    """Altered excerpts (n, dim) against their references (n, dim).
 
-    mean_cosine, min_cosine: of a clip and its reference. self_retrieval: share of clips whose
-    nearest reference is their own; a tie counts as wrong. max_abs_change: the largest absolute
-    change of any value.
+    mean_cosine, min_cosine: of an excerpt and its reference. self_retrieval: share of excerpts
+    whose nearest reference is their own; a tie counts as wrong. max_abs_change: the largest
+    absolute change of any value.
     """
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(references, axis=1)
     cosine = (vectors * references).sum(axis=1) / norms

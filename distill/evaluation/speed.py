@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import tract
 
-from distill.evaluation.evaluate import OURS
+from distill.evaluation.evaluate import STUDENT
 from distill.evaluation.excerpts import SAMPLE_RATE
 
 AUDIO_S = 60.0
@@ -29,7 +29,7 @@ def speed(onnx: Path, mecomp: Path | None) -> dict[str, Any]:
     audio = np.random.default_rng(0).standard_normal((1, round(AUDIO_S * SAMPLE_RATE)))
     audio = (0.1 * audio).astype(np.float32)
     runs: dict[str, Callable[[], Any]] = {}
-    for name, path in ((OURS, onnx), ("mecomp", mecomp)):
+    for name, path in ((STUDENT, onnx), ("mecomp", mecomp)):
         if path is not None:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
@@ -49,5 +49,7 @@ def speed(onnx: Path, mecomp: Path | None) -> dict[str, Any]:
     shares: dict[str, Any] = {name: float(np.median(values)) for name, values in times.items()}
     if mecomp is not None:
         for runtime in ("onnxruntime", "tract"):
-            shares[f"ratio/{runtime}"] = shares[f"{OURS}/{runtime}"] / shares[f"mecomp/{runtime}"]
+            shares[f"ratio/{runtime}"] = (
+                shares[f"{STUDENT}/{runtime}"] / shares[f"mecomp/{runtime}"]
+            )
     return shares | {"audio_s": AUDIO_S, "threads": 1, "runs": N_RUNS}

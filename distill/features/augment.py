@@ -1,7 +1,7 @@
 """Augmented copies of tracks; the teacher embeds each copy, so that every one has its own target.
 
-The mp3 codec is the exception: the embedding must not change with it. The student gets the coded
-copy, the teacher the copy before it was coded.
+The mp3 codec is the exception: the embedding must not change with it. The student gets the copy
+after mp3, the teacher the copy before it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import soxr
 MAX_EXCERPTS = 5  # of one track, each augmented in its own way
 SPEED_SEMITONES = 4.0  # at most, up or down; the tempo changes with the pitch
 MIX_DB = (-9.0, 3.0)  # level of the second track under the first
-CODED = 0.3  # share of the excerpts that the student gets as a low-bitrate mp3
+MP3_SHARE = 0.3  # of the excerpts that the student gets as a low-bitrate mp3
 
 
 def augment(
@@ -29,18 +29,18 @@ def augment(
     """Up to MAX_EXCERPTS excerpts of ``audio``, each changed in a way drawn from ``rng``.
 
     ``audio`` and ``other`` (samples,) at ``sample_rate`` in Hz. Returns the excerpts concatenated,
-    (excerpts * excerpt_samples,), and the same with some of them coded. Each is played at another
-    speed; then, each with a probability of its own, an excerpt of ``other`` is mixed in, two
-    equaliser bands change the spectrum, it is saturated, convolved with a room's reverberation, or
-    low-pass filtered at a few kHz.
+    (excerpts * excerpt_samples,), and the same with some of them through mp3. Each is played at
+    another speed; then, each with a probability of its own, an excerpt of ``other`` is mixed in,
+    two equaliser bands change the spectrum, it is saturated, convolved with a room's reverberation,
+    or low-pass filtered at a few kHz.
     """
-    wanted = int(np.ceil(excerpt_samples * 2 ** (SPEED_SEMITONES / 12))) + 1
-    count = int(np.clip(len(audio) // wanted, 1, MAX_EXCERPTS))
-    parts, coded = [], []
+    source_samples = int(np.ceil(excerpt_samples * 2 ** (SPEED_SEMITONES / 12))) + 1
+    count = int(np.clip(len(audio) // source_samples, 1, MAX_EXCERPTS))
+    parts, mp3_parts = [], []
     for _ in range(count):
-        part = _speed(_excerpt(audio, wanted, rng), rng)[:excerpt_samples]
+        part = _speed(_excerpt(audio, source_samples, rng), rng)[:excerpt_samples]
         if other is not None and rng.random() < 0.5:
-            part = _mix(part, _speed(_excerpt(other, wanted, rng), rng), rng)
+            part = _mix(part, _speed(_excerpt(other, source_samples, rng), rng), rng)
         if rng.random() < 0.7:
             part = _equalise(part, sample_rate, rng)
         if rng.random() < 0.2:
@@ -51,16 +51,16 @@ def augment(
             sos = scipy.signal.butter(4, rng.uniform(2_500, 7_000), fs=sample_rate, output="sos")
             part = scipy.signal.sosfilt(sos, part)
         parts.append(part)
-        coded.append(_mp3(part, sample_rate, rng) if rng.random() < CODED else part)
-    return np.concatenate(parts).astype(np.float32), np.concatenate(coded).astype(np.float32)
+        mp3_parts.append(_mp3(part, sample_rate, rng) if rng.random() < MP3_SHARE else part)
+    return np.concatenate(parts).astype(np.float32), np.concatenate(mp3_parts).astype(np.float32)
 
 
-def _excerpt(audio: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """``wanted`` samples from a random place in ``audio``, which is repeated if it is shorter."""
-    if len(audio) <= wanted:
-        return np.resize(audio, wanted)
-    start = int(rng.integers(len(audio) - wanted))
-    return audio[start : start + wanted]
+def _excerpt(audio: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """``n_samples`` from a random place in ``audio``, which is repeated if it is shorter."""
+    if len(audio) <= n_samples:
+        return np.resize(audio, n_samples)
+    start = int(rng.integers(len(audio) - n_samples))
+    return audio[start : start + n_samples]
 
 
 def _rms(audio: np.ndarray) -> float:

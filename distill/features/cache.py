@@ -31,12 +31,12 @@ from distill.features.augment import augment
 from distill.features.shards import EMPTY, CacheError, Shard, is_valid, write_shard
 from distill.teachers.base import Teacher
 from student import FeelprintConfig
-from student.frontend import SILENCE, LogMel
+from student.frontend import SILENCE_RATIO, LogMel
 
 AUGMENTATION_VERSION = 4  # raise it with any change of distill/features/augment.py
-EXCERPT_SEGMENTS = 6  # segments of an excerpt, which is augmented in one way
+EXCERPT_SEGMENTS = 6  # length of the excerpts that an augmented copy consists of, in segments
 DECODE_RATE = 44_100  # Hz; tracks are augmented at this rate, extractors resample from it
-STALE_S = 3_600  # seconds; a temporary file is written in about one
+STALE_S = 3_600  # a temporary file of this age was left by a killed process; one is written in ~1 s
 
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class FeatureExtractor(Protocol):
 
 
 def segment_samples(student: FeelprintConfig, cache: CacheConfig) -> int:
-    """Samples a segment, at the student's sample rate."""
+    """Samples per segment, at the student's sample rate."""
     return student.window_length * cache.segment_windows
 
 
@@ -82,7 +82,7 @@ class MelExtractor:
         c = self.config
         return {
             "frontend": [c.sample_rate, c.n_fft, c.hop_length, c.window_frames, c.n_mels],
-            "range": [c.f_min, c.f_max, c.floor, SILENCE],
+            "range": [c.f_min, c.f_max, c.floor, SILENCE_RATIO],
             "segment": self.segment,
         }
 
@@ -130,7 +130,7 @@ class TeacherExtractor:
         }
 
     def __call__(self, audio: np.ndarray) -> dict[str, np.ndarray]:
-        """Mono audio (samples,), not silent -> one embedding a segment, float16.
+        """Mono audio (samples,), not silent -> one embedding per segment, float16.
 
         Raises CacheError where float16 cannot hold a value.
         """
@@ -146,8 +146,8 @@ class TeacherExtractor:
         windows = torch.from_numpy(
             np.stack([audio[s : s + self.teacher.window] for s in starts]).astype(np.float32)
         )
-        made = [self.teacher(chunk) for chunk in windows.split(self.batch)]
-        embeddings = torch.cat(made).half().cpu().numpy()
+        chunks = [self.teacher(chunk) for chunk in windows.split(self.batch)]
+        embeddings = torch.cat(chunks).half().cpu().numpy()
         embeddings = np.repeat(embeddings, self.segments_per_window, axis=0)[:segments]
         if not np.isfinite(embeddings).all():
             raise CacheError(
@@ -168,7 +168,9 @@ class ShardJob:
         """Where the shard of ``extractor`` is, or will be."""
         key = json.dumps(extractor.key(), sort_keys=True)
         contents = [track.sha256 for track in self.tracks]
-        if self.augmentation:  # these words are part of the names of existing shards
+        if (
+            self.augmentation
+        ):  # "variant", "recipe": earlier terms, kept so that existing shards stay valid
             contents += [f"variant {self.augmentation} of recipe {AUGMENTATION_VERSION}"]
         extractor_digest = hashlib.sha256(key.encode()).hexdigest()[:12]
         digest = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:24]
@@ -260,7 +262,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 def make_shards(
     job: ShardJob, extractors: Sequence[FeatureExtractor], folder: Path, segment_s: float
 ) -> float:
-    """Write one shard an extractor, of the same tracks; returns the hours of audio processed."""
+    """Write one shard per extractor, of the same tracks; returns the hours of audio processed."""
     arrays: list[dict[str, np.ndarray]] = [{} for _ in extractors]
     rejects: dict[str, str] = {}
     seconds = 0.0
@@ -272,17 +274,17 @@ def make_shards(
         # complete segments alone, so that all extractors agree on their number
         samples = int(np.ceil(segments * segment_s * DECODE_RATE)) + 8
         audio, coded = (version[:samples] for version in pair)
-        if not np.any(audio):  # only the remainder that was cut off is not silent
+        if not np.any(audio):  # all but the incomplete last segment is silent
             rejects[track.id] = "silent"
             continue
         seconds += len(audio) / DECODE_RATE
-        for extractor, made in zip(extractors, arrays, strict=True):
+        for extractor, shard_arrays in zip(extractors, arrays, strict=True):
             version = coded if extractor.uses_coded_audio else audio
             resampled = soxr.resample(version, DECODE_RATE, extractor.sample_rate, quality="MQ")
             for name, array in extractor(resampled).items():
-                made[f"{track.id}/{name}"] = array
-    for extractor, made in zip(extractors, arrays, strict=True):
-        write_shard(job.path(folder, extractor), made, rejects)
+                shard_arrays[f"{track.id}/{name}"] = array
+    for extractor, shard_arrays in zip(extractors, arrays, strict=True):
+        write_shard(job.path(folder, extractor), shard_arrays, rejects)
     return seconds / 3600
 
 

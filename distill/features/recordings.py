@@ -21,16 +21,16 @@ class Recording:
     augmentation: int  # 0: the track as it is
     mel: LazyArray  # (windows, n_mels, frames) float16
     nonsilent_ratio: LazyArray  # (windows,) float16
-    teacher: tuple[LazyArray, ...]  # one (segments, dim) float16 a teacher
+    teacher: tuple[LazyArray, ...]  # one (segments, dim) float16 per teacher
 
     @property
     def segments(self) -> int:
-        """Segments of the track, each with one embedding a teacher."""
+        """Segments of the track, each with one embedding per teacher."""
         return len(self.teacher[0])
 
     @property
-    def album(self) -> str:
-        """A name for the track's album: its source, and the album, the artist, or the track."""
+    def album_key(self) -> str:
+        """What groups tracks: the source, and the album, or the artist, or the track itself."""
         t = self.track
         return f"{t.source}/{t.album or t.artist or t.id}"
 

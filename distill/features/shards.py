@@ -46,7 +46,7 @@ class LazyArray:
                 return file.get_slice(self.name)[start:stop]
         except (OSError, SafetensorError) as error:
             raise CacheError(
-                f"{self.path} is missing or cut short ({error}); run the cache stage again"
+                f"{self.path} is missing or truncated ({error}); run the cache stage again"
             ) from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

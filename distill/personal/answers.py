@@ -40,7 +40,7 @@ def base_model(folder: Path) -> Feelprint:
     """The model in ``folder``, which also holds its ONNX file. Raises AnswersError elsewhere."""
     for name in ("feelprint.onnx", "model.safetensors", "config.json"):
         if not (folder / name).is_file():
-            raise AnswersError(f"{folder} is no model's folder: it has no {name}")
+            raise AnswersError(f"{folder} is not a model's folder: it has no {name}")
     return Feelprint.from_pretrained(str(folder)).eval()
 
 

@@ -94,9 +94,9 @@ def rater_weights(triplets: Sequence[Triplet]) -> list[Triplet]:
             others = [o for m, o in enumerate(group) if m != n and o.rater != answer.rater]
             compared[answer.rater] += len(others)
             same[answer.rater] += sum(o.odd == answer.odd for o in others)
-    trust = {r: (same[r] + 2 / 3) / (n + 2) if n else 1.0 for r, n in compared.items()}
+    agreements = {r: (same[r] + 2 / 3) / (n + 2) if n else 1.0 for r, n in compared.items()}
     return [
-        replace(t, weight=t.weight * trust.get(t.rater or "", 1.0))
+        replace(t, weight=t.weight * agreements.get(t.rater or "", 1.0))
         for t in normalise_weights(triplets)
     ]
 

@@ -209,7 +209,8 @@ def main(arguments: list[str]) -> int:
         "--prior",
         type=float,
         default=FitConfig.prior,
-        help="weight of the prior that keeps the base's embeddings",
+        help="weight of the prior that keeps every track near its embedding by the base, relative "
+        "to one answer",
     )
     options = parser.parse_args(arguments)
     try:

@@ -13,8 +13,8 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from datasets_scripts.corpora.corpus import Corpus
-from distill.evaluation.evaluate import OURS
-from distill.reporting.templating import ENVIRONMENT, METRICS, name_of, ordered, percent
+from distill.evaluation.evaluate import STUDENT
+from distill.reporting.templating import BASELINES, ENVIRONMENT, METRICS, name_of, ordered, percent
 from distill.teachers.musicnn import NOTICE
 
 TASK = "Music similarity"
@@ -93,20 +93,21 @@ def check_licence(report: Mapping[str, Any]) -> None:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """The two main metrics of every row and the file's size, for the page and the card."""
+    """Two metrics of the model, its first teacher and MFCC, and the file's size."""
     figures = report["figures"]
+    teachers = [row for row in ordered(figures) if row not in (STUDENT, *BASELINES)]
+    others = [row for row in (*teachers[:1], "mfcc") if row in figures]
 
     def compared(metric: str) -> str:
-        others = [name for name in ordered(figures) if name != OURS and metric in figures[name]]
-        listed = ", ".join(f"{name_of(n)} {percent(figures[n][metric]['value'])}" for n in others)
-        score = figures[OURS][metric]
-        low, high = percent(score["low"]), percent(score["high"])
-        return f"{percent(score['value'])} % [{low} to {high}] ({listed})"
+        score = figures[STUDENT][metric]
+        interval = f"95 % interval {percent(score['low'])} to {percent(score['high'])}"
+        listed = [f"{name_of(row)} {percent(figures[row][metric]['value'])}" for row in others]
+        return f"{percent(score['value'])} % ({'; '.join([interval, *listed])})"
 
     return (
         f"On {report['tracks']} tracks of {report['albums']} albums that the model was not trained "
         f"on, a track of the same album is nearer than one of another album in "
-        f"{compared('triplet')} of triplets; the nearest of all clips is of the same track in "
+        f"{compared('triplet')} of triplets; the nearest of all excerpts is of the same track in "
         f"{compared('track_recall@1')}. The file has {report['bytes'] / 1e6:.2f} MB."
     )
 
@@ -117,7 +118,7 @@ def model_paragraph(report: Mapping[str, Any]) -> str:
         f"It is initialised from {report['init_from']}'s filters, resized to fewer mel bands, and "
         "trained by per-channel feature distillation of that network."
         if report["init_from"]
-        else "It is initialised at random and trained on the reduced embeddings of its teachers."
+        else "It is initialised at random and trained on the projected embeddings of its teachers."
     )
     metric = (
         " A linear metric on top, fitted to the training albums, weights the axes of the embedding."
@@ -127,7 +128,7 @@ def model_paragraph(report: Mapping[str, Any]) -> str:
     return (
         "The model is a CNN that turns each window of a track's log-mel spectrogram into a token. "
         f"{training} Attention pooling over the tokens gives the embedding, which is trained to "
-        f"match the teachers' embeddings of whole clips.{metric}"
+        f"match the teachers' embeddings of training clips.{metric}"
     )
 
 
@@ -144,7 +145,7 @@ def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
             metric_name=f"{METRICS[metric][0]} (share)",
             metric_value=round(score["value"], 4),
         )
-        for metric, score in report["figures"][OURS].items()
+        for metric, score in report["figures"][STUDENT].items()
     ]
 
 
@@ -160,7 +161,7 @@ def eval_results_file(report: Mapping[str, Any]) -> str:
                 f"{percent(score['high'])}, n = {score['n']}"
             ),
         )
-        for metric, score in report["figures"][OURS].items()
+        for metric, score in report["figures"][STUDENT].items()
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 

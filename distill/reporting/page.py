@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.evaluation.evaluate import OURS
+from distill.evaluation.evaluate import STUDENT
 from distill.reporting.templating import ENVIRONMENT, METRICS, name_of, ordered
 
 MAX_CURVE_POINTS = 300
@@ -27,7 +27,7 @@ def forest(metric: str, figures: Mapping[str, Any], chance: float | None) -> str
         rows.append(
             {
                 "name": name_of(name),
-                "css": "row ours" if name == OURS else "row",
+                "css": "row ours" if name == STUDENT else "row",
                 "score": score,
                 "x": x(score["value"]),
                 "low_x": x(score["low"]),
@@ -70,7 +70,7 @@ def render(
         report=report,
         summary=summary,
         songs=songs,
-        metrics=[metric for metric in METRICS if metric in figures[OURS]],
-        forests=[forest(m, figures, chance.get(m)) for m in METRICS if m in figures[OURS]],
+        metrics=[metric for metric in METRICS if metric in figures[STUDENT]],
+        forests=[forest(m, figures, chance.get(m)) for m in METRICS if m in figures[STUDENT]],
         curves=[curve(tag, points) for tag, points in sorted(curves.items())],
     )

@@ -7,6 +7,7 @@ a baseline that was not available yet) is measured here.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from datasets_scripts.files import write_text
 from distill.config import RunConfig, TeacherConfig, load
 from distill.evaluation.baselines import MECOMP, Mecomp
 from distill.evaluation.evaluate import (
-    OURS,
+    STUDENT,
     evaluate_model,
     evaluation_key,
     load_teachers,
@@ -26,7 +27,7 @@ from distill.evaluation.evaluate import (
 )
 from distill.evaluation.excerpts import EmbedFn, student_embedder
 from distill.evaluation.people import people_figures
-from distill.evaluation.robustness import robustness, select_clips
+from distill.evaluation.robustness import robustness, select_excerpts
 from distill.evaluation.speed import speed
 from distill.reporting.card import model_paragraph, summary, training_data_summary
 from distill.reporting.library_map import cached_track_parts, curves, map_entries, select_tracks
@@ -86,10 +87,10 @@ def measure_robustness(
         for track in sorted(corpus.split(config.evaluate.split), key=lambda track: track.id)
         if track.id not in skipped and track.duration_s <= MAX_ROBUSTNESS_TRACK_S
     }
-    clips = select_clips(durations_s, N_ROBUSTNESS_CLIPS, config.evaluate.excerpt_s)
+    clips = select_excerpts(durations_s, N_ROBUSTNESS_CLIPS, config.evaluate.excerpt_s)
     torch.manual_seed(0)
     embed_fns: dict[str, EmbedFn] = {
-        OURS: student_embedder(model),
+        STUDENT: student_embedder(model),
         "untrained": student_embedder(Feelprint(config.student)),
     }
     if mecomp is not None:
@@ -134,6 +135,7 @@ def measure(
     return evaluated | {
         "run": config.name,
         "config_hash": config.hash,
+        "package": importlib.metadata.version("feelprint"),
         "licence": config.export.licence,
         "teachers": [
             _teacher_summary(teacher_config, teacher)
@@ -143,7 +145,6 @@ def measure(
         "metric_weight": config.finetune.metric_weight,
         "audio": training_data_summary(corpora, config.cache.train_splits),
         "train_splits": config.cache.train_splits,
-        "human_ceiling": None,  # nobody has answered triplets of this audio
         "people": people_figures(model, people, mecomp, Path(config.cache.folder), teachers)
         if people
         else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from distill.evaluation.evaluate import OURS
+from distill.evaluation.evaluate import STUDENT
 
 TEMPLATES = Path(__file__).parent / "templates"
 METRICS = {  # title, and what is counted
@@ -24,11 +24,11 @@ METRICS = {  # title, and what is counted
         "Mood triplet accuracy",
         "Of two songs of other albums, the one of a similar mood is nearer.",
     ),
-    "track_recall@1": ("Track recall@1", "The nearest clip of all is of the same song."),
-    "track_mrr": ("Track MRR", "Mean of 1 / rank of the song's other clip."),
+    "track_recall@1": ("Track recall@1", "The nearest excerpt of all is of the same song."),
+    "track_mrr": ("Track MRR", "Mean of 1 / rank of the song's other excerpt."),
     "album_precision@1": (
         "Album precision@1",
-        "The nearest clip of another song is of the same album.",
+        "The nearest excerpt of another song is of the same album.",
     ),
     "album_precision@5": (
         "Album precision@5",
@@ -68,7 +68,7 @@ def percent(share: float) -> str:
 def ordered(rows: Mapping[str, Any]) -> list[str]:
     """The model first, then its teachers, then the baselines, the untrained network last."""
     baselines = [row for row in BASELINES if row in rows]
-    return [OURS, *(row for row in rows if row != OURS and row not in baselines), *baselines]
+    return [STUDENT, *(row for row in rows if row != STUDENT and row not in baselines), *baselines]
 
 
 ENVIRONMENT = Environment(
@@ -80,4 +80,4 @@ ENVIRONMENT = Environment(
     keep_trailing_newline=True,
 )
 ENVIRONMENT.filters |= {"percent": percent, "name_of": name_of, "ordered": ordered}
-ENVIRONMENT.globals |= {"METRICS": METRICS, "PEOPLE_METRICS": PEOPLE_METRICS, "OURS": OURS}
+ENVIRONMENT.globals |= {"METRICS": METRICS, "PEOPLE_METRICS": PEOPLE_METRICS, "STUDENT": STUDENT}

@@ -87,8 +87,8 @@ def _load(checkpoint: Checkpoint, extractor: ClapFeatureExtractor) -> ClapModel:
     wrong = [str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind]]
     if wrong := [key for key in wrong if "audio" in key]:
         raise TeacherError(
-            f"{checkpoint.folder} is no CLAP checkpoint: {len(wrong)} weights of the audio tower "
-            f"are missing or of another shape, such as {', '.join(sorted(wrong)[:5])}"
+            f"{checkpoint.folder} is not a CLAP checkpoint: {len(wrong)} weights of the audio "
+            f"tower are missing or of another shape, such as {', '.join(sorted(wrong)[:5])}"
         )
     del model.text_model, model.text_projection
     return model

@@ -113,7 +113,7 @@ def _load(checkpoint: Checkpoint) -> HubertModel:
     if wrong := [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]:
         shown = ", ".join(sorted(str(key) for key in wrong)[:5])
         raise TeacherError(
-            f"{checkpoint.folder} is no MERT-v1 checkpoint: {len(wrong)} weights are missing, "
+            f"{checkpoint.folder} is not a MERT-v1 checkpoint: {len(wrong)} weights are missing, "
             f"unknown or of another shape, such as {shown}"
         )
     return model

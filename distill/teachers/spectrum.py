@@ -10,7 +10,7 @@ from torch import Tensor
 from distill.config import TeacherConfig
 from distill.teachers.base import LEVEL_DB, TeacherError
 from student import FeelprintConfig
-from student.frontend import SILENCE, LogMel, activity_mask, masked_mean
+from student.frontend import SILENCE_RATIO, LogMel, activity_mask, masked_mean
 
 
 class Spectrum:
@@ -36,7 +36,7 @@ class Spectrum:
         self.revision = (
             f"{student.n_mels} mels of {student.f_min:g} to {student.f_max:g} Hz, "
             f"n_fft {student.n_fft}, hop {student.hop_length}, floor {student.floor:g}, "
-            f"silence {SILENCE:g}"
+            f"silence {SILENCE_RATIO:g}"
         )
 
     def key(self) -> dict[str, Any]:

@@ -27,10 +27,6 @@ WHEEL = Wheel(
 )
 MODEL = "vibenet/artifacts/efficientnet_model.onnx"  # inside the wheel
 TRUNK = "gelu"  # (batch, 256), the tensor before the seven heads
-ATTRIBUTES = (
-    "acousticness", "danceability", "energy", "instrumentalness", "liveness", "speechiness",
-    "valence",
-)  # fmt: skip
 SAMPLE_RATE = 16_000  # Hz
 N_FFT, FRAME, HOP = 1_024, 640, 320  # samples
 N_MELS = 128  # of 0 to 8 kHz

@@ -20,9 +20,10 @@ NO_TRIPLETS = torch.zeros(0, 3, dtype=torch.long)
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of clips in quadruplets: two clips of a track, then two of a track of its album.
+    """A batch of training clips in quadruplets, each of two tracks of one album.
 
-    The clips of people's triplets follow, three a triplet, where there are triplets.
+    A quadruplet is two clips of a track, then two clips of a track drawn from its album, which may
+    be the same track. The clips of people's triplets follow, three per triplet, if there are any.
     """
 
     mel: Tensor  # (batch, windows, n_mels, frames) float32
@@ -41,7 +42,7 @@ class Targets:
 
     @staticmethod
     def fit(
-        found: Sequence[Recording],
+        recordings: Sequence[Recording],
         k: int,
         weights: Sequence[float] | None = None,
         clip_segments: int = 6,
@@ -51,11 +52,11 @@ class Targets:
         ``weights`` as in `fit_space`. A clip has ``clip_segments``, or half of the median track's
         segments where that is less, so that most tracks have two clips to compare.
         """
-        originals = [recording for recording in found if recording.augmentation == 0]
+        originals = [recording for recording in recordings if recording.augmentation == 0]
         half = int(np.median([recording.segments for recording in originals])) // 2
         clips = [_clips(recording, max(1, min(clip_segments, half))) for recording in originals]
         tracks = np.repeat(np.arange(len(clips)), [len(c) for c in clips])
-        dims = [array.shape[1] for array in found[0].teacher]
+        dims = [array.shape[1] for array in recordings[0].teacher]
         return Targets(fit_space(np.concatenate(clips), tracks, k, dims, weights))
 
     def clusters(
@@ -87,7 +88,8 @@ class ClipBatches(Dataset[Clips]):
 
     Tracks are drawn with a probability proportional to the square root of their length, divided by
     the square root of the size of their cluster in the teacher's space: a corpus has many tracks
-    of the same kind and few of the rare ones, and the student must learn both (S-SONDO, 2026).
+    of the same kind and few of the rare ones, and the student must learn both. S-SONDO (2026), a
+    distillation of audio embeddings into small students, balances over such clusters too.
 
     With people's ``triplets``, all of which name an odd one, each batch also has as many of them
     as quadruplets, drawn by their weight. A triplet's clip starts where the triplet says
@@ -99,7 +101,7 @@ class ClipBatches(Dataset[Clips]):
 
     def __init__(
         self,
-        found: Sequence[Recording],
+        recordings: Sequence[Recording],
         targets: Targets,
         batch_size: int,
         clip_segments: Sequence[int],
@@ -112,10 +114,10 @@ class ClipBatches(Dataset[Clips]):
         self.target_fn, self.seed = target_fn or targets.space, seed
         self.n_quadruplets, self.lengths = batch_size // 4, tuple(clip_segments)
         by_track: dict[str, list[Recording]] = {}
-        for recording in found:
+        for recording in recordings:
             by_track.setdefault(recording.track.id, []).append(recording)
         self.by_track = list(by_track.values())  # a track as it is, and its augmented copies
-        albums = [copies[0].album for copies in self.by_track]
+        albums = [copies[0].album_key for copies in self.by_track]
         self.album_of = np.unique(albums, return_inverse=True)[1]
         self.same_album = [np.flatnonzero(self.album_of == album) for album in self.album_of]
         clusters = targets.clusters(self.by_track)
@@ -146,10 +148,10 @@ class ClipBatches(Dataset[Clips]):
         first = rng.choice(len(self.by_track), self.n_quadruplets, p=self.weight)
         pairs = np.stack([[one, rng.choice(self.same_album[one])] for one in first]).reshape(-1)
         # two clips of the same recording: an augmented one does not sound like the original
-        recordings = [self._recording(number, rng) for number in pairs]
+        drawn_recordings = [self._recording(number, rng) for number in pairs]
         drawn: list[tuple[int, Recording, float | None]] = [
             (number, recording, None)
-            for number, recording in zip(pairs, recordings, strict=True)
+            for number, recording in zip(pairs, drawn_recordings, strict=True)
             for _ in range(2)
         ]
         if self.triplets:

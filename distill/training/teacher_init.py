@@ -24,8 +24,9 @@ from student.model import LOG_MEL_MEAN, LOG_MEL_STD, FrequencyPooledConv, Tempor
 
 FRONT_END = (0, 1, 2, 3, 4)  # musicnn's convolutions over the log-mel: two tall, three long
 MID_END = (5, 6, 7)  # musicnn's temporal convolutions
-# the teacher's log-mel, log10(10000 power + 1), where the student's log-mel is 0; found by a ridge
-# regression on the outputs of the resampled filters (docs/experiments.md)
+# the teacher's log-mel, log10(10000 power + 1), where the student's log-mel is 0; found by the
+# ridge regression from the outputs of the resampled filters to the teacher's space, whose protocol
+# is in docs/log/2026-11-24-init-from-teacher.md (this value is not in its tables)
 TEACHER_LEVEL = 3.75
 
 

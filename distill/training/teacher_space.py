@@ -13,13 +13,13 @@ from datasets_scripts.files import atomic_path
 
 PCA_DIM = 256  # principal components in which the within-track covariance is estimated
 WCCN_EXPONENT = 0.75  # 0: the geometry is unchanged; 1: the within-track covariance is whitened
-# times the mean within-track variance, added to every axis; without it the discriminants would
-# be the axes that hardly vary within tracks
+# times the mean within-track variance, added to the within-track variance of every axis; without
+# it the discriminants would be axes of almost no variance, within tracks or in total
 RIDGE = 2.0
 METRIC_WCCN_EXPONENT = 0.5  # as WCCN_EXPONENT, for the student's unit embeddings
 # the mean of fewer tracks depends more on the tracks than on what they have in common
 MIN_TRACKS_PER_ALBUM = 3
-ROUNDING = 1e-6  # smaller differences between vectors of unit length are rounding errors
+ROUNDING = 1e-6  # smaller differences between unit vectors are rounding errors
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ def fit_metric_transform(embeddings: np.ndarray, albums: np.ndarray, weight: flo
 
 
 def eligible_albums(albums: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Which albums have MIN_TRACKS_PER_ALBUM tracks or more; ``albums`` has one name a track.
+    """Which albums have MIN_TRACKS_PER_ALBUM tracks or more; ``albums`` has one name per track.
 
-    Returns a boolean an album, in the order of their sorted names. Raises SpaceError where fewer
+    Returns one boolean per album, in the order of their sorted names. Raises SpaceError where fewer
     than two albums are eligible.
     """
     eligible = np.unique(albums, return_counts=True)[1] >= MIN_TRACKS_PER_ALBUM
@@ -187,7 +187,8 @@ def _means(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _covariance(residuals: np.ndarray) -> np.ndarray:
     """Covariance (dim, dim) of the residuals (n, dim) of clips from the mean of their track.
 
-    The identity where all are zero, since no track has two clips.
+    The identity where all residuals are zero: then no track has two different clips, and nothing is
+    shrunk.
     """
     if np.abs(residuals).max() < ROUNDING:
         return np.eye(residuals.shape[1])

@@ -31,19 +31,21 @@ from student import Feelprint
 CHECKPOINT_EVERY = 250  # steps
 LOG_EVERY = 25  # steps
 WARM_UP = 0.05  # of the steps
-LAST_RATE = 0.01  # of the learning rate, at the end of the cosine
+FINAL_LR_FACTOR = 0.01  # of the learning rate, at the end of the cosine
 
 Losses = dict[str, Tensor]
 ParamGroup = dict[str, object]  # of the optimiser: params, lr, weight_decay
 
 
-def _rate(step: int, steps: int) -> float:
+def _lr_factor(step: int, steps: int) -> float:
     """Factor on the learning rate at ``step``: linear warm-up, then half a cosine."""
     warm = max(1, int(WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm
     progress = (step - warm) / max(1, steps - warm)
-    return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return FINAL_LR_FACTOR + (1 - FINAL_LR_FACTOR) * 0.5 * (
+        1 + math.cos(math.pi * min(1.0, progress))
+    )
 
 
 def _save(path: Path, state: dict[str, object]) -> None:
@@ -72,7 +74,7 @@ class Trainer:
         self.loss_fn, self.steps, self.path = loss_fn, steps, folder / f"{name}.pt"
         self.optimiser = torch.optim.AdamW(groups)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: _rate(step, steps)
+            self.optimiser, lambda step: _lr_factor(step, steps)
         )
         self.first = 0  # steps that are done already
         self.rng: tuple[Tensor, Tensor | None] | None = None  # of the CPU and the GPU
@@ -355,7 +357,7 @@ def finetune(
 
 @torch.inference_mode()
 def unit_embeddings(
-    module: EmbeddingStudent, found: Sequence[Recording], clip_segments: int, clips: int = 8
+    module: EmbeddingStudent, recordings: Sequence[Recording], clip_segments: int, clips: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unit embeddings of ``clips`` evenly spaced clips of each recording, and its album.
 
@@ -364,12 +366,12 @@ def unit_embeddings(
     device = next(module.parameters()).device
     module.eval()
     embeddings = []
-    for recording in tqdm(found, desc="embeddings", unit="track"):
+    for recording in tqdm(recordings, desc="embeddings", unit="track"):
         length = min(clip_segments, recording.segments)
         starts = np.linspace(0, recording.segments - length, clips).round().astype(int)
-        cut = [recording.clip(start, length) for start in starts]
+        inputs = [recording.clip(start, length) for start in starts]
         mel, nonsilent_ratio = (
-            torch.from_numpy(np.stack(arrays)).float() for arrays in zip(*cut, strict=True)
+            torch.from_numpy(np.stack(arrays)).float() for arrays in zip(*inputs, strict=True)
         )
         embeddings.append(module(mel.to(device), nonsilent_ratio.to(device)).cpu().numpy())
-    return np.stack(embeddings), np.array([recording.album for recording in found])
+    return np.stack(embeddings), np.array([recording.album_key for recording in recordings])

@@ -1,4 +1,4 @@
-//! Samples to an embedding.
+//! Embeds audio samples.
 //!
 //! The names and signatures are those of `mecomp_analysis::embeddings`, so that its callers change
 //! one `use`.

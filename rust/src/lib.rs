@@ -1,5 +1,5 @@
 //! Music similarity from audio: a track of any length becomes an embedding of 32 numbers, and
-//! near embeddings belong to tracks that go well together in a playlist.
+//! tracks with nearby embeddings sound similar.
 //!
 //! ```
 //! use feelprint::neighbours::Neighbours;
@@ -27,9 +27,11 @@
 //! # The model
 //!
 //! The audio is cut into windows of about 1 s. The log-mel spectrogram of each window goes through
-//! a CNN over time. Its filters start as those of the music tagger MSD_musicnn, resized to a coarser
-//! resolution in time and frequency, and are trained by per-channel feature distillation: each
-//! channel predicts the feature map of its counterpart in the tagger. A window gives one token.
+//! a CNN: 2-D filters with the maximum over frequency, then convolutions over time. The filters are
+//! initialised from those of the music tagger MSD_musicnn, resized to a coarser resolution in time
+//! and frequency, and are trained by per-channel feature distillation: each channel is trained to
+//! predict the mean of its counterpart in the tagger over a segment of three windows. A window
+//! gives one token.
 //! Attention pooling over the tokens of a track gives a unit vector, and a linear metric, fitted on
 //! albums, turns it into the embedding. Embeddings are compared by their Euclidean distance.
 //!

@@ -20,7 +20,7 @@ def clip_name(n: int) -> str:
 
 
 def rows(seed: int) -> list[dict[str, str]]:
-    """A row a clip. Even clips are happy and calm, odd ones are sad and excited."""
+    """One row per clip. Even clips are happy and calm, odd ones are sad and excited."""
     rng = np.random.default_rng(seed)
     made = []
     for n in range(CLIPS):

@@ -64,19 +64,18 @@ def test_result_does_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -
     assert np.allclose(measure(data).envelope, whole[1].envelope)
 
 
-def test_measure_length_peak_and_envelope() -> None:
+def test_measure_length_and_envelope() -> None:
     samples = np.concatenate([np.full(RATE, 0.25), np.full(RATE // 4, -0.5)]).astype(np.float32)
     found = measure(coded(samples, "WAV", RATE))
     assert found.duration_s == pytest.approx(1.25, abs=1e-3)
-    assert found.peak == pytest.approx(0.5, abs=1e-4)
     assert found.envelope == pytest.approx([0.25, 0.25, 0.5], abs=1e-3)
     assert duration(coded(samples, "WAV", RATE)) == pytest.approx(1.25, abs=1e-4)
 
 
 @pytest.mark.parametrize("format", ["WAV", "OGG", "FLAC"])
-def test_file_that_was_cut_short_is_refused(format: str, tmp_path: Path) -> None:
+def test_truncated_file_is_refused(format: str, tmp_path: Path) -> None:
     data = coded(wave(2, 20.0, RATE), format, RATE)
-    with pytest.raises(AudioError, match=r"cut short|damaged|cannot be read"):
+    with pytest.raises(AudioError, match=r"truncated|damaged|cannot be read"):
         decode(data[: len(data) // 2], RATE)
     decode(data, RATE)
 

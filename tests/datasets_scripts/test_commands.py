@@ -58,7 +58,7 @@ def test_a_folder_becomes_a_corpus_with_a_report(
 def test_an_expected_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["folder", "--audio-dir", str(tmp_path / "none")])
-    assert stop.value.code == f"error: {tmp_path / 'none'} is no folder"
+    assert stop.value.code == f"error: {tmp_path / 'none'} is not a folder"
 
 
 def test_defaults_stay_in_the_working_folder() -> None:

@@ -81,7 +81,7 @@ def test_private_by_default(folder: Path, hub: Hub) -> None:
 @pytest.mark.parametrize("where", ["upload", "commit"])
 def test_same_command_finishes_an_interrupted_upload(folder: Path, hub: Hub, where: str) -> None:
     hub.cut = where
-    with pytest.raises(CorpusError, match="the same command again goes on"):
+    with pytest.raises(CorpusError, match="run the same command again to resume"):
         publish(folder, NAME, api=HfApi(hub.url, TOKEN))
     assert "data/train-00000-of-00001.parquet" not in hub.repos["dataset", NAME]
     hub.cut = ""

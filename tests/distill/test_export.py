@@ -36,7 +36,7 @@ def test_the_file_passes_its_checks(exported: Exported) -> None:
     figures = check_export(*exported)
     assert figures["bytes"] == exported[1].stat().st_size < 5_000_000
     assert 0 < figures["largest_difference"] < 1e-4
-    assert figures["moved_by_padding"] < 1e-5
+    assert figures["padding_difference"] < 1e-5
 
 
 def test_the_contract_that_players_rely_on(exported: Exported) -> None:

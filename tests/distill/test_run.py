@@ -124,7 +124,7 @@ def test_the_configurations_of_large_teachers(name: str, tones: Path, tmp_path: 
     if name == "clap":
         write_clap(folder)
         segments, shown = 6, "larger_clap_music sha256-"
-        # one segment of six windows a track makes too few clips for 32 principal components
+        # one segment of six windows per track makes too few clips for 32 principal components
         smaller["student"] = dataclasses.replace(config.student, embedding_dim=16)
         smaller["distill"] = dataclasses.replace(
             config.distill, steps=4, batch_size=16, components=16
@@ -187,8 +187,8 @@ def test_the_metric_is_fitted_to_the_corpus_that_is_evaluated_on(
     (originals,) = passed
     assert sorted(recording.track.id for recording in originals) == sorted(train_tracks)
     assert {recording.augmentation for recording in originals} == {0}
-    albums = sorted({recording.album for recording in originals})
-    own = {recording.track.id for recording in originals if recording.album in albums[:2]}
+    albums = sorted({recording.album_key for recording in originals})
+    own = {recording.track.id for recording in originals if recording.album_key in albums[:2]}
     first = Corpus(tones)
     first.tracks = [track for track in first.tracks if track.id in own]
     opened.corpora = [first, Corpus(tones)]
@@ -318,7 +318,7 @@ def test_every_source_of_made_triplets_can_be_trained_on(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"corpora": ("no/where",)}, "no/where is no corpus: build it with"),
+        ({"corpora": ("no/where",)}, "no/where is not a corpus: build it with"),
         ({"teachers": (TeacherConfig(name="mert"),)}, "mert needs a path"),
         ({"teachers": (TeacherConfig(name="bert"),)}, "unknown teacher bert; known: musicnn"),
     ],

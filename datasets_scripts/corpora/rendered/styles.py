@@ -94,7 +94,7 @@ def soundfonts(debs: Path, folder: Path) -> list[SoundFont]:
 def build_styles(
     hours: float, seed: int, out: Path, debs: Path, jobs: int = 1, library: Path = LIBRARY
 ) -> Corpus:
-    """Render about `hours` hours and write them as a corpus; a killed build goes on.
+    """Render about `hours` hours and write them as a corpus; a killed build resumes.
 
     Track n depends on the seed and n only, so more hours only add tracks. Raises CorpusError
     for missing tools, or a folder begun with other settings.
@@ -111,9 +111,9 @@ def build_styles(
     items, rejects = _render_hours(hours, styles, fonts, seed, work, jobs)
     write_rejects(out / "rejects.csv", rejects)
     about = (
-        f"Tracks made by program (seed {seed}) in the styles of MMA (Musical MIDI Accompaniment), "
+        f"Generated tracks (seed {seed}) in the styles of MMA (Musical MIDI Accompaniment), "
         "rendered by fluidsynth with SoundFonts. `genres` holds the style family, the style, "
-        "and for tracks without the whole band the texture; `album` is the style file, "
+        "and for tracks without the whole band the instrumentation; `album` is the style file, "
         "`source` names the SoundFont. A style file is in one split only. The corpus holds no "
         "recording of any person; the style files are GPL-2+ (Bob van der Poel and others), the "
         "SoundFonts are free (see their Debian packages)."
@@ -214,7 +214,7 @@ def render(
         album=f"mma {style.name}",
         genres=[style.family, style.name, *([] if whole else [composition.texture])],
         source=f"styles: mma and {font.package}",
-        licence="made by program",
+        licence="none needed: generated",
         duration_s=round(len(samples) / SAMPLE_RATE, 3),
         sha256=digest,
         split=split_of(style),

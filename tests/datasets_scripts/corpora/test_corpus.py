@@ -107,7 +107,7 @@ def test_killed_build_is_refused_and_resumed(
 
     with pytest.raises(Killed):
         write_corpus([*made[:5], made[5]._replace(read=kill), *made[6:]], out, "")
-    with pytest.raises(CorpusError, match=r"not finished.*same command again goes on"):
+    with pytest.raises(CorpusError, match=r"not finished.*run the same command again to resume"):
         Corpus(out)
     first = out / "data.partial" / "train-00000-of-00005.parquet"
     before = first.stat().st_ino, first.stat().st_mtime_ns
@@ -165,5 +165,5 @@ def test_invalid_items_are_refused(tmp_path: Path) -> None:
     write_corpus(made, tmp_path / "out", "")
     with pytest.raises(CorpusError, match="holds a corpus already"):
         write_corpus(made, tmp_path / "out", "")
-    with pytest.raises(CorpusError, match="no corpus: build it"):
+    with pytest.raises(CorpusError, match="not a corpus: build it"):
         Corpus(tmp_path / "nowhere")

@@ -133,7 +133,7 @@ def test_rejects_have_reasons(corpus: Corpus) -> None:
         "quiet.wav",
     }
     assert "not music" in reasons["rain.ogg"] and "tracker" in reasons["tune.xm"]
-    assert "cut short" in reasons["cut.ogg"] and "silence" in reasons["quiet.wav"]
+    assert "truncated" in reasons["cut.ogg"] and "silence" in reasons["quiet.wav"]
     assert (
         "duplicate of alpha" in reasons["again.flac"]
         and "duplicate of alpha" in reasons["same.ogg"]

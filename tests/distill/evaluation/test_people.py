@@ -346,7 +346,7 @@ def test_the_command(
     assert f"{feel['value']:.3f} [{feel['low']:.3f}, {feel['high']:.3f}]" in said
     assert "| ceiling: UK and US raters |" in said and "| chance | 0.000 | 0.000 | 0.500 |" in said
     assert "Without mecomp: no MECOMP model" in said and "Without bliss: no bliss" in said
-    with pytest.raises(SystemExit, match=r"error: .*is no corpus"):
+    with pytest.raises(SystemExit, match=r"error: .*is not a corpus"):
         main([str(tmp_path), *options])
     with pytest.raises(SystemExit, match=r"error: no model.safetensors in"):
         main([str(corpus), "--model", str(tmp_path / "none")])

@@ -7,7 +7,13 @@ import pytest
 import soundfile
 
 from distill.evaluation import robustness
-from distill.evaluation.robustness import SAMPLE_RATE, by_mecomp, by_torchaudio, mono, select_clips
+from distill.evaluation.robustness import (
+    SAMPLE_RATE,
+    by_mecomp,
+    by_torchaudio,
+    mono,
+    select_excerpts,
+)
 
 
 def tone(seconds: float, rate: int, hz: float = 440.0) -> np.ndarray:
@@ -57,17 +63,17 @@ def test_an_mp3_keeps_its_place_and_length():
 
 def test_clips_are_spread_over_tracks_that_are_long_enough():
     durations = {f"t{n}": 10.0 if n % 2 else 60.0 for n in range(100)}
-    clips = select_clips(durations, 10, 18.0)
+    clips = select_excerpts(durations, 10, 18.0)
     assert len(clips) == 10 and len({clip.track for clip in clips}) == 10
     assert all(durations[clip.track] == 60.0 for clip in clips)
     assert all(clip.start_s > 0 and clip.start_s + 18.5 <= 60 for clip in clips)
-    assert select_clips({"short": 15.0}, 10, 18.0) == []
+    assert select_excerpts({"short": 15.0}, 10, 18.0) == []
 
 
 def test_every_alteration_of_a_real_file(tmp_path):
     path = tmp_path / "a.flac"
     soundfile.write(path, np.repeat(tone(25.0, 44_100), 2, axis=1), 44_100)
-    clip = robustness.Clip("a", 2.0, 6.0)
+    clip = robustness.Excerpt("a", 2.0, 6.0)
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed")
     references, alterations = robustness.altered(path.read_bytes(), clip)

@@ -155,7 +155,7 @@ def test_unusable_tracks_are_named_and_the_others_cached(
     assert set(reasons) == {p.name for p in tmp_path.glob("*.wav")} - {"good.wav"}
     assert "shorter than 3.1 s" in reasons["short.wav"]
     assert reasons["silent.wav"] == "silent"
-    assert "cut short" in reasons["cut.wav"]
+    assert "truncated" in reasons["cut.wav"]
     assert "empty" in reasons["empty.wav"]
     found = recordings(plan([corpus], config), mel, [teacher], Path(config.folder))
     assert {r.track.title for r in found} == {"good.wav"}

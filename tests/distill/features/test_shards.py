@@ -86,14 +86,14 @@ def test_a_truncated_shard_is_detected(path: Path, length: int) -> None:
 def test_a_file_truncated_after_it_was_opened_is_an_error(path: Path) -> None:
     stored = Shard(path).arrays["b/mel"]
     os.truncate(path, path.stat().st_size - 20)
-    with pytest.raises(CacheError, match="cut short"):
+    with pytest.raises(CacheError, match="truncated"):
         np.array(stored)
 
 
 def test_an_array_whose_file_is_gone_is_an_error(path: Path) -> None:
     stored = Shard(path).arrays["b/mel"]
     path.unlink()
-    with pytest.raises(CacheError, match="is missing or cut short"):
+    with pytest.raises(CacheError, match="is missing or truncated"):
         stored[:1]
 
 

@@ -36,4 +36,4 @@ def test_table_is_read_by_the_survey(tmp_path: Path, capsys: pytest.CaptureFixtu
 
     shutil.rmtree(tmp_path / "model")
     assert embed.main([*given, str(out)]) == 1
-    assert "is no model's folder: it has no feelprint.onnx" in capsys.readouterr().err
+    assert "is not a model's folder: it has no feelprint.onnx" in capsys.readouterr().err

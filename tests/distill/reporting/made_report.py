@@ -86,6 +86,7 @@ def made_report(**changes: Any) -> dict[str, Any]:
         ],
         "train_splits": ["train"],
         "config_hash": "0123456789abcdef",
+        "package": "0.11.0",
         "split": "test",
         "excerpt_s": 18.0,
         "tracks": 48,
@@ -94,7 +95,6 @@ def made_report(**changes: Any) -> dict[str, Any]:
         "mood_triplets": len(moods.anchor),
         "absent": {"bliss": "no bliss program"},
         "chance": metrics.chance_levels(albums),
-        "human_ceiling": None,
         "people": made_people(),
         "figures": {
             n: {m: metrics.interval(of, 50) for m, of in row.items()} for n, row in scores.items()

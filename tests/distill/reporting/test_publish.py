@@ -195,7 +195,7 @@ def test_a_cut_connection_publishes_nothing_and_the_next_run_goes_on(run, hub, t
     folder = tmp_path / "out"
     files = prepare(run, NAME, DATASET, folder)
     hub.cut = where
-    with pytest.raises(HubError, match="the same command again goes on"):
+    with pytest.raises(HubError, match="run the same command again to resume"):
         send(hub, folder)
     assert hub.repos["model", NAME] == {".gitattributes": b""}
     hub.cut = ""

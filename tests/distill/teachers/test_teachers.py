@@ -84,9 +84,9 @@ def test_merts_name_licence_and_key(tmp_path: Path) -> None:
         ({"deepnorm": True}, "deepnorm"),
         ({"feature_extractor_cqt": True}, "feature_extractor_cqt"),
         ({"model_type": "data2vec-audio"}, "expected a mert_model"),
-        ({"num_hidden_layers": MERT_LAYERS + 1}, r"no MERT-v1 checkpoint: \d+ weights"),
-        ({"num_hidden_layers": MERT_LAYERS - 1}, r"no MERT-v1 checkpoint: \d+ weights"),
-        ({"hidden_size": 64}, "cannot be loaded|no MERT-v1 checkpoint"),
+        ({"num_hidden_layers": MERT_LAYERS + 1}, r"not a MERT-v1 checkpoint: \d+ weights"),
+        ({"num_hidden_layers": MERT_LAYERS - 1}, r"not a MERT-v1 checkpoint: \d+ weights"),
+        ({"hidden_size": 64}, "cannot be loaded|not a MERT-v1 checkpoint"),
     ],
 )
 def test_a_checkpoint_of_another_layout_is_refused(
@@ -141,7 +141,9 @@ def test_a_clap_without_its_audio_tower_is_refused(tmp_path: Path) -> None:
     settings = json.loads(path.read_text())
     settings["audio_config"]["depths"] = [1, 2]
     path.write_text(json.dumps(settings))
-    with pytest.raises(TeacherError, match=r"no CLAP checkpoint: \d+ weights of the audio tower"):
+    with pytest.raises(
+        TeacherError, match=r"not a CLAP checkpoint: \d+ weights of the audio tower"
+    ):
         load_teacher(TeacherConfig(name="clap", path=str(tmp_path)))
 
 

@@ -186,7 +186,7 @@ def test_the_metric_gives_axes_that_differ_within_tracks_less_weight() -> None:
 
 
 def test_albums_of_three_tracks_have_equal_weights_and_smaller_ones_none() -> None:
-    # fifty tracks an album differ along one axis, three along another, pairs along a third
+    # fifty tracks per album differ along one axis, three along another, pairs along a third
     albums = np.repeat(np.arange(7), [50, 50, 3, 3, 2, 2, 2])
     x = np.zeros((len(albums), 3, 4))
     for album, (axis, value) in enumerate(

@@ -267,8 +267,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
-    rates = [train._rate(step, 100) for step in range(101)]
+    rates = [train._lr_factor(step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[4] == rates[5] == 1.0
-    assert rates[100] == pytest.approx(train.LAST_RATE)
+    assert rates[100] == pytest.approx(train.FINAL_LR_FACTOR)
     assert rates[5:] == sorted(rates[5:], reverse=True)
