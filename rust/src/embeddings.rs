@@ -1,7 +1,7 @@
 //! Embeds audio samples.
 //!
-//! The names and signatures are those of `mecomp_analysis::embeddings`, so that its callers change
-//! one `use`.
+//! The names and signatures are those of `mecomp_analysis::embeddings` 0.7.2, so that its callers
+//! stay as they are (`docs/mecomp.md`).
 
 use std::path::{Path, PathBuf};
 
