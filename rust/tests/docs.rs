@@ -66,20 +66,34 @@ fn calls(markdown: &str) -> Vec<Call> {
 /// The call in a line of code, if it is one of `feelprint` with arguments.
 fn call(code: &str, fragment: bool) -> Option<Call> {
     let ends = ["#", "|", ">", "&&", ";"];
-    let mut words = code.split_whitespace().skip_while(|word| *word == "$");
-    let program = words.next()?;
-    if program != "feelprint" && program != "$feelprint" && !program.ends_with("/feelprint") {
+    let first = code.split_whitespace().find(|word| *word != "$")?;
+    if first != "feelprint" && first != "$feelprint" && !first.ends_with("/feelprint") {
         return None;
     }
-    let arguments: Vec<_> =
-        words.take_while(|word| !ends.contains(word)).map(String::from).collect();
+    let mut words = shell_words(code).into_iter().skip_while(|word| word == "$");
+    let program = words.next()?;
+    let arguments: Vec<_> = words.take_while(|word| !ends.contains(&word.as_str())).collect();
     // Not a call: `feelprint=PATH` in a shell, and `feelprint = "1"` in Cargo.toml.
     if program.contains('=') || arguments.first().is_none_or(|first| first == "=") {
         return None;
     }
-    let quoted = arguments.iter().any(|argument| argument.contains(['"', '\'']));
-    assert!(!quoted, "this test does not read quotation marks: {code}");
     Some(Call { arguments, fragment })
+}
+
+/// The words of a line of shell code; quotation marks keep spaces together.
+fn shell_words(code: &str) -> Vec<String> {
+    let (mut words, mut word, mut mark) = (Vec::new(), None::<String>, None);
+    for character in code.chars() {
+        match (character, mark) {
+            (c, Some(m)) if c == m => mark = None,
+            ('"' | '\'', None) => (mark, word) = (Some(character), word.or(Some(String::new()))),
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    assert!(mark.is_none(), "a quotation mark without its pair: {code}");
+    words.extend(word);
+    words
 }
 
 /// Runs the command in an empty folder, which is its home too.
