@@ -85,7 +85,7 @@ def test_the_five_stages_and_their_files(
     assert run.main(given) == 0
     metrics = check_outputs(folder, {"MSD_musicnn"}, "MSD_musicnn f38a4890c648c1dd (ISC)")
     assert list(csv.reader((folder / "skipped_tracks.csv").open())) == [["id", "title", "reason"]]
-    assert "hours of audio an hour" in (folder / "log.txt").read_text()
+    assert "hours of audio per hour" in (folder / "log.txt").read_text()
 
     # again: everything exists, and nothing is trained or cached again
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
