@@ -149,7 +149,7 @@ def fma(args: argparse.Namespace) -> str:
 
 def musifeast(args: argparse.Namespace) -> str:
     """Build the MUSIFEAST-17 corpus, its ratings and its triplets."""
-    from datasets_scripts.corpora.musifeast import build_musifeast
+    from datasets_scripts.musifeast import build_musifeast
 
     return report(build_musifeast(args.folder, args.out, args.jobs))
 

@@ -12,9 +12,9 @@ from huggingface_hub import HfApi
 
 from datasets_scripts.corpora.corpus import SPLITS, Corpus, CorpusError, file_sha256
 from datasets_scripts.corpora.folder import SOURCE as OWN_MUSIC
-from datasets_scripts.corpora.musifeast import SOURCE as MUSIFEAST
 from datasets_scripts.files import atomic_folder
 from datasets_scripts.hub import HubError, push
+from datasets_scripts.musifeast import SOURCE as MUSIFEAST
 from datasets_scripts.triplets.table import read_triplets
 
 MANIFEST = "manifest.json"  # every file with its sha256; it marks a repository as ours

@@ -37,8 +37,8 @@ from tqdm import tqdm
 
 from datasets_scripts.audio import AudioError, decode
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
-from datasets_scripts.corpora.musifeast import GROUPS
 from datasets_scripts.files import write_text
+from datasets_scripts.musifeast import GROUPS
 from datasets_scripts.statistics import PERCENTILES
 from datasets_scripts.triplets.rated import artist_folds, near_and_far, valence_arousal_plane
 from distill.config import load

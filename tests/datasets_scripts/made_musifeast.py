@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets_scripts.corpora.musifeast import ALL_RATERS, COLUMNS, GROUPS, MEASURES
+from datasets_scripts.musifeast import ALL_RATERS, COLUMNS, GROUPS, MEASURES
 from tests.datasets_scripts.sounds import coded
 from tests.tones import SAMPLE_RATE, melody
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from datasets_scripts.corpora.corpus import CorpusError
-from datasets_scripts.corpora.musifeast import build_musifeast
+from datasets_scripts.musifeast import build_musifeast
 from distill.evaluation import people
 from distill.evaluation.people import (
     FIGURES,

@@ -12,13 +12,28 @@ use rayon::prelude::*;
 
 use crate::cue::Section;
 use crate::database::{AnalysisResult, DECODER, FileStat, Index, NewRow};
-use crate::index::Counts;
-use crate::output::{note, thousands};
+use crate::numbers::thousands;
+use crate::output::note;
 use crate::progress;
 use crate::tags::{Tags, not_empty, read_tags};
 
 /// The time between commits, which is how much work a killed run can lose.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// The number of tracks by what happened to them. A failed or damaged one is counted elsewhere too.
+#[derive(Default)]
+pub struct Counts {
+    pub unchanged: usize,
+    pub analysed: usize,
+    pub recognised: usize,
+    /// Rows whose file was found under another path.
+    pub removed: usize,
+    pub missing: usize,
+    pub excluded: usize,
+    pub unreadable: usize,
+    pub failed: usize,
+    pub damaged: usize,
+}
 
 /// A file whose rows are missing or outdated.
 pub struct Task {

@@ -8,7 +8,8 @@ use feelprint::duplicates::duplicates;
 use serde_json::json;
 
 use crate::library::Library;
-use crate::output::{Output, count, note};
+use crate::numbers::count;
+use crate::output::{Output, note};
 use crate::progress;
 
 /// Prints the groups of tracks that are the same recording.

@@ -8,7 +8,8 @@ use feelprint::AudioEmbeddingModel;
 use serde_json::json;
 
 use crate::database::{Index, RowState};
-use crate::output::{Output, count};
+use crate::numbers::count;
+use crate::output::Output;
 use crate::paths::{full_path_of_missing, is_gone};
 use crate::progress;
 use crate::status::row_name;

@@ -8,10 +8,11 @@ use anyhow::Result;
 use feelprint::AudioEmbeddingModel;
 use serde_json::json;
 
-use crate::analyse::{Task, analyse_files, file_stat};
+use crate::analyse::{Counts, Task, analyse_files, file_stat};
 use crate::cue::{self, Section};
 use crate::database::{Absent, DECODER, Index, KnownRow, RowState};
-use crate::output::{Output, count, is_or_are, note};
+use crate::numbers::{count, is_or_are};
+use crate::output::{Output, note};
 use crate::paths::{full_path, full_path_of_missing, is_gone};
 use crate::progress;
 use crate::walk::{Walk, walk};
@@ -24,21 +25,6 @@ pub struct IndexOptions {
     pub force: bool,
     /// Whether the run only prints what it would do.
     pub dry_run: bool,
-}
-
-/// The number of tracks by what happened to them. A failed or damaged one is counted elsewhere too.
-#[derive(Default)]
-pub struct Counts {
-    pub unchanged: usize,
-    pub analysed: usize,
-    pub recognised: usize,
-    /// Rows whose file was found under another path.
-    pub removed: usize,
-    pub missing: usize,
-    pub excluded: usize,
-    pub unreadable: usize,
-    pub failed: usize,
-    pub damaged: usize,
 }
 
 /// A folder or file to index, and what is there.

@@ -9,7 +9,8 @@ use feelprint::duplicates::{LibraryTrack, content_hash};
 
 use crate::database::{Index, embedding_from};
 use crate::input::Input;
-use crate::output::{count, is_or_are, note};
+use crate::numbers::{count, is_or_are};
+use crate::output::note;
 use crate::paths::{SqlPath, full_path};
 use crate::progress;
 use crate::tags::{album_or_folder, not_empty, read_tags};

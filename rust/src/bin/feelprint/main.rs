@@ -14,6 +14,7 @@ mod index;
 mod input;
 mod library;
 mod list;
+mod numbers;
 mod output;
 mod pages;
 mod paths;

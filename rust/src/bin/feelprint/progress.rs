@@ -45,7 +45,7 @@ fn line() -> String {
             let percent = 100.0 * position as f64 / length as f64;
             format!("{message}: {percent:.0} %")
         }
-        _ if position > 0 => format!("{message}: {}", crate::output::thousands(position)),
+        _ if position > 0 => format!("{message}: {}", crate::numbers::thousands(position)),
         _ => message,
     }
 }

@@ -8,7 +8,8 @@ use feelprint::AudioEmbeddingModel;
 use serde_json::{Value, json};
 
 use crate::database::{Absent, Index, RowState};
-use crate::output::{Output, count, thousands};
+use crate::numbers::{count, thousands};
+use crate::output::Output;
 
 /// How many tracks of each kind are printed without `--all`.
 const SHOWN: usize = 20;

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
 
-use crate::output::{count, note};
+use crate::numbers::count;
+use crate::output::note;
 use crate::progress;
 
 /// Extensions of audio files. The decoder detects the format from the content.

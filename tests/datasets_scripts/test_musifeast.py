@@ -12,7 +12,7 @@ import pytest
 from datasets_scripts.__main__ import main
 from datasets_scripts.audio import decode
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
-from datasets_scripts.corpora.musifeast import GROUPS, LICENCE, SCHEMA, build_musifeast, read_table
+from datasets_scripts.musifeast import GROUPS, LICENCE, SCHEMA, build_musifeast, read_table
 from datasets_scripts.publish import prepare
 from datasets_scripts.triplets.rated import TRIPLETS_PER_ANCHOR
 from datasets_scripts.triplets.table import read_triplets
