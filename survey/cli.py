@@ -80,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(option, **SHARED_OPTIONS[option])
         return sub
 
+    _add_serving(add)
+    _add_export(add)
+    _add_upkeep(add)
+    return parser
+
+
+def _add_serving(add: Callable[..., argparse.ArgumentParser]) -> None:
     serve = add(
         "serve", "serve the survey (the default command)", _serve,
         "--corpus", "--data", "--database", "--config",
@@ -100,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepare.add_argument("--corpus", required=True, **SHARED_OPTIONS["--corpus"])
 
+
+def _add_export(add: Callable[..., argparse.ArgumentParser]) -> None:
     export = add(
         "export", "write the answers as a table of triplets", _export, "--data", "--database"
     )
@@ -116,7 +125,6 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus", type=Path, metavar="DIR",
         help="for a CSV: name tracks from FMA by their FMA numbers, which this corpus states",
     )  # fmt: skip
-
     export.add_argument(
         "--min-attentive", type=float, default=0.0, metavar="P",
         help="leave out raters who listen with a lower probability, by their gold rounds and "
@@ -131,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
         help="only answers from this day or time on (ISO 8601, UTC), such as 2026-01-31",
     )  # fmt: skip
 
+
+def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
     for name, text, paused in (
         ("pause", "pause the survey: raters are given no rounds, also while it is served", True),
         ("resume", "resume a paused survey", False),
@@ -155,7 +165,6 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--answers", type=int, default=800, help="answers in each (default: 800)")
 
     add("config", "print the default configuration as YAML", _config)
-    return parser
 
 
 def _config(_: argparse.Namespace) -> None:

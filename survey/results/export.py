@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from datasets_scripts.triplets.table import (
     write_triplets,
 )
 from survey.config import SurveyError
-from survey.database.rows import Person
+from survey.database.rows import Person, StoredAnswer
 from survey.database.store import Store
 from survey.results.quality import Quality, all_answers, as_triplets, qualities
 
@@ -94,10 +94,20 @@ def export(
     about = out.with_name(f"{out.stem}.raters.csv")
     write_csv(about, RATER_COLUMNS, [_rater_row(people[name], quality[name]) for name in named])
     lines.append(f"{about}: what {len(named)} raters said of themselves, and their quality")
+    return lines + _left_out(given, quality, dropped, wanted)
+
+
+def _left_out(
+    given: Sequence[StoredAnswer],
+    quality: Mapping[str, Quality],
+    dropped: Mapping[str, str],
+    wanted: Filter,
+) -> list[str]:
+    """Lines that say which answers were not exported, and who was kept without being judged."""
     kinds = Counter(answer.kind for answer in given)
-    lines.append(
+    lines = [
         f"left out, because they measure raters: {kinds['repeat']} repeats, {kinds['gold']} gold"
-    )
+    ]
     rows = Counter(t.rater for t in as_triplets(given))
     for rater, why in dropped.items():
         lines.append(f"left out rater {rater} with {rows[rater]} rows: {why}")
@@ -106,8 +116,8 @@ def export(
         for rater, found in quality.items()
         if rater not in dropped
         and (
-            (min_gold_accuracy > 0 and found.gold_accuracy is None)
-            or (min_consistency > 0 and found.consistency is None)
+            (wanted.min_gold_accuracy > 0 and found.gold_accuracy is None)
+            or (wanted.min_consistency > 0 and found.consistency is None)
         )
     ]
     if unjudged:
