@@ -18,9 +18,9 @@ from datasets_scripts.triplets.table import (
     write_triplets,
 )
 from survey.config import SurveyError
-from survey.database.rows import Person, StoredAnswer
+from survey.database.rows import Person
 from survey.database.store import Store
-from survey.results.quality import Quality, all_answers, as_triplets, qualities
+from survey.results.quality import Answered, Quality, all_answers, as_triplets, qualities
 
 FMA = "fma:"  # prefix of the source of a track from FMA
 
@@ -98,7 +98,7 @@ def export(
 
 
 def _left_out(
-    given: Sequence[StoredAnswer],
+    given: Sequence[Answered],
     quality: Mapping[str, Quality],
     dropped: Mapping[str, str],
     wanted: Filter,
