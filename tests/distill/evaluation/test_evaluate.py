@@ -73,6 +73,7 @@ def no_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distill.teachers.wheel.Wheel.fetch", unavailable)
 
 
+@pytest.mark.slow
 def test_every_row_is_measured_and_what_is_absent_is_named(
     tones: Path, tmp_path: Path, model: Feelprint
 ) -> None:

@@ -293,6 +293,7 @@ def test_ratings_are_read_from_the_corpus(corpus: Path, tmp_path: Path) -> None:
         Ratings.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_all_rows_and_baselines_from_the_cache(
     corpus: Path,
     exported: tuple[Feelprint, Path],
