@@ -6,12 +6,11 @@ The repository is private by default. With --dry-run the folder is written and n
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
+from datasets_scripts.files import atomic_folder
 from datasets_scripts.hub import HubError, push
 from distill.reporting.card import CardError, eval_results_file, model_card, read_report
 from distill.reporting.templating import TEMPLATES
@@ -36,9 +35,7 @@ def prepare(run: Path, name: str, dataset: str, folder: Path) -> list[str]:
     card = model_card(run, name, dataset)
     if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
         raise CardError(f"{folder} holds something else; name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".publish-", dir=folder.parent))
-    try:
+    with atomic_folder(folder, ".publish-") as part:
         for file in FILES:
             shutil.copyfile(run / file, part / file)
         (part / "README.md").write_text(card, encoding="utf-8")
@@ -47,13 +44,6 @@ def prepare(run: Path, name: str, dataset: str, folder: Path) -> list[str]:
         results.parent.mkdir()
         report = read_report(run) | {"dataset": dataset}
         results.write_text(eval_results_file(report), encoding="utf-8")
-        os.chmod(part, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 

@@ -59,7 +59,7 @@ def export(
     sum to 1. A `.csv` has MECOMP's columns, in which there is no "can't tell" and no source: it
     holds the training answers, and `NAME.test.csv` those of the test stream. With `corpus`,
     tracks of FMA have their FMA numbers there, as in MECOMP's own. `NAME.raters.csv` says what
-    each exported rater told of themselves, and how well they answered. Repeats and gold rounds
+    each exported rater said of themselves, and how well they answered. Repeats and gold rounds
     measure the raters and are not exported. All answers of a rater below a minimum are left out; a
     rater without gold rounds, or without repeats, is not judged by their shares.
 

@@ -260,7 +260,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class MeanSquare(Teacher):
-    """A teacher that hears loudness alone."""
+    """A teacher whose embedding is loudness alone."""
 
     name, revision, level_db = "a/loudness", "1", -13.0
     sample_rate, window, dim = 16_000, 16_000, 2
