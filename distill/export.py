@@ -24,9 +24,19 @@ TOLERANCE = 1e-4  # between PyTorch, onnxruntime and tract
 MIN_HALF_SIZE = 1_000  # values; below, a Cast node costs more than it saves
 PADDING_TOLERANCE = 1e-5  # between audio and the same with zeros appended
 # tensors that keep their names, so that a player can split the graph there
-SPLIT_TENSORS = ("log_mel", "tokens", "nonsilent_ratio", "attention")
+SPLIT_TENSORS = ("log_mel", "tokens", "window_weight", "attention")
 # settings in the metadata, for a player that has a front end of its own
-FRONT_END = ("n_fft", "hop_length", "window_frames", "n_mels", "f_min", "f_max", "floor")
+FRONT_END = (
+    "n_fft",
+    "hop_length",
+    "window_frames",
+    "n_mels",
+    "f_min",
+    "f_max",
+    "floor",
+    "dense_windows",
+    "window_stride",
+)
 
 
 class ExportError(RuntimeError):
@@ -66,8 +76,8 @@ class _Head(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.pool(tokens, nonsilent_ratio)
+    def forward(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.pool(tokens, window_weight)
 
 
 def _graph(
@@ -100,7 +110,7 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
 
     The front end, the encoder and the head are exported separately and joined, so that the only
     tensors between them are ``log_mel`` (batch, windows, n_mels, frames), ``tokens`` (batch,
-    windows, dim) and ``nonsilent_ratio`` (batch, windows). A player can thus split the graph there,
+    windows, dim) and ``window_weight`` (batch, windows). A player can thus split the graph there,
     stream, and use a faster front end, whose settings are in the metadata. Weights that float16
     represents exactly (those of a fused model) are stored as float16 and cast when the file is
     loaded: half the size, the same speed. The file is complete or absent.
@@ -111,16 +121,16 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     config = model.config
     audio = torch.zeros(2, 3 * config.window_length + 5)
     log_mel = torch.zeros(2, 3, config.n_mels, config.window_frames)
-    tokens, nonsilent_ratio = torch.zeros(2, 3, config.dim), torch.ones(2, 3)
-    front_end = _graph(_FrontEnd(model), {"audio": audio}, ("log_mel", "nonsilent_ratio"))
+    tokens, window_weight = torch.zeros(2, 3, config.dim), torch.ones(2, 3)
+    front_end = _graph(_FrontEnd(model), {"audio": audio}, ("log_mel", "window_weight"))
     encoder = _graph(_Encoder(model), {"log_mel": log_mel}, ("tokens",))
     head = _graph(
         _Head(model),
-        {"tokens": tokens, "nonsilent_ratio": nonsilent_ratio},
+        {"tokens": tokens, "window_weight": window_weight},
         ("embedding", "attention"),
     )
     joined = _joined(front_end, "encoder_", encoder, ("log_mel",))
-    joined = _joined(joined, "head_", head, ("tokens", "nonsilent_ratio"))
+    joined = _joined(joined, "head_", head, ("tokens", "window_weight"))
     del joined.graph.value_info[:]
     _finish(joined, model, origin)
     onnx.checker.check_model(joined)
@@ -231,7 +241,8 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
     window = model.config.window_length
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2, 3 * window + 5)).astype(np.float32) * 0.1
-    lengths = (1, 2_047, window, window + 1, 20 * window)
+    # with 29 windows, a track that has used and unused windows after the dense ones
+    lengths = (1, 2_047, window, window + 1, 20 * window, 29 * window)
     inputs = [noise, np.zeros((1, window), np.float32)]
     inputs += [rng.standard_normal((1, n)).astype(np.float32) * 0.1 for n in lengths]
     largest = 0.0
@@ -251,7 +262,7 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
     graph = onnx.load(path).graph
     for part, output, inputs_of_part in (
         ("encoder", "tokens", ("log_mel",)),
-        ("head", "embedding", ("tokens", "nonsilent_ratio")),
+        ("head", "embedding", ("tokens", "window_weight")),
     ):
         if "audio" in ancestors(graph, output, stop=inputs_of_part):
             raise ExportError(

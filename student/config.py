@@ -85,6 +85,10 @@ class FeelprintConfig:
     n_fft: int = 1_024  # samples per frame
     hop_length: int = 704  # samples between frames
     window_frames: int = 32  # frames per window: 32 hops of 704 are 22,528 samples, 1.02 s
+    # the first `dense_windows` of a track are all used, and of each later `window_stride` windows
+    # the middle one, which stands for all of them; a stride of 1 uses every window
+    dense_windows: int = 24
+    window_stride: int = 4
     n_mels: int = 64
     f_min: float = 30.0  # Hz
     f_max: float = 8_000.0  # Hz, the upper limit of the default teacher
@@ -118,6 +122,15 @@ class FeelprintConfig:
             raise ConfigError(
                 f"n_fft - hop_length must be a multiple of {2 * DFT_RADIX} samples (a window is "
                 f"padded by half of it on either side), got {self.n_fft} - {self.hop_length}"
+            )
+        if (
+            self.window_stride < 1
+            or self.dense_windows < 0
+            or self.dense_windows % self.window_stride
+        ):
+            raise ConfigError(
+                "expected a window_stride of 1 or more and a multiple of it, or 0, as "
+                f"dense_windows, got {self.window_stride} and {self.dense_windows}"
             )
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ConfigError(

@@ -17,6 +17,7 @@ from student.frontend import MASK_EPS, MAX_SAMPLE, LogMel, activity_mask, masked
 LOG_MEL_MEAN, LOG_MEL_STD = -2.7, 3.0  # of music, approximately
 # names of models up to 0.10, read until 1.1
 OLD_CONFIG_KEYS = {"folded": "fused"}
+EVERY_WINDOW = {"dense_windows": 0, "window_stride": 1}  # where a saved configuration lacks both
 OLD_WEIGHTS = {"head.stretch": "head.metric_transform"}
 
 FilterSpec = tuple[int, ...]  # (count, mels, frames, stride in mels)
@@ -151,17 +152,17 @@ class Pool(nn.Module):
         super().__init__()
         self.register_buffer("metric_transform", torch.eye(embedding_dim))
 
-    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def unit_embedding(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the unit embedding (batch, embedding_dim), attention (batch, queries, windows).
 
-        Windows are weighted by ``nonsilent_ratio`` (batch, windows); where all windows are
-        silent, they have equal weights.
+        Windows are weighted by ``window_weight`` (batch, windows); where all are silent, they have
+        equal weights.
         """
         raise NotImplementedError
 
-    def forward(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the embedding and the attention."""
-        unit_embedding, attention = self.unit_embedding(tokens, nonsilent_ratio)
+        unit_embedding, attention = self.unit_embedding(tokens, window_weight)
         return unit_embedding @ self.metric_transform, attention
 
 
@@ -185,10 +186,10 @@ class AttentionPool(Pool):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.out = nn.Linear(queries * dim, config.embedding_dim)
 
-    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def unit_embedding(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """As `Pool.unit_embedding`."""
         scores = (self.queries * self.scale) @ self.key(tokens).transpose(1, 2)
-        scores = scores + torch.log(nonsilent_ratio.clamp(min=MASK_EPS)).unsqueeze(1)
+        scores = scores + torch.log(window_weight.clamp(min=MASK_EPS)).unsqueeze(1)
         attention = torch.softmax(scores, dim=2)  # (batch, queries, windows)
         x = attention @ self.value(tokens)  # (batch, queries, dim)
         q, k, v = self.mix(self.mix_norm(x)).chunk(3, dim=2)
@@ -224,9 +225,11 @@ class Feelprint(
 
     def __init__(self, config: FeelprintConfig | dict[str, Any] | None = None):
         super().__init__()
+        if config is None:
+            config = FeelprintConfig()
         if not isinstance(config, FeelprintConfig):
-            values = {OLD_CONFIG_KEYS.get(key, key): value for key, value in (config or {}).items()}
-            config = from_mapping(FeelprintConfig, values, "student")
+            values = {OLD_CONFIG_KEYS.get(key, key): value for key, value in config.items()}
+            config = from_mapping(FeelprintConfig, EVERY_WINDOW | values, "student")
         self.config = config
         self.log_mel = self.front_end_class(config)
         self.cnn = self.cnn_class(config)
@@ -239,15 +242,31 @@ class Feelprint(
         """The hub mixin's loader, which is not strict by default: it would ignore a lost weight."""
         return super()._from_pretrained(strict=strict, **options)
 
-    def windows(self, audio: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, windows, window_length), the last one padded with zeros."""
-        length = self.config.window_length
+    def windows(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Audio (batch, samples) -> the windows that are used, and how many each stands for.
+
+        Returns (batch, windows, window_length), in the order of time, and (batch, windows): 1 for
+        each of the first ``dense_windows``, then ``window_stride``. The audio is padded with zeros
+        to a multiple of ``window_stride`` windows.
+        """
+        length, stride = self.config.window_length, self.config.window_stride
         batch, samples = audio.shape
-        windows = (samples + length - 1) // length
-        # one expanded zero: the form of padding by a dynamic length that tract reads too
-        zeros = audio.new_zeros(1, 1).expand(batch, windows * length - samples)
-        padded = torch.cat([audio, zeros], dim=1)
-        return padded.reshape(batch, windows, length)
+        groups = (samples + stride * length - 1) // (stride * length)
+        # one expanded number: the form of a tensor of dynamic shape that tract reads too
+        one = audio.new_ones(1, 1)
+        zeros = (one * 0.0).expand(batch, groups * stride * length - samples)
+        grouped = torch.cat([audio, zeros], dim=1).reshape(batch, groups, stride * length)
+        if stride == 1:
+            return grouped, one.expand(batch, groups)
+        # tract reads a slice whose end is the lesser of two numbers, and none with a step
+        dense = torch.sym_min(groups, self.config.dense_windows // stride)
+        middle = stride // 2 * length
+        used = [
+            grouped[:, :dense].reshape(batch, dense * stride, length),
+            grouped[:, dense:, middle : middle + length],
+        ]
+        spans = [one.expand(batch, dense * stride), (one * stride).expand(batch, groups - dense)]
+        return torch.cat(used, dim=1), torch.cat(spans, dim=1)
 
     def tokens(self, log_mel: Tensor) -> Tensor:
         """Log-mel (batch, windows, n_mels, frames) -> tokens (batch, windows, dim)."""
@@ -255,22 +274,26 @@ class Feelprint(
         return self.cnn(log_mel.flatten(0, 1)).view(batch, windows, -1)
 
     def log_mel_windows(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, samples) -> log-mel (batch, windows, n_mels, frames), nonsilent_ratio."""
+        """(batch, samples) -> log-mel (batch, windows, n_mels, frames), weights (batch, windows).
+
+        A window's weight is its non-silent ratio times the number of windows that it stands for.
+        """
         # one comparison is false for NaN, infinity and samples that are too large
         finite = torch.where(audio.abs() < MAX_SAMPLE, audio, 0.0)
-        windows = self.windows(finite)
+        windows, spans = self.windows(finite)
         log_mel, nonsilent_ratio = self.log_mel(windows.flatten(0, 1))
-        shape = windows.shape[:2]  # (batch, windows)
-        return log_mel.view(*shape, *log_mel.shape[1:]), nonsilent_ratio.view(shape)
+        batch = audio.shape[0]
+        log_mel = log_mel.view(batch, -1, *log_mel.shape[1:])
+        return log_mel, nonsilent_ratio.view(batch, -1) * spans
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, samples) -> tokens (batch, windows, dim), nonsilent_ratio (batch, windows)."""
-        log_mel, nonsilent_ratio = self.log_mel_windows(audio)
-        return self.tokens(log_mel), nonsilent_ratio
+        """(batch, samples) -> tokens (batch, windows, dim), window weights (batch, windows)."""
+        log_mel, window_weight = self.log_mel_windows(audio)
+        return self.tokens(log_mel), window_weight
 
-    def pool(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def pool(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of windows -> embedding (batch, 32), attention (batch, queries, windows)."""
-        return self.head(self.dropout(tokens), nonsilent_ratio)
+        return self.head(self.dropout(tokens), window_weight)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Audio (batch, samples) -> embeddings (batch, embedding_dim)."""

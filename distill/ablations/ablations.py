@@ -57,9 +57,9 @@ class MeanPool(Pool):
         super().__init__(config.embedding_dim)
         self.out = nn.Linear(config.dim, config.embedding_dim)
 
-    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def unit_embedding(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the unit embedding (batch, embedding_dim) and the weights (batch, 1, windows)."""
-        weights = nonsilent_ratio / nonsilent_ratio.sum(dim=1, keepdim=True).clamp(min=MASK_EPS)
+        weights = window_weight / window_weight.sum(dim=1, keepdim=True).clamp(min=MASK_EPS)
         pooled = (weights.unsqueeze(1) @ tokens).squeeze(1)
         return F.normalize(self.out(pooled), dim=1), weights.unsqueeze(1)
 
@@ -71,9 +71,9 @@ class GruPool(MeanPool):
         super().__init__(config)
         self.gru = nn.GRU(config.dim, config.dim, batch_first=True)
 
-    def unit_embedding(self, tokens: Tensor, nonsilent_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def unit_embedding(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the unit embedding (batch, embedding_dim) and the weights (batch, 1, windows)."""
-        return super().unit_embedding(self.gru(tokens)[0], nonsilent_ratio)
+        return super().unit_embedding(self.gru(tokens)[0], window_weight)
 
 
 class MeanStudent(Feelprint):
@@ -150,8 +150,8 @@ def sliding(model: Feelprint) -> EmbedFn:
     def embed_fn(audio: np.ndarray) -> np.ndarray:
         shifted = audio[model.config.window_length // 2 :]
         encoded = [model.encode(torch.from_numpy(a.copy())[None]) for a in (audio, shifted)]
-        tokens, nonsilent_ratio = (torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True))
-        return model.pool(tokens, nonsilent_ratio)[0][0].numpy()
+        tokens, window_weight = (torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True))
+        return model.pool(tokens, window_weight)[0][0].numpy()
 
     return embed_fn
 

@@ -221,7 +221,7 @@ def simulate(model: Feelprint, corpus: Corpus, cache: Path, config: FitConfig) -
     tracks = EncodedTracks(
         [*train.tracks, *test.tracks],
         torch.cat([tokens for tokens, _ in parts]).clone(),
-        torch.cat([nonsilent_ratio for _, nonsilent_ratio in parts]).clone(),
+        torch.cat([window_weight for _, window_weight in parts]).clone(),
     )
     is_test = np.arange(len(clips)) >= len(train.tracks)
     return {

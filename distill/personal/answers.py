@@ -50,11 +50,11 @@ class EncodedTracks:
 
     names: list[str]  # ID or ID@SECONDS
     tokens: Tensor  # (tracks, windows, dim); zeros after the end of a track
-    nonsilent_ratio: Tensor  # (tracks, windows)
+    window_weight: Tensor  # (tracks, windows)
 
     def embed(self, head: AttentionPool) -> Tensor:
         """The tracks' embeddings, (tracks, embedding_dim)."""
-        return head(self.tokens, self.nonsilent_ratio)[0]
+        return head(self.tokens, self.window_weight)[0]
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,14 @@ def encode_tracks(
         if "@" in name:
             start = round(float(name.split("@")[1]) * rate)
             audio = audio[start : start + round(EXCERPT_S * rate)]
-        windows = model.windows(torch.from_numpy(audio)[None])[0]  # (windows, window_length)
+        windows, spans = (one[0] for one in model.windows(torch.from_numpy(audio)[None]))
         count = min(max_windows, len(windows))
         chosen = np.linspace(0, len(windows) - 1, count).round().astype(int)
-        tokens, nonsilent_ratio = model.encode(windows[chosen].reshape(1, -1))
-        assert tokens.shape[1] == count and windows.shape[1] == model.config.window_length
-        encoded.append((tokens[0], nonsilent_ratio[0]))
+        log_mel, nonsilent_ratio = model.log_mel(windows[chosen])
+        encoded.append((model.cnn(log_mel), nonsilent_ratio * spans[chosen]))
     tokens = torch.nn.utils.rnn.pad_sequence([t for t, _ in encoded], batch_first=True)
-    nonsilent_ratio = torch.nn.utils.rnn.pad_sequence([r for _, r in encoded], batch_first=True)
-    return EncodedTracks(list(names), tokens, nonsilent_ratio)
+    window_weight = torch.nn.utils.rnn.pad_sequence([r for _, r in encoded], batch_first=True)
+    return EncodedTracks(list(names), tokens, window_weight)
 
 
 def triplet_correct(embeddings: np.ndarray, answers: Answers) -> np.ndarray:
@@ -188,7 +187,7 @@ def fit(
     target = torch.zeros(len(rows), dtype=torch.long)
     best, best_state = -np.inf, copy.deepcopy(module.state_dict())
     for step in range(config.steps + 1):
-        embeddings = module(tracks.tokens, tracks.nonsilent_ratio)[0]  # (tracks, embedding_dim)
+        embeddings = module(tracks.tokens, tracks.window_weight)[0]  # (tracks, embedding_dim)
         if val is not None and step % EVALUATE_EVERY == 0:
             val_log_likelihood = _log_likelihood(embeddings.detach(), val, config.temperature)
             if val_log_likelihood > best:

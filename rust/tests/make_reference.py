@@ -67,6 +67,7 @@ def signals(window: int) -> dict[str, np.ndarray]:
         "silence_then_sound": np.concatenate([np.zeros(window, "f4"), noise(2 * window)]),
         "silence": np.zeros(2 * window, np.float32),
         "twenty_windows": chirp_saw(20 * window),
+        "every_window_and_some": chirp_saw(41 * window) + noise(41 * window),
     }
 
 
@@ -95,25 +96,25 @@ def main() -> None:
     """Write the vectors."""
     proto = onnx.load(MODEL)
     tensors = {name for node in proto.graph.node for name in node.output}
-    # models up to 0.10 call it `audible`
-    ratio_name = "nonsilent_ratio" if "nonsilent_ratio" in tensors else "audible"
-    for name in ("tokens", ratio_name, "attention"):
+    # the name in models up to 0.10.1, and up to 0.10
+    weight_name = next(n for n in ("window_weight", "nonsilent_ratio", "audible") if n in tensors)
+    for name in ("tokens", weight_name, "attention"):
         proto.graph.output.append(onnx.ValueInfoProto(name=name))
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     student = Feelprint.from_pretrained(str(MODEL.parent)).eval()
     cases = []
     for name, audio in signals(student.config.window_length).items():
-        names = ["tokens", ratio_name, "attention", "embedding"]
+        names = ["tokens", weight_name, "attention", "embedding"]
         values = session.run(names, {"audio": audio[None]})
-        tokens, nonsilent_ratio, attention, embedding = (value[0] for value in values)
+        tokens, window_weight, attention, embedding = (value[0] for value in values)
         with torch.inference_mode():
-            windows = student.windows(torch.from_numpy(audio[None]))[0]
+            windows = student.windows(torch.from_numpy(audio[None]))[0][0]
             log_mel = student.log_mel_windows(torch.from_numpy(audio[None]))[0][0].numpy()
         case = {
             "name": name,
             "samples": len(audio),
             "position_sums": position_sums(windows.numpy()),
-            "nonsilent_ratio": nonsilent_ratio.tolist(),
+            "window_weight": window_weight.tolist(),
             "embedding": rounded(embedding),
             "attention": rounded(attention),
             "last_token": rounded(tokens[-1]),

@@ -62,6 +62,8 @@ def test_the_contract_that_players_rely_on(exported: Exported) -> None:
         "feelprint.f_min": "30.0",
         "feelprint.f_max": "8000.0",
         "feelprint.floor": "0.000178",
+        "feelprint.dense_windows": "24",
+        "feelprint.window_stride": "4",
         "feelprint.config_hash": "0123456789abcdef",
         "feelprint.teacher": "a teacher",
         "feelprint.licence": "MIT",
@@ -73,15 +75,15 @@ def test_the_graph_can_be_split_at_its_named_tensors(exported: Exported, tmp_pat
     model, path = exported
     audio = np.random.default_rng(0).standard_normal((2, 50_000)).astype(np.float32)
     tokens = model.encode(torch.from_numpy(audio))[0].numpy()
-    log_mel, nonsilent_ratio = (t.numpy() for t in model.log_mel_windows(torch.from_numpy(audio)))
-    assert log_mel.shape == (2, 3, 64, 32)
+    log_mel, window_weight = (t.numpy() for t in model.log_mel_windows(torch.from_numpy(audio)))
+    assert log_mel.shape == (2, 4, 64, 32)  # of three windows, padded to four
     embedding, attention = (
-        t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(nonsilent_ratio))
+        t.numpy() for t in model.pool(torch.from_numpy(tokens), torch.from_numpy(window_weight))
     )
     graph = onnx.shape_inference.infer_shapes(onnx.load(path))
-    head_inputs = (["tokens", "nonsilent_ratio"], [tokens, nonsilent_ratio])
+    head_inputs = (["tokens", "window_weight"], [tokens, window_weight])
     parts = (
-        (["audio"], [audio], ["log_mel", "nonsilent_ratio"], [log_mel, nonsilent_ratio]),
+        (["audio"], [audio], ["log_mel", "window_weight"], [log_mel, window_weight]),
         (["log_mel"], [log_mel], ["tokens"], [tokens]),
         (*head_inputs, ["embedding", "attention"], [embedding, attention]),
     )
@@ -203,7 +205,7 @@ def test_padding_that_counts_is_refused(
     ("tensor", "message"),
     [
         ("tokens", "the encoder needs more than log_mel, so that the graph cannot be split"),
-        ("embedding", "the head needs more than tokens and nonsilent_ratio, so that"),
+        ("embedding", "the head needs more than tokens and window_weight, so that"),
     ],
 )
 def test_a_graph_that_cannot_be_split_is_refused(

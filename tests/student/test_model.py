@@ -53,16 +53,49 @@ def test_any_length_gives_an_embedding(model: Feelprint, samples: int) -> None:
     assert np.isfinite(made).all()
 
 
+@pytest.mark.parametrize(
+    "samples", [WINDOW, 24 * WINDOW, 26 * WINDOW, 26 * WINDOW + 1, 41 * WINDOW]
+)
+@torch.inference_mode()
+def test_a_long_track_is_embedded_from_the_windows_of_the_rule(
+    model: Feelprint, samples: int
+) -> None:
+    """The first 24 windows, then 26, 30, 34, ..., each of which counts as four."""
+    audio = torch.from_numpy(music(2, samples))
+    every = dataclasses.replace(model.config, dense_windows=0, window_stride=1)
+    whole = Feelprint(every).eval()
+    whole.load_state_dict(model.state_dict())
+    tokens, nonsilent_ratio = whole.encode(audio)
+    used = [at for at in range(tokens.shape[1]) if at < 24 or at % 4 == 2]
+    counts = torch.tensor([1.0 if at < 24 else 4.0 for at in used])
+    want = whole.pool(tokens[:, used], nonsilent_ratio[:, used] * counts)[0]
+    assert torch.allclose(model(audio), want, atol=1e-6)
+    zeros = audio.new_zeros(2, 9 * WINDOW)
+    assert torch.allclose(model(torch.cat([audio, zeros], dim=1)), want, atol=1e-6)
+
+
+def test_a_saved_model_without_a_rule_uses_every_window() -> None:
+    assert FeelprintConfig().window_stride == 4
+    old = Feelprint({"dim": 64}).config
+    assert (old.dense_windows, old.window_stride, old.dim) == (0, 1, 64)
+
+
+@pytest.mark.parametrize(("dense", "stride"), [(24, 0), (-4, 4), (25, 4)])
+def test_an_impossible_rule_is_refused(dense: int, stride: int) -> None:
+    with pytest.raises(ConfigError, match=f"dense_windows, got {stride} and {dense}"):
+        FeelprintConfig(dense_windows=dense, window_stride=stride)
+
+
 @torch.inference_mode()
 def test_shapes_inside(model: Feelprint) -> None:
     audio = torch.from_numpy(music(2, 2 * WINDOW + 1))
-    tokens, nonsilent_ratio = model.encode(audio)
-    embedding, attention = model.pool(tokens, nonsilent_ratio)
-    assert tokens.shape == (2, 3, 128)
-    assert nonsilent_ratio.shape == (2, 3)
-    assert attention.shape == (2, 4, 3)
+    tokens, window_weight = model.encode(audio)
+    embedding, attention = model.pool(tokens, window_weight)
+    assert tokens.shape == (2, 4, 128)  # padded to a multiple of `window_stride` windows
+    assert window_weight.shape == (2, 4)
+    assert attention.shape == (2, 4, 4)
     assert torch.equal(embedding, model(audio))
-    unit, _ = model.head.unit_embedding(tokens, nonsilent_ratio)
+    unit, _ = model.head.unit_embedding(tokens, window_weight)
     assert torch.allclose(unit.norm(dim=1), torch.ones(2))
     assert torch.allclose(unit @ model.head.metric_transform, embedding)
     assert not torch.allclose(unit, embedding, atol=0.1)
@@ -96,10 +129,10 @@ def test_a_window_that_ends_early_acts_as_a_shorter_window(
     whole[:4, 1:] += 0.9 * whole[:4, :-1]  # two groups, dull and white
     ends = whole.copy()
     ends[:, round(share * WINDOW) :] = 0.0
-    (full, _), (log_mel, nonsilent_ratio) = (
+    (full, _), (log_mel, window_weight) = (
         model.log_mel_windows(torch.from_numpy(x)) for x in (whole, ends)
     )
-    assert (nonsilent_ratio - share).abs().max() < 2 / model.config.window_frames
+    assert (window_weight[:, 0] - share).abs().max() < 2 / model.config.window_frames
     full_features, short = (model.cnn.pooled_features(x[:, 0]) for x in (full, log_mel))
     between = (full_features[:4].mean(dim=0) - full_features[4:].mean(dim=0)).norm()
     assert (short.mean(dim=0) - full_features.mean(dim=0)).norm() < most * between
@@ -112,11 +145,11 @@ def test_a_window_that_ends_early_acts_as_a_shorter_window(
 def test_the_values_of_a_silent_frame_have_no_effect(model: Feelprint) -> None:
     log_mel = torch.full((1, 64, 32), math.log(model.config.floor))
     log_mel[..., :9] = torch.randn(64, 9, generator=torch.Generator().manual_seed(0)) - 2.7
-    nonsilent_ratio = activity_mask(log_mel, model.config.floor)
-    assert nonsilent_ratio.flatten().tolist() == [1.0] * 9 + [0.0] * 23
+    activity = activity_mask(log_mel, model.config.floor)
+    assert activity.flatten().tolist() == [1.0] * 9 + [0.0] * 23
     shown = log_mel.clone()
     shown[..., 9:] = 5.0  # any value
-    maps, other = (model.cnn.feature_maps(x, nonsilent_ratio) for x in (log_mel, shown))
+    maps, other = (model.cnn.feature_maps(x, activity) for x in (log_mel, shown))
     assert torch.equal(maps, other) and maps[..., :9].any()
 
 
@@ -124,10 +157,10 @@ def test_the_values_of_a_silent_frame_have_no_effect(model: Feelprint) -> None:
 def test_the_features_are_each_channels_mean_and_maximum_and_the_mean_log_mel(
     model: Feelprint,
 ) -> None:
-    log_mel, nonsilent_ratio = (
+    log_mel, window_weight = (
         x[:, 0] for x in model.log_mel_windows(torch.from_numpy(music(3, WINDOW)))
     )
-    assert nonsilent_ratio.tolist() == [1.0] * 3
+    assert window_weight.tolist() == [1.0] * 3
     everywhere = torch.ones(3, 1, 1, model.config.window_frames)
     maps = model.cnn.feature_maps(log_mel, everywhere).squeeze(2)
     wanted = torch.cat([maps.mean(dim=2), maps.amax(dim=2), log_mel.mean(dim=2)], dim=1)
@@ -146,13 +179,13 @@ def test_a_mean_is_over_the_nonsilent_frames_or_over_all_where_none_is() -> None
 
 
 def test_without_the_mask_silence_would_change_the_embedding(model: Feelprint) -> None:
-    tokens, nonsilent_ratio = model.encode(
+    tokens, window_weight = model.encode(
         torch.from_numpy(np.pad(music(1, WINDOW), ((0, 0), (0, WINDOW))))
     )
-    masked, attention = model.pool(tokens, nonsilent_ratio)
-    unmasked, _ = model.pool(tokens, torch.ones_like(nonsilent_ratio))
-    assert nonsilent_ratio.tolist() == [[1.0, 0.0]]
-    assert attention[..., 1].abs().max() < 1e-20
+    masked, attention = model.pool(tokens, window_weight)
+    unmasked, _ = model.pool(tokens, torch.ones_like(window_weight))
+    assert window_weight.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+    assert attention[..., 1:].abs().max() < 1e-20
     assert (masked - unmasked).abs().max() > 1e-3
 
 
@@ -174,7 +207,7 @@ def test_a_track_does_not_depend_on_its_batch(model: Feelprint) -> None:
 def test_windows_are_independent(model: Feelprint) -> None:
     audio = torch.from_numpy(music(1, 3 * WINDOW))
     whole = model.encode(audio)[0]
-    middle = model.encode(audio[:, WINDOW : 2 * WINDOW])[0]
+    middle = model.encode(audio[:, WINDOW : 2 * WINDOW])[0][:, :1]
     assert (whole[:, 1:2] - middle).abs().max() < 1e-5
 
 

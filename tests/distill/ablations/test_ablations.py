@@ -64,11 +64,11 @@ def test_other_heads_ignore_silent_windows_at_the_end(head: type[torch.nn.Module
     model = Feelprint()
     pool = head(model.config).eval()
     tokens = torch.randn(2, 5, model.config.dim)
-    nonsilent_ratio = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    made = pool(tokens, nonsilent_ratio)[0]
+    window_weight = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    made = pool(tokens, window_weight)[0]
     assert made.shape == (2, model.config.embedding_dim)
     tokens[0, 3:] = 7
-    assert torch.allclose(pool(tokens, nonsilent_ratio)[0], made, atol=1e-6)
+    assert torch.allclose(pool(tokens, window_weight)[0], made, atol=1e-6)
     assert not torch.allclose(pool(tokens, torch.ones(2, 5))[0][0], made[0], atol=1e-3)
 
 

@@ -49,7 +49,7 @@ def test_tracks_are_encoded_whole_or_by_excerpt(tmp_path):
     corpus = Corpus(write_tones(tmp_path / "corpus", seconds=21.0, albums=3, tracks=1))
     model, track = Feelprint(TINY).eval(), corpus.tracks[0]
     tracks = answers.encode_tracks(model, [corpus], [track.id, f"{track.id}@18.5"], max_windows=100)
-    windows = tracks.nonsilent_ratio.gt(0).sum(dim=1).tolist()
+    windows = tracks.window_weight.gt(0).sum(dim=1).tolist()
     assert windows == [-(-21 * SAMPLE_RATE // TINY.window_length), 3]
     with torch.inference_mode():
         whole = model(torch.from_numpy(melody(0, 0, 21.0))[None])
