@@ -33,7 +33,7 @@ def _of_quadruplets(batch_size: int) -> None:
 class TeacherConfig:
     """A pretrained encoder whose space the student learns."""
 
-    name: str = "musicnn"  # musicnn, musicnn-mtt, vibenet, spectrum, mert or clap
+    name: str = "musicnn"  # musicnn, -tags or -mtt, vibenet, spectrum, mert or clap
     path: str = ""  # a folder or a Hub name; the default teacher's wheel is fetched into it
     revision: str = "main"  # of the Hub's repository
     layers: tuple[int, ...] = ()  # averaged; empty: the last one
@@ -103,6 +103,7 @@ class FinetuneConfig:
     same_track: float = 0.0  # two clips of one track against the rest of the batch
     same_album: float = 0.0  # two tracks of one album against the rest of the batch
     metric_weight: float = 0.0  # of between-album axes in the linear metric fitted afterwards
+    people: str = ""  # a corpus with people's ratings, to which a second linear metric is fitted
     triplet_margin: float = 0.0  # on triplets
     odd_one_out: float = 0.0  # on triplets
     margin: float = 0.2

@@ -31,6 +31,7 @@ from accelerate.utils import (
 from datasets_scripts.audio import AudioError
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.files import atomic_path, write_text
+from datasets_scripts.ratings import Ratings, rated_corpus
 from datasets_scripts.triplets.table import (
     Triplet,
     for_training,
@@ -40,6 +41,8 @@ from datasets_scripts.triplets.table import (
 )
 from distill.config import CacheConfig, RunConfig, dump, load
 from distill.evaluation.evaluate import cosine_to_teacher, evaluate_model
+from distill.evaluation.excerpts import student_embedder
+from distill.evaluation.people import embed_clips
 from distill.export import ExportError, Origin, check_export, export_onnx
 from distill.features.cache import (
     CacheError,
@@ -56,6 +59,7 @@ from distill.teachers.base import TeacherError
 from distill.teachers.musicnn import MusicnnNetwork, load_network
 from distill.teachers.registry import load_teacher
 from distill.training.batches import ClipBatches, Targets
+from distill.training.rating_metric import fit_rating_metric
 from distill.training.teacher_init import fit_channel_targets, init_from_musicnn
 from distill.training.teacher_space import SpaceError, TeacherSpace, eligible_albums
 from distill.training.train import distill, finetune
@@ -140,10 +144,11 @@ class Run:
         distill(self.accelerator, model, batches, config, self.checkpoints, channels)
 
     def finetune(self) -> None:
-        """Train the head on clips, with the CNN frozen or not; then fit the linear metric.
+        """Train the head on clips, with the CNN frozen or not; then fit the linear metrics.
 
         The CNN is frozen where `finetune.cnn_learning_rate` is 0, as in configs/default.yaml.
-        The metric is fitted to the first corpus, which is evaluated on; the others only train.
+        The first metric is fitted to the albums of the first corpus, which is evaluated on; the
+        others only train. The second is fitted to the ratings of `finetune.people`.
         """
         config = self.config.finetune
         evaluated = {track.id for track in self.corpora[0].tracks}
@@ -161,7 +166,10 @@ class Run:
             self.train_triplets(),
         )
         model = self.student("distill")
+        rated = rated_corpus(Path(config.people)) if config.people else None
         finetune(self.accelerator, model, batches, config, self.checkpoints, originals)
+        if rated and self.accelerator.is_main_process:
+            self._fit_ratings(*rated)
 
     def evaluate(self) -> None:
         """Evaluate on tracks that no training step used, and write metrics.json."""
@@ -314,6 +322,18 @@ class Run:
         weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
         model.load_state_dict(weights)
         return model
+
+    def _fit_ratings(self, corpus: Corpus, ratings: Ratings) -> None:
+        """Fit the rating transform, on the embeddings of the model as it is exported."""
+        prior = self.student("finetune").without_ratings().fold_for_inference()
+        ids = [str(id) for id in ratings.ids]
+        embeddings = embed_clips(corpus, ids, student_embedder(prior), "rated clips")
+        transform = torch.from_numpy(fit_rating_metric(embeddings, ratings)).float()
+        path = self.checkpoints / "finetune.pt"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state["module"]["model.head.rating_transform"] = transform
+        with atomic_path(path) as part:
+            torch.save(state, part)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
         """Add the figures of a stage to those of the others in metrics.json."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from itertools import accumulate, groupby
 from typing import Any
@@ -142,15 +143,19 @@ class Pool(nn.Module):
     """Tokens of a track (batch, windows, dim) -> embedding (batch, embedding_dim).
 
     Training works on the unit embedding, a point of the unit sphere. The embedding is its product
-    with ``metric_transform`` (embedding_dim, embedding_dim), a linear metric that is fitted after
-    training (`distill.training.teacher_space.fit_metric_transform`) and is the identity before.
+    with ``metric_transform`` and ``rating_transform`` (embedding_dim, embedding_dim), two linear
+    metrics that are fitted after training and are the identity before: one to albums
+    (`distill.training.teacher_space.fit_metric_transform`), one to people's ratings
+    (`distill.training.rating_metric.fit_rating_metric`).
     """
 
     metric_transform: Tensor
+    rating_transform: Tensor
 
     def __init__(self, embedding_dim: int):
         super().__init__()
         self.register_buffer("metric_transform", torch.eye(embedding_dim))
+        self.register_buffer("rating_transform", torch.eye(embedding_dim))
 
     def unit_embedding(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the unit embedding (batch, embedding_dim), attention (batch, queries, windows).
@@ -163,7 +168,12 @@ class Pool(nn.Module):
     def forward(self, tokens: Tensor, window_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the embedding and the attention."""
         unit_embedding, attention = self.unit_embedding(tokens, window_weight)
-        return unit_embedding @ self.metric_transform, attention
+        return unit_embedding @ self.transform, attention
+
+    @property
+    def transform(self) -> Tensor:
+        """Both linear metrics: (embedding_dim, embedding_dim)."""
+        return self.metric_transform @ self.rating_transform
 
 
 class AttentionPool(Pool):
@@ -333,9 +343,15 @@ class Feelprint(
         fused = Feelprint(config).eval()
         fused.load_state_dict(state)
         with torch.no_grad():
-            for weight in (*fused.parameters(), fused.head.metric_transform):
+            for weight in (*fused.parameters(), *fused.head.buffers(recurse=False)):
                 weight.copy_(weight.half().float())
         return fused
+
+    def without_ratings(self) -> Feelprint:
+        """A copy whose rating transform is the identity."""
+        prior = copy.deepcopy(self)
+        prior.head.rating_transform.copy_(torch.eye(self.config.embedding_dim))
+        return prior
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Feelprint:  # type: ignore[override]
@@ -351,9 +367,12 @@ class Feelprint(
 
 
 def _rename_old_weights(
-    module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
+    module: Feelprint, state: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
-    """Rename the weights of models up to 0.10, before they are loaded."""
+    """Bring the weights of models up to 0.10 to today's names, before they are loaded."""
     for old, new in OLD_WEIGHTS.items():
         if prefix + old in state:
             state[prefix + new] = state.pop(prefix + old)
+    config = module.config
+    if config.window_stride == 1:  # a model up to 0.10, which is not fitted to ratings
+        state.setdefault(prefix + "head.rating_transform", torch.eye(config.embedding_dim))

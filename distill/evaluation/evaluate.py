@@ -228,13 +228,13 @@ def excerpt_cosine_to_teacher(
     """Mean cosine between the student's and the teachers' reduced embeddings of the excerpts.
 
     ``embeddings`` (tracks, 2, embedding_dim) and ``teachers`` (tracks, 2, sum of the teachers'
-    dims). The metric transform is undone first, since the student was trained without it. None
+    dims). The linear metrics are undone first, since the student was trained without it. None
     without a ``space``.
     """
     if space is None:
         return None
     dim = embeddings.shape[-1]
-    units = embeddings.reshape(-1, dim) @ np.linalg.inv(model.head.metric_transform.numpy())
+    units = embeddings.reshape(-1, dim) @ np.linalg.inv(model.head.transform.numpy())
     targets = space(teachers.reshape(-1, teachers.shape[-1]), dim)
     return float((units * targets).sum(axis=1).mean())
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import hashlib
 import json
 import sys
@@ -29,8 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from scipy.spatial.distance import pdist, squareform
 from tqdm import tqdm
@@ -38,9 +35,9 @@ from tqdm import tqdm
 from datasets_scripts.audio import AudioError, decode
 from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.files import write_text
-from datasets_scripts.musifeast import GROUPS
+from datasets_scripts.ratings import COUNTRIES, Ratings, rated_corpus
 from datasets_scripts.statistics import PERCENTILES
-from datasets_scripts.triplets.rated import artist_folds, near_and_far, valence_arousal_plane
+from datasets_scripts.triplets.rated import artist_folds, near_and_far
 from distill.config import load
 from distill.evaluation.baselines import MECOMP, BaselineError, Bliss, Mecomp
 from distill.evaluation.evaluate import file_digest, load_teachers, model_digest
@@ -54,92 +51,16 @@ from distill.evaluation.excerpts import (
 from distill.evaluation.metrics import Score, standardised
 from distill.features.shards import CacheError, Shard, is_valid, write_shard
 from distill.teachers.base import Teacher, TeacherError
+from distill.training.rating_metric import fit_rating_metric, is_fitted_to
 from student import ConfigError, Feelprint
 
 FIGURES = ("valence_r", "arousal_r", "feel", "genre@1", "genre@5")
-COUNTRIES = ("UK", "US")
 NEIGHBOURS = 8
 FOLDS, FOLD_SEEDS = 5, 3
-RATING_WEIGHT, RIDGE = 1.0, 0.3  # of the fitted row of the table
 RESAMPLES = 1_000
-RATINGS = "ratings.parquet"
-COLUMNS = ["id", "genre", "artist", "valence_mean", "arousal_mean"]
-COUNTRY_COLUMNS = [
-    f"{group}_{rating}_mean" for group in GROUPS for rating in ("valence", "arousal")
-]
 
 AnchorScores = dict[str, np.ndarray]  # figure -> (n, 2), see anchor_scores
-FitFn = Callable[[np.ndarray, "Ratings"], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Ratings:
-    """What people say of n clips: all arrays (n,), ratings from 1 to 5.
-
-    valence, arousal: means over all raters. by_country: `UK` and `US` -> (n, 2), valence and
-    arousal as means of the country's four age groups.
-    """
-
-    ids: np.ndarray
-    genre: np.ndarray
-    artist: np.ndarray
-    valence: np.ndarray
-    arousal: np.ndarray
-    by_country: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def read(cls, folder: Path) -> Ratings:
-        """Read ratings.parquet of the corpus in ``folder``. Raises CorpusError."""
-        path = folder / RATINGS
-        try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise CorpusError(
-                f"{path} cannot be read: {error}. `python -m datasets_scripts musifeast` builds a "
-                "corpus with ratings"
-            ) from None
-        if missing := [n for n in COLUMNS + COUNTRY_COLUMNS if n not in table.column_names]:
-            raise CorpusError(f"{path} has no columns {missing}; build the corpus again")
-        known = {name: np.array(table[name].to_pylist()) for name in COLUMNS + COUNTRY_COLUMNS}
-        by_country = {
-            country: np.stack(
-                [
-                    np.mean(
-                        [known[f"{g}_{rating}_mean"] for g in GROUPS if g.startswith(country)],
-                        axis=0,
-                    )
-                    for rating in ("valence", "arousal")
-                ],
-                axis=1,
-            )
-            for country in COUNTRIES
-        }
-        ids, genre, artist, valence, arousal = (known[name] for name in COLUMNS)
-        return cls(ids, genre, artist, valence, arousal, by_country)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def plane(self) -> np.ndarray:
-        """Valence and arousal, z-scored over the clips: (n, 2)."""
-        return valence_arousal_plane(self.valence, self.arousal)
-
-    def subset(self, rows: np.ndarray) -> Ratings:
-        """The clips that ``rows`` selects: numbers, or (n,) bool."""
-        return Ratings(
-            self.ids[rows],
-            self.genre[rows],
-            self.artist[rows],
-            self.valence[rows],
-            self.arousal[rows],
-            {country: means[rows] for country, means in self.by_country.items()},
-        )
-
-    def of_country(self, country: str) -> Ratings:
-        """The same clips with the ratings of one country's raters."""
-        valence, arousal = self.by_country[country].T
-        return dataclasses.replace(self, valence=valence, arousal=arousal)
+FitFn = Callable[[np.ndarray, Ratings], np.ndarray]
 
 
 def anchor_scores(
@@ -270,33 +191,6 @@ def fold_table(artists: np.ndarray, folds: int = FOLDS, seeds: int = FOLD_SEEDS)
     return np.stack([artist_folds(artists, folds, seed) for seed in range(seeds)])
 
 
-def fit_rating_metric(
-    embeddings: np.ndarray, ratings: Ratings, weight: float, ridge: float
-) -> np.ndarray:
-    """A linear metric that weights the axes which predict the ratings: symmetric, (dim, dim).
-
-    With X the centred embeddings (n, dim) and Y the z-scored valence and arousal (n, 2), ridge
-    regression gives W = (X'X + ridge tr(X'X) / dim I)^-1 X'Y; ``ridge`` is thus relative to the
-    mean eigenvalue of X'X. s² scales the predicted plane XW to the mean square norm of X. The
-    metric is M = I + weight² s² W W', and M^(1/2) is returned: distances between rows of
-    ``embeddings @ M^(1/2)`` are those between [x, weight s x W]. It can be folded into a student,
-    ``head.metric_transform @ M^(1/2)``.
-
-    Raises ValueError for embeddings from which nothing is predicted, such as constant ones.
-    """
-    x = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
-    gram = x.T @ x
-    dim = len(gram)
-    penalised = gram + ridge * np.trace(gram) / dim * np.eye(dim)
-    w = np.linalg.lstsq(penalised, x.T @ ratings.plane, rcond=None)[0]  # (dim, 2)
-    predicted = ((x @ w) ** 2).sum()
-    if not predicted > 0:
-        raise ValueError("these embeddings predict neither valence nor arousal: all are the same")
-    metric = np.eye(dim) + weight**2 * (np.trace(gram) / predicted) * w @ w.T
-    values, vectors = np.linalg.eigh(metric)
-    return (vectors * np.sqrt(values)) @ vectors.T
-
-
 def chance_levels(ratings: Ratings) -> dict[str, float]:
     """What a representation without information reaches: 0 for r, 1/2 for feel.
 
@@ -334,19 +228,6 @@ def embed_clips(corpus: Corpus, ids: Sequence[str], embed_fn: EmbedFn, label: st
     for id in tqdm(ids, desc=label, unit="clip"):
         vectors.append(embed_fn(decode(corpus.audio_bytes(id), SAMPLE_RATE)))
     return np.stack(vectors).astype(np.float32)
-
-
-def _rated_corpus(folder: Path) -> tuple[Corpus, Ratings]:
-    """The corpus in ``folder`` and its ratings. Raises CorpusError where their tracks differ."""
-    corpus, ratings = Corpus(folder), Ratings.read(folder)
-    ids = {track.id for track in corpus.tracks}
-    if ids != set(ratings.ids):
-        raise CorpusError(
-            f"{folder / RATINGS} rates {len(ratings)} tracks, of which "
-            f"{len(ids & set(ratings.ids))} are among the corpus's {len(ids)}; "
-            "build the corpus again"
-        )
-    return corpus, ratings
 
 
 @dataclass(frozen=True)
@@ -401,29 +282,37 @@ def people_figures(
 
         clips, artists, genres: their numbers
         rows: row -> figure -> {value, low, high, n}; figures are `FIGURES`. Rows: student;
-            student_rating_metric (`fit_rating_metric`, cross-validated); untrained; mfcc; mecomp;
-            bliss; each teacher by its name
+            student_without_ratings, whose rating transform is the identity; untrained; mfcc;
+            mecomp; bliss; each teacher by its name
+        cross_validated: whether the row student is
         absent: row -> why this baseline is missing
         chance: figure -> level
-        ceiling: figure -> {value, low, high, n}, one country's raters against the other's
+        ceiling: figure -> {value, low, high, n}, one country's raters against the other's; empty
+            where the ratings are not told apart by country
 
-    The row student is an estimate on clips that the model has not seen only where neither its
-    training nor its choice used these ratings.
+    The row student is cross-validated where its rating transform was fitted to these ratings: it
+    is fitted anew without the artists of each fold. Any other model is measured as it is, which is
+    an estimate for unseen clips only where its training did not use these ratings.
 
     Raises:
         CorpusError: not such a corpus, or its ratings are of other tracks.
         AudioError: a clip that cannot be decoded.
         CacheError: the cache cannot be written.
     """
-    corpus, ratings = _rated_corpus(folder)
+    corpus, ratings = rated_corpus(folder)
     clips = _Clips(corpus, [str(id) for id in ratings.ids], cache)
-    embeddings = embed_clips(corpus, clips.ids, student_embedder(model), "student")
-    fit = partial(fit_rating_metric, weight=RATING_WEIGHT, ridge=RIDGE)
+    prior = model.without_ratings()
+    embeddings = embed_clips(corpus, clips.ids, student_embedder(prior), "student")
+    fitted = is_fitted_to(model, embeddings, ratings)
     rows = {
-        "student": figures(embeddings, ratings, resamples),
-        "student_rating_metric": cross_validated(
-            embeddings, fit, ratings, fold_table(ratings.artist), resamples
+        "student": (
+            cross_validated(
+                embeddings, fit_rating_metric, ratings, fold_table(ratings.artist), resamples
+            )
+            if fitted
+            else figures(embeddings @ model.head.rating_transform.numpy(), ratings, resamples)
         ),
+        "student_without_ratings": figures(embeddings, ratings, resamples),
     }
     absent: dict[str, str] = {}
     for name, version, make, standardise in _baselines(model, mecomp, teachers):
@@ -437,10 +326,11 @@ def people_figures(
         "clips": len(ratings),
         "artists": len(set(ratings.artist)),
         "genres": len(set(ratings.genre)),
+        "cross_validated": fitted,
         "rows": rows,
         "absent": absent,
         "chance": chance_levels(ratings),
-        "ceiling": human_ceiling(ratings, resamples),
+        "ceiling": human_ceiling(ratings, resamples) if ratings.by_country else {},
     }
 
 
@@ -463,6 +353,11 @@ def markdown(measured: Mapping[str, Any]) -> str:
         f"{measured['clips']} clips by {measured['artists']} artists, {measured['genres']} genres, "
         f"{triplets:,} triplets; 95 % intervals by bootstrap over the clips."
     )
+    if measured["cross_validated"]:
+        lines.append(
+            f"The student's rating metric is fitted to these ratings: its row is cross-validated, "
+            f"{FOLDS} folds by artist, mean of {FOLD_SEEDS} seeds."
+        )
     return "\n".join([*lines, *(f"Without {n}: {why}" for n, why in measured["absent"].items())])
 
 

@@ -44,7 +44,7 @@ PEOPLE_METRICS = {  # of `distill.evaluation.people`
 }
 NAMES = {
     "student": "this model",
-    "student_rating_metric": "this model, with a metric fitted to ratings (cross-validated)",
+    "student_without_ratings": "this model without the metric fitted to ratings",
     "untrained": "untrained",
     "mfcc": "MFCC",
     "mecomp": "MECOMP 0.7.2",

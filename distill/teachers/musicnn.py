@@ -296,3 +296,19 @@ class MusicnnMtt(Musicnn):
     """musicnn as trained on MagnaTagATune; the same shape and licence."""
 
     model = MODELS[1]
+
+
+class MusicnnTags(Musicnn):
+    """The logits of MSD_musicnn's 50 tags: a small space in which genres and moods are apart."""
+
+    dim = 50
+
+    def __init__(self, config: TeacherConfig, device: torch.device = CPU):
+        super().__init__(config, device)
+        self.name = f"{self.model}_tags"
+
+    @torch.inference_mode()
+    def __call__(self, windows: Tensor) -> Tensor:
+        """(batch, window) samples -> (batch, 50) float32, on the CPU."""
+        pooled = super().__call__(windows).to(self.device)
+        return self.network.tags(pooled).logit(eps=1e-6).cpu()

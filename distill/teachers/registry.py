@@ -11,7 +11,7 @@ from distill.config import TeacherConfig
 from distill.teachers.base import Teacher, TeacherError
 from distill.teachers.clap import Clap
 from distill.teachers.mert import Mert
-from distill.teachers.musicnn import CPU, Musicnn, MusicnnMtt
+from distill.teachers.musicnn import CPU, Musicnn, MusicnnMtt, MusicnnTags
 from distill.teachers.spectrum import Spectrum
 from distill.teachers.vibenet import VibeNet
 from student import FeelprintConfig
@@ -27,6 +27,7 @@ def load_teacher(
     """
     known: dict[str, Callable[[TeacherConfig, torch.device], Teacher]] = {
         "musicnn": Musicnn,
+        "musicnn-tags": MusicnnTags,
         "musicnn-mtt": MusicnnMtt,
         "vibenet": VibeNet,
         "spectrum": partial(Spectrum, student),

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from datasets_scripts.corpora.corpus import CorpusError
 from datasets_scripts.musifeast import build_musifeast
+from datasets_scripts.ratings import Ratings, rated_corpus
 from distill.evaluation import people
+from distill.evaluation.excerpts import student_embedder
 from distill.evaluation.people import (
     FIGURES,
-    Ratings,
     anchor_scores,
     chance_levels,
     cross_validated,
+    embed_clips,
     figures,
-    fit_rating_metric,
     fold_table,
     human_ceiling,
     main,
+    markdown,
     people_figures,
     summarise,
 )
 from distill.teachers.base import Teacher
+from distill.training.rating_metric import fit_rating_metric, is_fitted_to
 from student import Feelprint
 from tests.datasets_scripts.made_musifeast import CLIPS, clip_name, rows, write_musifeast
 
@@ -161,32 +166,6 @@ def test_the_ceiling_is_one_where_countries_agree_and_chance_where_not() -> None
     assert abs(scores["valence_r"]["value"]) < 0.2
 
 
-def test_the_metric_by_hand() -> None:
-    ratings = random_ratings(40)
-    embeddings = np.random.default_rng(2).standard_normal((40, 1)) + ratings.plane[:, :1]
-    # in one dimension the predicted plane is that dimension: M = 1 + weight²
-    assert fit_rating_metric(embeddings, ratings, 1, 0.3) == pytest.approx(np.sqrt(2))
-    assert fit_rating_metric(embeddings, ratings, 3, 0.3) == pytest.approx(np.sqrt(10))
-
-
-def test_the_metric_adds_the_prediction_of_a_ridge_regression() -> None:
-    ratings = random_ratings(50)
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((50, 6)) + ratings.plane @ rng.standard_normal((2, 6)) + 4
-    root = fit_rating_metric(x, ratings, 0.7, 0.3)
-    assert np.allclose(root, root.T) and np.linalg.eigvalsh(root).min() > 1 - 1e-9
-    centred = x - x.mean(axis=0)
-    penalty = 0.3 * np.linalg.eigvalsh(centred.T @ centred).mean()
-    w = np.linalg.inv(centred.T @ centred + penalty * np.eye(6)) @ centred.T @ ratings.plane
-    predicted = centred @ w
-    predicted *= np.sqrt((centred**2).sum() / (predicted**2).sum())
-    wanted = people.pdist(np.concatenate([x, 0.7 * predicted], axis=1))
-    assert people.pdist(x @ root) == pytest.approx(wanted)
-    assert fit_rating_metric(x, ratings, 0, 0.3) == pytest.approx(np.eye(6))
-    with pytest.raises(ValueError, match="predict neither valence nor arousal"):
-        fit_rating_metric(np.ones((50, 6)), ratings, 1, 0.3)
-
-
 def test_a_fit_never_sees_held_out_ratings() -> None:
     ratings = random_ratings(60)
     embeddings = np.random.default_rng(4).standard_normal((60, 5))
@@ -287,10 +266,24 @@ def test_ratings_are_read_from_the_corpus(corpus: Path, tmp_path: Path) -> None:
     assert ratings.by_country["UK"][0, 1] == pytest.approx(np.mean(british, axis=0)[int(first)])
     with pytest.raises(CorpusError, match="musifeast` builds a corpus with ratings"):
         Ratings.read(tmp_path)
-    table = people.pq.read_table(corpus / "ratings.parquet").drop_columns(["US46to60_arousal_mean"])
-    people.pq.write_table(table, tmp_path / "ratings.parquet")
-    with pytest.raises(CorpusError, match=r"has no columns \['US46to60_arousal_mean'\]"):
+    table = pq.read_table(corpus / "ratings.parquet")
+    pq.write_table(table.drop_columns(["arousal_mean"]), tmp_path / "ratings.parquet")
+    with pytest.raises(CorpusError, match=r"has no columns \['arousal_mean'\]"):
         Ratings.read(tmp_path)
+    broken = table.set_column(
+        table.column_names.index("valence_mean"), "valence_mean", [[None] * len(table)]
+    )
+    pq.write_table(broken, tmp_path / "ratings.parquet")
+    with pytest.raises(CorpusError, match="valence_mean is not a finite number in every row"):
+        Ratings.read(tmp_path)
+
+
+def test_ratings_of_ones_own_need_no_countries(corpus: Path, tmp_path: Path) -> None:
+    names = ["id", "genre", "artist", "valence_mean", "arousal_mean"]
+    table = pq.read_table(corpus / "ratings.parquet", columns=names)
+    pq.write_table(table, tmp_path / "ratings.parquet")
+    ratings = Ratings.read(tmp_path)
+    assert len(ratings) == CLIPS and ratings.by_country == {}
 
 
 @pytest.mark.slow
@@ -305,7 +298,7 @@ def test_all_rows_and_baselines_from_the_cache(
     teachers = [MeanSquare()]
     # the student's own graph instead of MECOMP's: the same input and output
     found = people_figures(model, corpus, onnx, tmp_path / "cache", teachers, 50)
-    names = ["student", "student_rating_metric", "untrained", "mfcc", "mecomp", "a-loudness"]
+    names = ["student", "student_without_ratings", "untrained", "mfcc", "mecomp", "a-loudness"]
     assert list(found["rows"]) == names and list(found["absent"]) == ["bliss"]
     assert "cargo build" in found["absent"]["bliss"]
     for scores in found["rows"].values():
@@ -326,6 +319,30 @@ def test_all_rows_and_baselines_from_the_cache(
     monkeypatch.setattr(people, "mfcc_embedder", nothing)
     again = people_figures(model, corpus, onnx, tmp_path / "cache", teachers, 50)
     assert again == found
+
+
+def test_a_model_that_is_fitted_to_the_ratings_is_cross_validated(
+    corpus: Path, exported: tuple[Feelprint, Path], tmp_path: Path
+) -> None:
+    rated_tracks, ratings = rated_corpus(corpus)
+    fitted = copy.deepcopy(exported[0])
+    embed = student_embedder(exported[0].without_ratings())
+    vectors = embed_clips(rated_tracks, [str(id) for id in ratings.ids], embed, "clips")
+    assert not is_fitted_to(fitted, vectors, ratings)
+    transform = torch.from_numpy(fit_rating_metric(vectors, ratings)).half().float()
+    fitted.head.rating_transform.copy_(transform)
+    assert is_fitted_to(fitted, vectors, ratings)
+    found = people_figures(fitted, corpus, tmp_path / "none.onnx", tmp_path / "cache", (), 20)
+    assert found["cross_validated"]
+    folds = fold_table(ratings.artist)
+    assert found["rows"]["student"] == cross_validated(
+        vectors, fit_rating_metric, ratings, folds, 20
+    )
+    assert found["rows"]["student_without_ratings"] == figures(vectors, ratings, 20)
+    assert "is cross-validated" in markdown(found)
+    fitted.head.rating_transform.mul_(1.5)  # not the fit to these ratings any more
+    found = people_figures(fitted, corpus, tmp_path / "none.onnx", tmp_path / "cache", (), 20)
+    assert not found["cross_validated"] and "is cross-validated" not in markdown(found)
 
 
 def test_the_command(
@@ -355,8 +372,8 @@ def test_the_command(
 
 def test_ratings_of_other_tracks(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(corpus / "data")
-    table = people.pq.read_table(corpus / "ratings.parquet").slice(1)
-    people.pq.write_table(table, tmp_path / "ratings.parquet")
+    table = pq.read_table(corpus / "ratings.parquet").slice(1)
+    pq.write_table(table, tmp_path / "ratings.parquet")
     with pytest.raises(CorpusError, match=f"of which {CLIPS - 1} are among the corpus's {CLIPS}"):
         people_figures(Feelprint(), tmp_path, cache=tmp_path / "cache")
-    assert clip_name(0) in people.pq.read_table(corpus / "ratings.parquet")["clip"].to_pylist()
+    assert clip_name(0) in pq.read_table(corpus / "ratings.parquet")["clip"].to_pylist()
