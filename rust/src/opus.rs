@@ -63,6 +63,20 @@ impl OpusPackets {
         Ok(Self { streams, skip, gain: 10_f32.powf(gain_q8_db / 256.0 / 20.0), pcm: Vec::new() })
     }
 
+    /// Forgets the packets so far: the next one need not follow them.
+    pub(crate) fn restart(&mut self) {
+        // Resetting fails only if the settings are invalid, and they made this decoder.
+        let _ = match &mut self.streams {
+            Streams::Single(decoder, _) => decoder.reset_state(),
+            Streams::Multi(decoder) => decoder.reset_state(),
+        };
+    }
+
+    /// The frames of a packet at [`OPUS_RATE`], by its header; none if that is invalid.
+    pub(crate) fn frames(packet: &[u8]) -> Option<u64> {
+        Some(opus_pure::packet::samples_48k(packet).ok()? as u64)
+    }
+
     /// Decodes a packet into its channels, without the pre-skip.
     pub(crate) fn decode(
         &mut self,

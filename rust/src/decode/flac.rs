@@ -389,7 +389,12 @@ impl Packets for FlacFrames {
 }
 
 fn packet(data: Box<[u8]>, frames: u64) -> Step {
-    Step::Packet(StreamPacket { data, frames, trim_start: 0, trim_end: 0 })
+    Step::Packet(StreamPacket { data, frames, is_exact: true, trim_start: 0, trim_end: 0 })
+}
+
+/// The samples of a frame by its header; `stream_info` is the block STREAMINFO.
+pub(super) fn frame_samples(packet: &[u8], stream_info: &[u8]) -> Option<u64> {
+    frame(packet, &StreamInfo::parse(stream_info)?).map(|frame| frame.samples)
 }
 
 /// Whether a tag or another FLAC file begins here.

@@ -389,13 +389,20 @@ impl Packets for Frames {
             let data = bytes[skip..].into();
             let frames = frame.samples;
             self.last = frame;
-            return Ok(Some(Step::Packet(StreamPacket { data, frames, trim_start, trim_end })));
+            let is_exact = true;
+            let packet = StreamPacket { data, frames, is_exact, trim_start, trim_end };
+            return Ok(Some(Step::Packet(packet)));
         }
     }
 
     fn damage(&mut self) -> Option<String> {
         self.damage.take()
     }
+}
+
+/// The samples of a frame of MPEG audio at this rate, by its header; none if it is of another rate.
+pub(super) fn mpeg_samples(packet: &[u8], rate: u32) -> Option<u64> {
+    Frame::parse_mpeg(packet).filter(|frame| frame.rate == rate).map(|frame| frame.samples)
 }
 
 /// The header at `at`.
