@@ -1,6 +1,6 @@
 //! Opus packets to samples, by opus-pure: symphonia demuxes Opus but does not decode it.
 
-use opus_pure::{OpusDecoder, OpusMSDecoder};
+use opus_pure::{OpusDecoder, OpusMSDecoder, OpusMode};
 
 use crate::error::{Error, Result};
 
@@ -72,9 +72,11 @@ impl OpusPackets {
         };
     }
 
-    /// The frames of a packet at [`OPUS_RATE`], by its header; none if that is invalid.
+    /// The frames of a packet at [`OPUS_RATE`], by its header; none if that is invalid, or if the
+    /// packet has a part for speech (SILK): its decoder never quite forgets where it began.
     pub(crate) fn frames(packet: &[u8]) -> Option<u64> {
-        Some(opus_pure::packet::samples_48k(packet).ok()? as u64)
+        let is_celt = matches!(opus_pure::packet::mode(packet), Ok(OpusMode::CeltOnly));
+        is_celt.then_some(opus_pure::packet::samples_48k(packet).ok()? as u64)
     }
 
     /// Decodes a packet into its channels, without the pre-skip.

@@ -25,10 +25,11 @@ const MP3_SIDE_INFO: usize = 4 + 2 + 32;
 /// The frames of MP3 and of the layers below it that the overlap and the filterbank reach back.
 const MPEG_OVERLAP: usize = 2;
 
-/// The frames of Opus from which on a decoder that begins there gives what one from the start gives,
-/// to 1e-4. The format asks for 80 ms (RFC 7845, section 4.6), after which the difference is
-/// inaudible; band energies are predicted from packet to packet, and the error decays.
-const OPUS_PREROLL: u64 = 960 * 20;
+/// The frames of Opus before the ones that are used, 0.4 s. The format asks for 80 ms (RFC 7845,
+/// section 4.6), after which no difference is audible; but band energies are predicted from packet to
+/// packet, so that the difference to a full decode decays: 8e-3 after 80 ms, 1e-4 after 0.2 s, 3e-7
+/// after 0.4 s.
+const OPUS_PREROLL: u64 = 19_200;
 
 /// The samples of a block, one vector a channel.
 #[derive(Debug, Default)]
@@ -243,11 +244,13 @@ fn has_band_replication<'a>(
 }
 
 /// The frames of a packet of ALAC: the length that its header states, or else that of the stream's
-/// configuration (ALACSpecificConfig and the element header of Apple's reference decoder).
+/// configuration, ALACSpecificConfig, which may be in a box behind another (the element header and
+/// the "magic cookie" of Apple's reference decoder).
 fn alac_frames(packet: &[u8], config: &[u8]) -> Option<u64> {
     let header = u64::from_be_bytes(packet.get(..8)?.try_into().ok()?);
     // A single channel or a pair: then 4 bits of the instance, 12 unused, and whether the packet is
     // partial, 2 bits of shifted bytes, 1 of escape, and the number of samples of a partial packet.
+    let config = if config.get(4..8) == Some(b"frma") { config.get(24..)? } else { config };
     let is_partial = header >> 44 & 1 == 1;
     match header >> 61 {
         0 | 1 if is_partial => Some(header >> 9 & 0xffff_ffff),
