@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use crate::decode::ResampledAudio;
 use crate::SAMPLE_RATE;
+pub use crate::decode::ResampledAudio;
 use crate::error::{Error, Result};
 pub use crate::network::DIM_EMBEDDING;
 use crate::network::{EncoderState, Network, WindowRule};

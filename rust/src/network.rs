@@ -450,7 +450,10 @@ mod tests {
     fn a_graph_without_the_window_weight_is_an_error() {
         let error = Network::from_proto(&proto_with_weights("loud"), "").unwrap_err();
         assert!(error.is_model(), "{error}");
-        assert!(error.to_string().contains("no tensor `window_weight` (`nonsilent_ratio`"), "{error}");
+        assert!(
+            error.to_string().contains("no tensor `window_weight` (`nonsilent_ratio`"),
+            "{error}"
+        );
     }
 
     #[test]

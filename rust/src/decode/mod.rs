@@ -13,8 +13,8 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,8 +78,7 @@ pub fn decode_bytes(bytes: Vec<u8>) -> Result<ResampledAudio> {
     let len = bytes.len() as u64;
     let bytes: Arc<[u8]> = bytes.into();
     let open = || Source::new(Input::new(Box::new(Cursor::new(bytes.clone())), len));
-    let (samples, _) =
-        catch_decoder_panic(Path::new(""), || decode_with(open, Samples::default))?;
+    let (samples, _) = catch_decoder_panic(Path::new(""), || decode_with(open, Samples::default))?;
     Ok(ResampledAudio { path: PathBuf::new(), samples: samples.0 })
 }
 
@@ -205,9 +204,9 @@ fn decode_blocks(
     let (mut position, mut start) = (0, 0);
     let mut stopwatch = Stopwatch(Instant::now());
     loop {
-        let unneeded = resampler.as_ref().map_or(0, |resampler| {
-            resampler.unneeded(sink.needed().start.saturating_sub(start))
-        });
+        let unneeded = resampler
+            .as_ref()
+            .map_or(0, |resampler| resampler.unneeded(sink.needed().start.saturating_sub(start)));
         let block = source.next_block(unneeded)?;
         source.lap(&mut stopwatch, &mut stats.times);
         let Some(block) = block else { break };

@@ -175,10 +175,7 @@ impl Source {
     }
 
     /// Reads packets; none after the end, at an error of the reader, or after its panic.
-    fn read<T>(
-        &mut self,
-        read: impl FnOnce(&mut dyn Packets) -> Result<Option<T>>,
-    ) -> Option<T> {
+    fn read<T>(&mut self, read: impl FnOnce(&mut dyn Packets) -> Result<Option<T>>) -> Option<T> {
         if self.is_over {
             return None;
         }
