@@ -16,20 +16,14 @@ use super::{StreamPacket, flac, frames};
 use crate::error::{Error, Result};
 use crate::opus::{OPUS_RATE, OpusPackets};
 
-/// The bytes of earlier frames that a frame of MP3 may refer to (`main_data_begin` has nine bits).
-const MAX_RESERVOIR: usize = 511;
-
-/// The most bytes of a frame of MP3 that are not its main data: header, checksum, side information.
-const MP3_SIDE_INFO: usize = 4 + 2 + 32;
-
-/// The frames of MP3 and of the layers below it that the overlap and the filterbank reach back.
+/// The frames of MPEG audio, layers 1 and 2, that the filterbank reaches back.
 const MPEG_OVERLAP: usize = 2;
 
-/// The frames of Opus before the ones that are used, 0.4 s. The format asks for 80 ms (RFC 7845,
+/// The frames of Opus before the ones that are used, 0.3 s. The format asks for 80 ms (RFC 7845,
 /// section 4.6), after which no difference is audible; but band energies are predicted from packet to
 /// packet, so that the difference to a full decode decays: 8e-3 after 80 ms, 1e-4 after 0.2 s, 3e-7
 /// after 0.4 s.
-const OPUS_PREROLL: u64 = 19_200;
+const OPUS_PREROLL: u64 = 14_400;
 
 /// The samples of a block, one vector a channel.
 #[derive(Debug, Default)]
@@ -128,9 +122,21 @@ impl Codec {
         match self.parameters.codec {
             CODEC_ID_MP1 | CODEC_ID_MP2 => count > MPEG_OVERLAP,
             CODEC_ID_MP3 => {
-                let before = packets.iter().skip(1).take(count.saturating_sub(1 + MPEG_OVERLAP));
-                let main = before.map(|packet| packet.data.len().saturating_sub(MP3_SIDE_INFO));
-                main.sum::<usize>() >= MAX_RESERVOIR
+                // The overlap and the filterbank reach back one granule, which must be right: the
+                // second of a frame of version 1, or all of a frame of version 2 and the one before.
+                // That refers to the main data of frames before it.
+                let Some(reservoir) = packets.back().and_then(|p| frames::reservoir(&p.data))
+                else {
+                    return false;
+                };
+                let Some(first) = count.checked_sub(if reservoir.is_version_1 { 1 } else { 2 })
+                else {
+                    return false;
+                };
+                let main_data = |p: &StreamPacket| frames::reservoir(&p.data);
+                let Some(needed) = packets.get(first).and_then(main_data) else { return false };
+                let before = packets.iter().take(first).skip(1).filter_map(main_data);
+                first > 0 && before.map(|r| r.main_data).sum::<usize>() >= needed.begin
             }
             CODEC_ID_VORBIS | CODEC_ID_AAC => count > 1,
             CODEC_ID_OPUS => {

@@ -227,7 +227,8 @@ fn decode_blocks(
             continue;
         }
         let mono = source.mono();
-        if !mono.iter().all(|sample| sample.abs() <= MAX_SAMPLE) {
+        // Without a branch per sample, so that it vectorises.
+        if !mono.iter().fold(true, |all, sample| all & (sample.abs() <= MAX_SAMPLE)) {
             return Err(Error::audio("a sample is too large or not finite"));
         }
         // If the sample rate changes within the file, a new resampler takes over.
