@@ -283,11 +283,13 @@ mod tests {
             assert_eq!(data["x"].as_array().unwrap().len(), n);
             assert_eq!(data["n_near"], (n - 1).min(NEAREST));
         }
-        let mut equal = tracks(60);
-        let embedding = equal[0].embedding;
-        equal.iter_mut().for_each(|track| track.embedding = embedding);
-        let data = page_data(&equal, |_| ()).unwrap();
-        assert_eq!(data["x"].as_array().unwrap().len(), 60);
+        for n in [60, 2_100] {
+            let mut equal = tracks(n);
+            let embedding = equal[0].embedding;
+            equal.iter_mut().for_each(|track| track.embedding = embedding);
+            let data = page_data(&equal, |_| ()).unwrap();
+            assert_eq!(data["x"].as_array().unwrap().len(), n);
+        }
     }
 
     #[test]
