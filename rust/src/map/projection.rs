@@ -222,12 +222,13 @@ pub(super) mod tests {
     #[test]
     fn neighbours_stay_neighbours() {
         // By both ways to compute the repulsion.
-        for n in [600, 2_400] {
+        for n in [1_200, 2_400] {
             let rows = albums(n);
             let map = quality(&rows, &project(&rows, &neighbours(&rows), &|_| ()));
             let components = quality(&rows, &principal_components(&rows));
             assert!(map.0 > 0.97 && map.1 > 0.85, "{n} tracks, t-SNE: {map:?}");
-            assert!(components.0 < 0.9 && components.1 < 0.6, "{n} tracks, PCA: {components:?}");
+            let better = map.0 > components.0 + 0.1 && map.1 > components.1 + 0.2;
+            assert!(better, "{n} tracks, t-SNE: {map:?}, PCA: {components:?}");
         }
     }
 
