@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,18 @@ def opened(context: BrowserContext, path: Path) -> tuple[Page, list[str]]:
     return page, troubles
 
 
+def wait_for(page: Page, expression: str, argument: Any = None) -> None:
+    """Waits until an expression is true. (Playwright's own wait needs `eval`, which the page's
+    security policy forbids.)"""
+    end = time.monotonic() + 60
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
+
+
 def drawn(page: Page) -> None:
     """Waits until a frame with the songs is drawn."""
-    page.wait_for_function("canvas.metrics.fps > 0 || canvas.isInitialized", timeout=60_000)
-    page.wait_for_function("canvas.getViewports().length > 0", timeout=60_000)
+    wait_for(page, "canvas.isInitialized && canvas.getViewports().length > 0")
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
 
 
@@ -160,7 +169,7 @@ def test_search_click_neighbours_sound_and_colours(browser: Browser, map_file: P
     assert page.evaluate("layers()[0].props.data") == [41, 39, 42, 38, 43, 37, 44, 36, 45, 35]
     source = page.evaluate("document.querySelector('#audio').currentSrc")
     assert source == (map_file.parent / "a b#ü.wav").as_uri()
-    page.wait_for_function("document.querySelector('#audio').currentTime > 0.1")
+    wait_for(page, "document.querySelector('#audio').currentTime > 0.1")
 
     page.locator("#near button").first.click()
     expect(page.locator("#song h2")).to_have_text("Song 41")
@@ -214,7 +223,7 @@ def test_keyboard(browser: Browser, small_map: Path) -> None:
     assert page.evaluate("([a, b]) => place(b)[1] - place(a)[1]", [right, above]) > 0
     assert page.evaluate("document.querySelector('#audio').paused")
     page.keyboard.press("Enter")
-    page.wait_for_function("!document.querySelector('#audio').paused")
+    wait_for(page, "!document.querySelector('#audio').paused")
     before = page.evaluate("viewState.zoom")
     page.keyboard.press("+")
     assert page.evaluate("viewState.zoom") > before
@@ -232,7 +241,7 @@ def test_a_song_of_a_cue_sheet_is_a_part_of_its_file(browser: Browser, small_map
     page, troubles = opened(context, small_map)
     page.evaluate("choose(7, true)")
     assert page.evaluate("document.querySelector('#audio').src").endswith("/b.wav#t=0.5,1.5")
-    page.wait_for_function("document.querySelector('#audio').currentTime >= 0.5")
+    wait_for(page, "document.querySelector('#audio').currentTime >= 0.5")
     assert not troubles
     context.close()
 
@@ -294,7 +303,7 @@ def test_a_phone_pans_zooms_and_taps(browser: Browser, small_map: Path) -> None:
         touch("touchMove", (cx + 10 * step, cy))
         page.wait_for_timeout(20)
     touch("touchEnd")
-    page.wait_for_function("x => viewState.target[0] < x", arg=before["target"][0])
+    wait_for(page, "x => viewState.target[0] < x", before["target"][0])
     page.wait_for_timeout(400)
     before = page.evaluate("viewState")
     touch("touchStart", (cx - 20, cy), (cx + 20, cy))
@@ -302,7 +311,7 @@ def test_a_phone_pans_zooms_and_taps(browser: Browser, small_map: Path) -> None:
         touch("touchMove", (cx - 20 - 8 * step, cy), (cx + 20 + 8 * step, cy))
         page.wait_for_timeout(20)
     touch("touchEnd")
-    page.wait_for_function("zoom => viewState.zoom > zoom + 0.5", arg=before["zoom"])
+    wait_for(page, "zoom => viewState.zoom > zoom + 0.5", before["zoom"])
     assert not troubles
     context.close()
 
