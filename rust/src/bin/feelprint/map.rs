@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use feelprint::AudioEmbeddingModel;
+use feelprint::duplicates::LibraryTrack;
 use feelprint::map::{MapTrack, Progress, SIGNATURE, page, page_data};
 use serde_json::json;
 
-use crate::library::Library;
+use crate::library::{Entry, Library};
 use crate::numbers::{count, thousands};
 use crate::output::Output;
 use crate::paths::{full_path, full_path_of_missing, relative_to};
 use crate::progress;
+use crate::tags::album_or_folder;
 
 /// Writes the map of the tracks under `folders`, or of all tracks, to `out`.
 pub fn map(
@@ -66,21 +68,25 @@ fn map_tracks(
     let songs = library.entries.iter().zip(&library.tracks);
     let songs = songs
         .filter(|(entry, _)| full.is_empty() || full.iter().any(|it| entry.path.starts_with(it)));
-    let track =
-        |(entry, track): (&crate::library::Entry, &feelprint::duplicates::LibraryTrack)| MapTrack {
-            embedding: track.embedding,
-            path: entry.path.clone(),
-            link: match page_folder {
-                Some(folder) => relative_to(&entry.path, folder),
-                None => entry.path.clone(),
-            },
-            section_s: entry.section.map(|it| (it.start_s, it.start_s + it.duration_s)),
-            title: entry.title.clone(),
-            artist: track.artist.clone(),
-            album: track.album.clone(),
-            duration_s: track.duration_s,
-        };
+    let track = |(entry, track): (&Entry, &LibraryTrack)| MapTrack {
+        embedding: track.embedding,
+        path: entry.path.clone(),
+        link: match page_folder {
+            Some(folder) => relative_to(&entry.path, folder),
+            None => entry.path.clone(),
+        },
+        section_s: entry.section.map(|it| (it.start_s, it.start_s + it.duration_s)),
+        title: entry.title.clone(),
+        artist: track.artist.clone(),
+        album: album_of_tags(track, &entry.path),
+        duration_s: track.duration_s,
+    };
     Ok(songs.map(track).collect())
+}
+
+/// The album, or "" where the folder stands for it: the page has that by itself.
+fn album_of_tags(track: &LibraryTrack, path: &Path) -> String {
+    if track.album == album_or_folder(None, path) { String::new() } else { track.album.clone() }
 }
 
 /// The folder of the page. Fails if the page cannot be there, and if it would overwrite a file that
