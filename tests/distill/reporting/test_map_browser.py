@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = Path("/usr/bin/chromium")
 # WebGL by the processor: the machine of the tests has no graphics card.
 FLAGS = ["--no-sandbox", "--no-first-run", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-HOSTILE = "</script><img src=x onerror=\"window.broken=1\"><b>O'Hara & Söhne"
+HOSTILE = '</script><img src=x onerror="window.broken=1"><b>O\'Hara & Söhne'
 
 
 def group(label: str, of: np.ndarray, names: list[str]) -> dict[str, Any]:
@@ -139,11 +139,15 @@ def click_song(page: Page, song: int) -> None:
 def colours(page: Page) -> int:
     """How many colours the picture of the map has."""
     return page.evaluate(
-        """() => { canvas.redraw("test"); const gl = document.querySelector("#map canvas");
-        const copy = document.createElement("canvas"); copy.width = gl.width; copy.height = gl.height;
-        const context = copy.getContext("2d"); context.drawImage(gl, 0, 0);
-        const pixels = new Uint32Array(context.getImageData(0, 0, copy.width, copy.height).data.buffer);
-        return new Set(pixels).size; }"""
+        """() => {
+          canvas.redraw("test");
+          const picture = document.querySelector("#map canvas"), { width, height } = picture;
+          const copy = Object.assign(document.createElement("canvas"), { width, height });
+          const context = copy.getContext("2d");
+          context.drawImage(picture, 0, 0);
+          const bytes = context.getImageData(0, 0, width, height).data.buffer;
+          return new Set(new Uint32Array(bytes)).size;
+        }"""
     )
 
 
@@ -184,7 +188,9 @@ def test_search_click_neighbours_sound_and_colours(browser: Browser, map_file: P
     page.keyboard.press("Escape")
     page.locator("#legend button").nth(2).click()
     expect(page.locator("#legend button").nth(2)).to_have_attribute("aria-pressed", "true")
-    shown = "[...Array(count).keys()].filter(i => points.attributes.getFillColor.value[4*i+3] > 100)"
+    shown = (
+        "[...Array(count).keys()].filter(i => points.attributes.getFillColor.value[4*i+3] > 100)"
+    )
     page.locator("#map").press("Escape")
     assert page.evaluate(shown) == list(range(20, 30))
     assert not troubles
