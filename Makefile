@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FEELPRINT := rust/target/release/feelprint
 AUDIO_DIR ?=
 
-.PHONY: help setup corpora demo release check test test-fast survey clean
+.PHONY: help setup corpora demo release map-bundle check test test-fast survey clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -52,6 +52,10 @@ release: setup ## copy the model of a run (RUN=runs/default) into the crate, and
 		runs/release/config.json
 	install -m 644 runs/release/README.md model_card.md
 	$(BIN)/python rust/tests/make_reference.py
+
+map-bundle: ## build the JavaScript library in the page of the map, from its pinned npm packages
+	cd rust/src/map/deck && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+	sha256sum rust/src/map/deck.min.js # NOTICE has it
 
 check: setup ## check formatting, lint and types, Python and Rust
 	$(BIN)/ruff format --check .

@@ -241,8 +241,8 @@ def check_export(model: Feelprint, path: Path) -> dict[str, float]:
     window = model.config.window_length
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2, 3 * window + 5)).astype(np.float32) * 0.1
-    # with 29 windows, a track that has used and unused windows after the dense ones
-    lengths = (1, 2_047, window, window + 1, 20 * window, 29 * window)
+    # with 33 windows, a track that has used and unused windows after the dense ones
+    lengths = (1, 2_047, window, window + 1, 20 * window, 33 * window)
     inputs = [noise, np.zeros((1, window), np.float32)]
     inputs += [rng.standard_normal((1, n)).astype(np.float32) * 0.1 for n in lengths]
     largest = 0.0

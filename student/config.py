@@ -87,7 +87,7 @@ class FeelprintConfig:
     window_frames: int = 32  # frames per window: 32 hops of 704 are 22,528 samples, 1.02 s
     # the first `dense_windows` of a track are all used, and of each later `window_stride` windows
     # the middle one, which stands for all of them; a stride of 1 uses every window
-    dense_windows: int = 24
+    dense_windows: int = 28
     window_stride: int = 4
     n_mels: int = 64
     f_min: float = 30.0  # Hz

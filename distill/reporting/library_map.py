@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ CLIP_COMPRESSION = 0.9  # of libsndfile: about 25 kbit/s for one channel
 CHUNK_WINDOWS = 64  # per call of the CNN
 N_BARS = 48  # of the attention chart
 N_TOP_ATTENTION = 3
+CLIP_URL = "data:audio/ogg;base64,"
+MAP_GRID = 65_535  # coordinates in the page are integers from 0 to this
+HELP = (
+    f"Click a song to play {CLIP_S:g} seconds from where the attention is highest, and to see its "
+    "nearest songs. On the map, the arrow keys go to the next song in a direction, Enter plays it, "
+    "+ and − zoom, Escape deselects."
+)
 
 TrackParts = dict[str, np.ndarray]  # embedding, attention, clip (bytes) and clip_start_s
 
@@ -131,44 +139,71 @@ def project_2d(vectors: np.ndarray) -> np.ndarray:
     return (points - low) / np.maximum(high - low, 1e-9)
 
 
-def map_entries(
-    tracks: Sequence[tuple[Track, TrackParts]], window_s: float, max_clip_bytes: int
-) -> list[dict[str, Any]]:
-    """What the page shows of each track, as plain values.
+def _group(label: str, names: Sequence[str]) -> dict[str, Any]:
+    """A way to colour the tracks: the distinct names, most frequent first, and each track's."""
+    counts = Counter(names)
+    distinct = sorted(counts, key=lambda name: (-counts[name], name))
+    index = {name: position for position, name in enumerate(distinct)}
+    return {"label": label, "names": distinct, "of": [index[name] for name in names]}
 
-    ``window_s`` is the duration of a window. Clips are included until they exceed
-    ``max_clip_bytes`` together.
+
+def map_data(
+    tracks: Sequence[tuple[Track, TrackParts]], window_s: float, max_clip_bytes: int
+) -> dict[str, Any]:
+    """The data of the map's page, as `feelprint::map::page_data` of the crate describes it.
+
+    The page plays clips, until they exceed ``max_clip_bytes`` together, and shows the attention
+    over time and the licence of each track. ``window_s`` is the duration of a window.
     """
     vectors = np.stack([parts["embedding"] for _, parts in tracks])
     points, near, distance = project_2d(vectors), nearest(vectors, N_NEAREST), distances(vectors)
+    n_near = min(N_NEAREST, len(tracks) - 1)
+    files, notes, attentions = [], [], []
     remaining = max_clip_bytes
-    entries = []
-    for index, (track, parts) in enumerate(tracks):
+    for track, parts in tracks:
         clip = parts["clip"].tobytes()
         remaining -= len(clip)
+        has_clip = remaining >= 0
+        files.append(CLIP_URL + base64.b64encode(clip).decode() if has_clip else "")
+        minutes, seconds = divmod(round(float(parts["clip_start_s"][0])), 60)
+        clip_note = f"{CLIP_S:g} s from {minutes}:{seconds:02d}"
+        notes.append(" · ".join(filter(None, [track.licence, clip_note if has_clip else ""])))
         attention = parts["attention"]
         bars = [
             float(part.max()) for part in np.array_split(attention, min(N_BARS, len(attention)))
         ]
         top_s = np.argsort(-attention, kind="stable")[:N_TOP_ATTENTION] * window_s
-        entries.append(
+        attentions.append(
             {
-                "title": track.title or track.id,
-                "artist": track.artist,
-                "album": track.album,
-                "licence": track.licence,
-                "split": track.split,
-                "duration": round(track.duration_s),
-                "x": round(float(points[index, 0]), 4),
-                "y": round(float(points[index, 1]), 4),
-                "near": [[int(n), round(float(distance[index, n]), 3)] for n in near[index]],
                 "bars": [round(bar / max(bars), 2) for bar in bars],
-                "top_attention": [round(float(start_s)) for start_s in top_s],
-                "clip": base64.b64encode(clip).decode() if remaining >= 0 else "",
-                "clip_start": round(float(parts["clip_start_s"][0])),
+                "top_s": [round(float(start_s)) for start_s in top_s],
             }
         )
-    return entries
+    grid = np.rint(points * MAP_GRID).astype(int)
+    return {
+        "help": HELP,
+        "titles": [track.title or track.id for track, _ in tracks],
+        "durations_s": [round(track.duration_s) for track, _ in tracks],
+        "x": grid[:, 0].tolist(),
+        "y": grid[:, 1].tolist(),
+        "n_near": n_near,
+        "near": [int(n) for row in near for n in row[:n_near]],
+        "distances": [
+            round(1000 * float(distance[index, n]))
+            for index, row in enumerate(near)
+            for n in row[:n_near]
+        ],
+        "groups": [
+            _group("album", [track.album for track, _ in tracks]),
+            _group("artist", [track.artist for track, _ in tracks]),
+            _group("split", [track.split for track, _ in tracks]),
+        ],
+        "bases": [""],
+        "base": [0] * len(tracks),
+        "files": files,
+        "notes": notes,
+        "attention": attentions,
+    }
 
 
 def curves(folder: Path) -> dict[str, list[list[float]]]:

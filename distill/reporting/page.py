@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.evaluation.evaluate import STUDENT
-from distill.reporting.templating import ENVIRONMENT, METRICS, name_of, ordered
+from distill.reporting.templating import ENVIRONMENT, METRICS, TEMPLATES, name_of, ordered
 
 MAX_CURVE_POINTS = 300
 
@@ -58,18 +59,33 @@ def curve(tag: str, points: Sequence[Sequence[float]]) -> str:
     return macro(tag, path, low, high, last)
 
 
+def map_page(data: Mapping[str, Any]) -> str:
+    """The page of the map, which the command `feelprint map` makes too.
+
+    ``data`` has the keys that `feelprint::map::page_data` of the crate describes.
+    """
+    template = (TEMPLATES / "map.html").read_text(encoding="utf-8")
+    library = (TEMPLATES / "deck.min.js").read_text(encoding="utf-8")
+    # In a script element of HTML, "<" alone can end the element or begin a comment.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    head, rest = template.split("{{ deck }}")
+    middle, end = rest.split("{{ data }}")
+    return head + library + middle + text + end
+
+
 def render(
     report: Mapping[str, Any],
     summary: str,
-    songs: Sequence[Mapping[str, Any]],
+    songs: Mapping[str, Any] | None,
     curves: Mapping[str, Sequence[Sequence[float]]],
 ) -> str:
-    """The whole page: a report's figures, a summary of them, the songs of the map, the curves."""
+    """The whole page: a report's figures, a summary of them, the map's data, the curves."""
     figures, chance = report["figures"], report["chance"]
     return ENVIRONMENT.get_template("page.html").render(
         report=report,
         summary=summary,
         songs=songs,
+        map_page=map_page(songs) if songs else "",
         metrics=[metric for metric in METRICS if metric in figures[STUDENT]],
         forests=[forest(m, figures, chance.get(m)) for m in METRICS if m in figures[STUDENT]],
         curves=[curve(tag, points) for tag, points in sorted(curves.items())],

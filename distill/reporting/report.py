@@ -30,7 +30,7 @@ from distill.evaluation.people import people_figures
 from distill.evaluation.robustness import robustness, select_excerpts
 from distill.evaluation.speed import speed
 from distill.reporting.card import model_paragraph, summary, training_data_summary
-from distill.reporting.library_map import cached_track_parts, curves, map_entries, select_tracks
+from distill.reporting.library_map import cached_track_parts, curves, map_data, select_tracks
 from distill.reporting.page import render
 from distill.teachers.base import Teacher
 from distill.teachers.musicnn import MODELS
@@ -184,8 +184,8 @@ def report(
     folder = Path(config.cache.folder) / "songs"
     parts = cached_track_parts(model, corpus, tracks, folder, model_digest(model))
     window_s = model.config.window_length / model.config.sample_rate
-    entries = map_entries(parts, window_s, round(clips_mb * 1e6))
+    songs = map_data(parts, window_s, round(clips_mb * 1e6)) if parts else None
     text = f"{model_paragraph(measured)} {summary(measured)}"
-    page = render(measured, text, entries, curves(run / "tensorboard"))
+    page = render(measured, text, songs, curves(run / "tensorboard"))
     write_text(run / "report.html", page)
     return measured

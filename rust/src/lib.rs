@@ -44,6 +44,7 @@
 //!   `mecomp_analysis::embeddings`.
 //! - [`decode`]: an audio file to samples, and [`track`]: an audio file to an embedding.
 //! - [`neighbours`], [`playlist`], [`duplicates`]: what to do with many embeddings.
+//! - `map` (feature `cli`): the page that shows a library in two dimensions.
 //!
 //! Embeddings of two models cannot be compared: store [`AudioEmbeddingModel::version`] with them.
 //!
@@ -60,6 +61,8 @@ pub mod duplicates;
 pub mod embeddings;
 mod error;
 mod frontend;
+#[cfg(feature = "cli")]
+pub mod map;
 pub mod neighbours;
 mod network;
 mod opus;

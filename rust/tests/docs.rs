@@ -129,7 +129,9 @@ fn calls_in_documents_are_accepted() {
         }
     }
     let commands: BTreeSet<_> = checked.iter().flat_map(|call| &call.arguments).collect();
-    for command in ["index", "similar", "playlist", "duplicates", "explain", "embed", "bench"] {
+    for command in
+        ["index", "similar", "playlist", "map", "duplicates", "explain", "embed", "bench"]
+    {
         assert!(commands.contains(&command.to_string()), "no document calls feelprint {command}");
     }
 }

@@ -1,7 +1,11 @@
 """The report's page: it holds every figure, fetches nothing, and escapes text."""
 
+import hashlib
+import html
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +14,13 @@ from datasets_scripts.corpora.corpus import Track
 from distill.reporting import library_map
 from distill.reporting.card import summary
 from distill.reporting.page import curve, forest, render
+from distill.reporting.templating import TEMPLATES
 from student import Feelprint
 from tests.distill.reporting.made_report import TINY, made_report
 from tests.tones import melody
 
 
-def songs(count: int, clip_bytes: int = 10**6) -> list[dict]:
+def songs(count: int, clip_bytes: int = 10**6) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     tracks = []
     for n in range(count):
@@ -36,15 +41,26 @@ def songs(count: int, clip_bytes: int = 10**6) -> list[dict]:
                 },
             )
         )
-    return library_map.map_entries(tracks, 1.02, clip_bytes)
+    return library_map.map_data(tracks, 1.02, clip_bytes)
 
 
 def test_the_page_holds_every_figure_and_fetches_nothing():
     report = made_report()
     page = render(report, summary(report), songs(12), {"finetune/loss": [[0, 1.0], [25, 0.5]]})
-    assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
-    assert "$" not in re.sub(r"`[^`]*`", "", page)  # no placeholder remains
+    # The map is a page of its own, whose policy lets it fetch nothing but sound; that it asks for
+    # nothing is tested in the browser.
+    frame = re.search(r'<iframe srcdoc="([^"]*)"', page)
+    inner = html.unescape(frame[1])
+    assert "Content-Security-Policy\" content=\"default-src 'none';" in inner
+    page = page.replace(frame[0], "<iframe")
+    for part in (page, re.sub(r"<script>.*?</script>", "", inner, flags=re.S)):
+        assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', part)
+        policy = "media-src 'self' file: http: https: data:"
+        assert "http" not in re.sub("http(-equiv|://www.w3.org/2000/svg)", "", part).replace(
+            policy, ""
+        )
+        assert "$" not in re.sub(r"`[^`]*`", "", part)  # no placeholder remains
+    assert "{{" not in page and "{{ d" not in inner
     for row in report["figures"].values():
         for value in row.values():
             assert f"{100 * value['value']:.1f}" in page
@@ -54,29 +70,57 @@ def test_the_page_holds_every_figure_and_fetches_nothing():
 
 def test_a_title_cannot_break_out_of_the_page():
     page = render(made_report(), "x", songs(3), {})
-    data = re.search(r'id="songs">(.*?)</script>', page, re.S)
-    titles = [song["title"] for song in json.loads(data[1].replace("<\\/", "</"))]
-    assert titles[0] == "song 0 </script><b>"
-    assert "<script>alert" not in render(made_report(run="<script>alert"), "x", [], {})
+    inner = html.unescape(re.search(r'<iframe srcdoc="([^"]*)"', page)[1])
+    data = re.search(r'id="data">(.*?)</script>', inner, re.S)
+    assert json.loads(data[1])["titles"][0] == "song 0 </script><b>"
+    assert "<" not in data[1] and json.loads(data[1]) == songs(3)
+    assert "<script>alert" not in render(made_report(run="<script>alert"), "x", None, {})
 
 
 def test_a_song_has_its_nearest_ten_with_distances_and_top_attention():
     made = songs(30)
-    for song in made:
-        distances = [distance for _, distance in song["near"]]
+    assert made["n_near"] == 10
+    assert len(made["near"]) == len(made["distances"]) == 300
+    for song in range(30):
+        distances = made["distances"][10 * song : 10 * song + 10]
         assert len(distances) == 10 and distances == sorted(distances)
-        assert len(song["top_attention"]) == 3 and max(song["bars"]) == 1.0
-        assert 0 <= song["x"] <= 1 and 0 <= song["y"] <= 1
+        assert song not in made["near"][10 * song : 10 * song + 10]
+        attention = made["attention"][song]
+        assert len(attention["top_s"]) == 3 and max(attention["bars"]) == 1.0
+        assert 0 <= made["x"][song] <= 65_535 and 0 <= made["y"][song] <= 65_535
+
+
+def test_songs_are_coloured_by_album_artist_and_split():
+    album, artist, split = songs(31)["groups"]
+    assert [group["label"] for group in (album, artist, split)] == ["album", "artist", "split"]
+    assert album["names"] == ["album 0", "album 1", "album 2"]  # 11, 10 and 10 songs
+    assert [album["names"][n] for n in album["of"][:4]] == [f"album {n % 3}" for n in range(4)]
+    assert artist["names"] == [""] and split["names"] == ["train", "test"]
 
 
 def test_clips_stop_at_the_limit_and_the_page_says_so():
     made = songs(10, clip_bytes=4_500)
-    assert [bool(song["clip"]) for song in made] == [True] * 4 + [False] * 6
+    assert [bool(url) for url in made["files"]] == [True] * 4 + [False] * 6
+    assert made["notes"][0] == "CC0-1.0 · 5 s from 0:12" and made["notes"][9] == "CC0-1.0"
     assert "6 have no clip" in render(made_report(), "x", made, {})
 
 
 def test_a_corpus_of_three_songs_has_a_map_too():
-    assert len({song["x"] for song in songs(3)}) == 3
+    made = songs(3)
+    assert len(set(made["x"])) == 3
+    assert made["n_near"] == 2 and len(made["near"]) == 6
+
+
+def test_the_notice_names_the_library_in_the_page():
+    rust = Path(__file__).parents[3] / "rust"
+    library = (TEMPLATES / "deck.min.js").read_bytes()
+    assert library == (rust / "src" / "map" / "deck.min.js").read_bytes()
+    notice = (rust / "NOTICE").read_text(encoding="utf-8")
+    assert hashlib.sha256(library).hexdigest() in notice
+    assert f"{len(library):,} bytes" in notice
+    pinned = json.loads((rust / "src" / "map" / "deck" / "package.json").read_text())
+    for name, version in pinned["devDependencies"].items():
+        assert version in notice or name == "esbuild", name
 
 
 def test_held_out_songs_come_first_on_the_map():
@@ -120,11 +164,11 @@ def test_a_curve_skips_values_that_are_not_finite():
 
 
 def test_the_page_compares_with_people_or_says_that_it_does_not():
-    page = render(made_report(), "", [], {})
+    page = render(made_report(), "", None, {})
     row = next(line for line in page.splitlines() if "<td>this model</td>" in line)
     assert "0.712 [0.662, 0.762]" in row and "0.512 [0.462, 0.562]" in row
     ceiling = next(line for line in page.splitlines() if "raters of two countries" in line)
     assert ceiling.count("<td>0.") == 3  # nobody rated genres twice
     assert "Not measured: the report was made" not in page
-    skipped = render(made_report(people=None), "", [], {})
+    skipped = render(made_report(people=None), "", None, {})
     assert "without the clips of MUSIFEAST-17" in skipped and "two countries" not in skipped

@@ -152,6 +152,22 @@ pub enum Command {
         #[arg(long, value_name = "DISTANCE", default_value_t = MAX_DISTANCE)]
         within: f32,
     },
+    /// Write a page that shows the songs of the index in two dimensions, near ones together
+    ///
+    /// It is one file that needs no network: the songs are coloured by cluster, album, artist or
+    /// folder, found by their names, and played from where they are by a click.
+    Map {
+        /// Show the songs under these folders alone; - reads a list of them from standard input
+        #[arg(value_name = "DIR")]
+        folders: Vec<PathBuf>,
+        /// The page to write, such as map.html; a map that is there is replaced
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Link to the songs by their way from the folder of the page, so that both can be moved
+        /// together [default: by their absolute paths]
+        #[arg(long)]
+        relative: bool,
+    },
     /// Explain the distance of two songs: the seconds with the most attention, and similar windows
     Explain {
         /// An audio file

@@ -14,6 +14,7 @@ mod index;
 mod input;
 mod library;
 mod list;
+mod map;
 mod numbers;
 mod output;
 mod pages;
@@ -92,6 +93,9 @@ fn run(cli: &Cli, output: &mut Output) -> Result<()> {
         }
         Command::Duplicates { within } => {
             duplicates::print_duplicates(&model()?, &index()?, *within, output)
+        }
+        Command::Map { folders, out, relative } => {
+            map::map(&model()?, &index()?, &input::paths(folders)?, out, *relative, output)
         }
         Command::Explain { a, b } => explain::explain(&model()?, a, b, output),
         Command::Embed { files } => embed::embed(&model()?, files, output),
