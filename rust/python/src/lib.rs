@@ -1,0 +1,26 @@
+//! The Python module `feelprint._feelprint`: the crate's model and the command, for the package
+//! `feelprint`, whose functions have the documentation.
+
+mod errors;
+mod model;
+mod work;
+
+use pyo3::prelude::*;
+
+/// The compiled part of the package `feelprint`.
+#[pymodule]
+mod _feelprint {
+    use super::*;
+
+    #[pymodule_export]
+    use errors::{AudioError, Error, ModelError};
+    #[pymodule_export]
+    use model::Model;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // A panic of a decoder is the error of its file; Rust would print it as well.
+        std::panic::set_hook(Box::new(|_| {}));
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
