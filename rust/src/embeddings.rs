@@ -144,7 +144,12 @@ impl AudioEmbeddingModel {
     /// Whether the flag of [`until`](Self::until) is set.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.check_stopped().is_err()
+    }
+
+    /// Fails if the flag of [`until`](Self::until) is set.
+    pub(crate) fn check_stopped(&self) -> Result<()> {
+        check(&self.stop)
     }
 
     /// The model's version: the one in the file's metadata and a digest of the file, such as
@@ -220,9 +225,7 @@ impl EmbeddingStream<'_> {
     /// Fails if a sample is not finite or too large for the model, or if the work was stopped
     /// ([`AudioEmbeddingModel::until`]).
     pub fn push(&mut self, mut samples: &[f32]) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::reading(io::ErrorKind::Interrupted.into()));
-        }
+        check(self.stop)?;
         if !are_finite(samples) {
             return Err(Error::audio("a sample is not a finite number"));
         }
@@ -272,6 +275,13 @@ impl EmbeddingStream<'_> {
         self.nonsilent_ratio.push(nonsilent_ratio);
         Ok(())
     }
+}
+
+fn check(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::reading(io::ErrorKind::Interrupted.into()));
+    }
+    Ok(())
 }
 
 /// Whether every sample is finite. Without a branch per sample, so that it vectorises.

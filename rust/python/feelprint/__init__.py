@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from feelprint._feelprint import AudioError, Error, ModelError, __version__
+from feelprint._index import Duplicates, Index, IndexedTrack, IndexWarning, Update
 from feelprint._model import DIM_EMBEDDING, DamageWarning, Model, StrPath, Track
 
 if TYPE_CHECKING:
@@ -25,10 +26,15 @@ __all__ = [
     "DIM_EMBEDDING",
     "AudioError",
     "DamageWarning",
+    "Duplicates",
     "Error",
+    "Index",
+    "IndexWarning",
+    "IndexedTrack",
     "Model",
     "ModelError",
     "Track",
+    "Update",
     "__version__",
     "analyse",
     "analyse_bytes",

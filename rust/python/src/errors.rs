@@ -28,7 +28,10 @@ create_exception!(
 /// The exception for an error of the crate: an `OSError` of the kind that Python has for it, a
 /// `ValueError` for an argument, else one of those above.
 pub fn exception(error: &feelprint::Error) -> PyErr {
-    let message = error.to_string();
+    with_message(error, error.to_string())
+}
+
+fn with_message(error: &feelprint::Error, message: String) -> PyErr {
     match error.io_error() {
         Some(io) => io_exception(io, message),
         None if error.is_audio() => AudioError::new_err(message),
@@ -36,6 +39,20 @@ pub fn exception(error: &feelprint::Error) -> PyErr {
         None if error.is_argument() => PyValueError::new_err(message),
         None => Error::new_err(message),
     }
+}
+
+/// The exception for an error of a command: that of its cause, with the whole message.
+pub fn command_exception(error: &anyhow::Error) -> PyErr {
+    let message = format!("{error:#}");
+    for cause in error.chain() {
+        if let Some(cause) = cause.downcast_ref::<feelprint::Error>() {
+            return with_message(cause, message);
+        }
+        if let Some(cause) = cause.downcast_ref::<io::Error>() {
+            return io_exception(cause, message);
+        }
+    }
+    Error::new_err(message)
 }
 
 fn io_exception(error: &io::Error, message: String) -> PyErr {

@@ -64,7 +64,7 @@ impl Model {
     }
 
     fn analyse<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<TrackFields<'py>> {
-        let track = work::run(py, &self.model, move |model| model.embed_file(path))?;
+        let track = work::run(py, &self.model, None, move |model| model.embed_file(path))?.result;
         Ok(Summary::from(track.map_err(|error| exception(&error))?).fields(py))
     }
 
@@ -74,7 +74,8 @@ impl Model {
         content: PyBackedBytes,
     ) -> PyResult<TrackFields<'py>> {
         let content = py.detach(|| content.to_vec());
-        let track = work::run(py, &self.model, move |model| model.embed_bytes(content))?;
+        let track =
+            work::run(py, &self.model, None, move |model| model.embed_bytes(content))?.result;
         Ok(Summary::from(track.map_err(|error| exception(&error))?).fields(py))
     }
 
@@ -89,7 +90,7 @@ impl Model {
             .num_threads(threads)
             .build()
             .map_err(|error| crate::errors::Error::new_err(error.to_string()))?;
-        let tracks = work::run(py, &self.model, move |model| {
+        let tracks = work::run(py, &self.model, None, move |model| {
             let analyse = |path: &PathBuf| {
                 (!model.is_stopped()).then(|| model.embed_file(path).map(Summary::from))
             };
@@ -97,7 +98,7 @@ impl Model {
         })?;
         let list = PyList::empty(py);
         // None only if it was stopped, and then `run` has raised the signal's exception.
-        for track in tracks.ok_or_else(|| PyKeyboardInterrupt::new_err(()))? {
+        for track in tracks.result.ok_or_else(|| PyKeyboardInterrupt::new_err(()))? {
             match track {
                 Ok(track) => list.append(track.fields(py))?,
                 Err(error) => list.append(exception(&error).into_value(py))?,
@@ -115,7 +116,8 @@ impl Model {
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let samples = samples.as_array();
         let content = wav(samples.iter(), samples.ncols(), rate);
-        let track = work::run(py, &self.model, move |model| model.embed_bytes(content))?;
+        let track =
+            work::run(py, &self.model, None, move |model| model.embed_bytes(content))?.result;
         let track = track.map_err(|error| exception(&error))?;
         Ok(PyArray1::from_slice(py, track.analysis().embedding().as_slice()))
     }

@@ -3,14 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::duplicates::LibraryTrack;
 use anyhow::{Result, bail};
-use feelprint::duplicates::LibraryTrack;
 use serde_json::{Value, json};
 
-use crate::args::ListArgs;
-use crate::library::Entry;
-use crate::output::{Output, note};
-use crate::paths::{full_path, relative_to};
+use super::args::ListArgs;
+use super::library::Entry;
+use super::output::{Output, note};
+use super::paths::{full_path, relative_to};
 
 /// How tracks are printed.
 pub struct TrackList<'a> {

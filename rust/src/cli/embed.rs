@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::{AudioEmbeddingModel, Track};
 use anyhow::Result;
-use feelprint::{AudioEmbeddingModel, Track};
 use serde_json::{Value, json};
 
-use crate::input::inputs;
-use crate::output::Output;
-use crate::progress;
+use super::input::inputs;
+use super::output::Output;
+use super::progress;
 
 /// Prints the embedding of each file as a line of JSON.
 pub fn embed(model: &AudioEmbeddingModel, files: &[PathBuf], output: &mut Output) -> Result<()> {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::AudioEmbeddingModel;
 use anyhow::Result;
-use feelprint::AudioEmbeddingModel;
 use serde_json::{Value, json};
 
-use crate::database::{Absent, Index, RowState};
-use crate::numbers::{count, thousands};
-use crate::output::Output;
+use super::database::{Absent, Index, RowState};
+use super::numbers::{count, thousands};
+use super::output::Output;
 
 /// How many tracks of each kind are printed without `--all`.
 const SHOWN: usize = 20;

@@ -5,8 +5,8 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::args::Cli;
-use crate::output::Output;
+use super::args::Cli;
+use super::output::Output;
 
 /// Prints the completions for a shell.
 pub fn completions(shell: Shell, output: &mut Output) -> Result<()> {

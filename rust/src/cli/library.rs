@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::AudioEmbeddingModel;
+use crate::duplicates::{LibraryTrack, content_hash};
 use anyhow::{Context, Result, bail};
-use feelprint::AudioEmbeddingModel;
-use feelprint::duplicates::{LibraryTrack, content_hash};
 
-use crate::database::{Index, embedding_from};
-use crate::input::Input;
-use crate::numbers::{count, is_or_are};
-use crate::output::note;
-use crate::paths::{SqlPath, full_path};
-use crate::progress;
-use crate::tags::{album_or_folder, not_empty, read_tags};
+use super::database::{Index, embedding_from};
+use super::input::Input;
+use super::numbers::{count, is_or_are};
+use super::output::note;
+use super::paths::{SqlPath, full_path};
+use super::progress;
+use super::tags::{album_or_folder, not_empty, read_tags};
 
 /// Where a track is, and its title.
 #[derive(Debug, Clone, PartialEq)]

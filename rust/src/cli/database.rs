@@ -8,18 +8,24 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::{DIM_EMBEDDING, Embedding};
 use anyhow::{Context, Result, bail};
-use feelprint::{DIM_EMBEDDING, Embedding};
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use crate::cue::Section;
-use crate::paths::{SqlPath, bytes, is_gone, sql_value};
-use crate::schema;
-use crate::tags::Tags;
+use super::cue::Section;
+use super::output::note;
+use super::paths::{SqlPath, bytes, is_gone, sql_value};
+use super::schema;
+use super::tags::Tags;
 
 /// The version of the decoders, which is that of the program.
 pub const DECODER: &str = env!("CARGO_PKG_VERSION");
+
+/// How long to wait while another process writes, how often to look, and after which time to say so.
+const BUSY_LIMIT: Duration = Duration::from_secs(60);
+const BUSY_POLL: Duration = Duration::from_millis(50);
+const BUSY_NOTE: Duration = Duration::from_secs(2);
 
 /// The metadata by which a changed file is noticed without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +141,7 @@ impl Index {
 
     fn connect(path: &Path) -> Result<Self> {
         let db = Connection::open(path).with_context(|| path.display().to_string())?;
-        // How long to wait while another process writes.
-        db.busy_timeout(Duration::from_secs(60))?;
+        db.busy_handler(Some(wait_for_other_process))?;
         Ok(Self { db, path: path.to_path_buf() })
     }
 
@@ -151,7 +156,15 @@ impl Index {
 
     /// Runs `work` in a transaction. An error rolls it back.
     pub fn transaction<T>(&mut self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
-        self.db.execute_batch("BEGIN IMMEDIATE").with_context(|| self.name())?;
+        match self.db.execute_batch("BEGIN IMMEDIATE") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => bail!(
+                "{}: another process has been writing this index for {} s; try again when it has \
+                 ended",
+                self.name(),
+                BUSY_LIMIT.as_secs()
+            ),
+            begun => begun.with_context(|| self.name())?,
+        }
         let result = work(self);
         let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
         self.db.execute_batch(end).with_context(|| self.name())?;
@@ -356,6 +369,16 @@ impl Index {
         })?;
         rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
     }
+}
+
+/// Waits while another process writes the index; `times` counts the calls. Returns whether to go on.
+fn wait_for_other_process(times: i32) -> bool {
+    let waited = BUSY_POLL * times.unsigned_abs();
+    if waited == BUSY_NOTE {
+        note(&"another process writes the index: waiting for it");
+    }
+    std::thread::sleep(BUSY_POLL);
+    waited < BUSY_LIMIT
 }
 
 fn to_bytes(embedding: &Embedding) -> Vec<u8> {

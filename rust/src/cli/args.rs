@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::duplicates::MAX_DISTANCE;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use feelprint::duplicates::MAX_DISTANCE;
 
 /// Find similar songs, by the embeddings of a small neural network
 #[derive(Parser)]

@@ -1,56 +1,70 @@
 //! The command `feelprint`: parses the command line and runs the command.
+//!
+//! For the command itself and for the Python package, which has the same functions: not a stable
+//! interface.
+#![allow(missing_docs, reason = "not a public interface")]
 
-mod analyse;
+pub mod analyse;
 mod args;
 mod bench;
 mod cue;
-mod database;
+pub mod database;
 mod duplicates;
 mod embed;
-mod exclude;
+pub mod events;
+pub mod exclude;
 mod explain;
-mod forget;
-mod index;
-mod input;
-mod library;
+pub mod forget;
+pub mod index;
+pub mod input;
+pub mod library;
 mod list;
 mod numbers;
 mod output;
 mod pages;
 mod paths;
-mod playlist;
+pub mod playlist;
 mod progress;
 mod schema;
-mod similar;
+pub mod similar;
 mod status;
 mod tags;
 mod walk;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
+use crate::{AudioEmbeddingModel, ModelConfig};
 use anyhow::{Context, Result};
 use clap::Parser;
-use feelprint::{AudioEmbeddingModel, ModelConfig};
 
 use args::{Cli, Command};
 use index::IndexOptions;
 use output::Output;
 
-fn main() -> ExitCode {
-    let cli = Cli::parse();
+/// Runs the command of `arguments`, of which the first is the program's name. Returns the exit
+/// status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(problem) => {
+            // If standard error is closed, nothing can be reported.
+            let _ = problem.print();
+            return u8::try_from(problem.exit_code()).expect("clap's are 0 and 2");
+        }
+    };
     output::quiet_panics();
     progress::start();
     let mut output = Output::new(cli.common.json);
     let result = run(&cli, &mut output);
     progress::end();
     match result {
-        Ok(()) => output.exit_code(),
+        Ok(()) => output.exit_status(),
         // The reader, such as `head`, has stopped reading.
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(&error) => 0,
         Err(error) => {
             output::note(&format!("{error:#}"));
-            ExitCode::from(2)
+            2
         }
     }
 }
@@ -64,8 +78,12 @@ fn run(cli: &Cli, output: &mut Output) -> Result<()> {
     let index = || cli.common.index.clone().map_or_else(default_index, Ok);
     match &cli.command {
         Command::Index { folders, exclude, force, dry_run } => {
-            let options =
-                IndexOptions { exclude: exclude.clone(), force: *force, dry_run: *dry_run };
+            let options = IndexOptions {
+                exclude: exclude.clone(),
+                force: *force,
+                dry_run: *dry_run,
+                threads: cli.common.threads.map_or(0, usize::from),
+            };
             index::index(&model()?, &index()?, &input::paths(folders)?, &options, output)
         }
         Command::Status { all } => status::status(&model()?, &index()?, *all, output),
@@ -104,7 +122,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<()> {
 }
 
 /// The index without `--index` and FEELPRINT_INDEX.
-fn default_index() -> Result<PathBuf> {
+pub fn default_index() -> Result<PathBuf> {
     let folder = dirs::data_local_dir().context(
         "the user's data folder is unknown (is HOME set?): name the index with --index FILE",
     )?;

@@ -4,20 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::AudioEmbeddingModel;
 use anyhow::Result;
-use feelprint::AudioEmbeddingModel;
 use serde_json::json;
 
-use crate::analyse::{Counts, Task, analyse_files, file_stat};
-use crate::cue::{self, Section};
-use crate::database::{Absent, DECODER, Index, KnownRow, RowState};
-use crate::numbers::{count, is_or_are};
-use crate::output::{Output, note};
-use crate::paths::{full_path, full_path_of_missing, is_gone};
-use crate::progress;
-use crate::walk::{Walk, walk};
+use super::analyse::{Counts, Task, analyse_files, file_stat};
+use super::cue::{self, Section};
+use super::database::{Absent, DECODER, Index, KnownRow, RowState};
+use super::numbers::{count, is_or_are};
+use super::output::{Output, note};
+use super::paths::{full_path, full_path_of_missing, is_gone};
+use super::progress;
+use super::walk::{Walk, walk};
 
 /// The options of [`index`].
+#[derive(Debug, Default)]
 pub struct IndexOptions {
     /// Globs of what is left out.
     pub exclude: Vec<String>,
@@ -25,6 +26,22 @@ pub struct IndexOptions {
     pub force: bool,
     /// Whether the run only prints what it would do.
     pub dry_run: bool,
+    /// How many threads analyse files; 0 for one per processor.
+    pub threads: usize,
+}
+
+/// What [`update`] did.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// The canonical paths of the roots.
+    pub folders: Vec<PathBuf>,
+    pub counts: Counts,
+    /// The files that a dry run would analyse.
+    pub to_analyse: Vec<PathBuf>,
+    /// The roots in which nothing was found, in words.
+    pub failures: Vec<String>,
+    /// Whether nothing was found in any root.
+    pub nothing: bool,
 }
 
 /// A folder or file to index, and what is there.
@@ -36,7 +53,7 @@ struct Root {
     problem: Option<String>,
 }
 
-/// Analyses the new and changed files under `roots`, and marks the rows whose file was not seen.
+/// Updates the index, and prints what was done.
 pub fn index(
     model: &AudioEmbeddingModel,
     path: &Path,
@@ -45,6 +62,27 @@ pub fn index(
     output: &mut Output,
 ) -> Result<()> {
     let start = Instant::now();
+    let update = update(model, path, roots, options)?;
+    for file in &update.to_analyse {
+        let line = [b"analyse  ".to_vec(), output.name(file)].concat();
+        output.print(&json!({ "analyse": file.to_string_lossy() }), line)?;
+    }
+    update.failures.iter().for_each(|problem| output.failure(problem));
+    progress::end();
+    report(&update.counts, output);
+    if update.nothing {
+        return Ok(());
+    }
+    summary(model, path, &update, options.dry_run, start.elapsed().as_secs_f64(), output)
+}
+
+/// Analyses the new and changed files under `roots`, and marks the rows whose file was not seen.
+pub fn update(
+    model: &AudioEmbeddingModel,
+    path: &Path,
+    roots: &[PathBuf],
+    options: &IndexOptions,
+) -> Result<Update> {
     let mut counts = Counts::default();
     let mut found = Vec::new();
     for root in roots {
@@ -52,8 +90,8 @@ pub fn index(
     }
     let nothing = found.iter().all(|root| root.problem.is_some());
     if nothing && !path.exists() {
-        found.iter().filter_map(|root| root.problem.as_ref()).for_each(|it| output.failure(it));
-        return Ok(());
+        let failures = found.into_iter().filter_map(|root| root.problem).collect();
+        return Ok(Update { failures, nothing, ..Update::default() });
     }
     let mut index = if options.dry_run { Index::create_dry(path)? } else { Index::create(path)? };
     let mut seen = HashSet::new();
@@ -61,28 +99,22 @@ pub fn index(
     for root in &found {
         tasks.extend(outdated(model, &mut index, root, options, &mut seen, &mut counts)?);
     }
+    let mut to_analyse = Vec::new();
     if options.dry_run {
         counts.analysed = tasks.iter().map(|task| task.sections.len().max(1)).sum();
-        for task in &tasks {
-            let line = [b"analyse  ".to_vec(), output.name(&task.path)].concat();
-            output.print(&json!({ "analyse": task.path.to_string_lossy() }), line)?;
-        }
+        to_analyse.extend(tasks.into_iter().map(|task| task.path));
     } else {
-        analyse_files(model, &mut index, tasks, options.force, &mut counts)?;
+        analyse_files(model, &mut index, tasks, options, &mut counts)?;
     }
+    let mut failures = Vec::new();
     for root in &found {
-        mark_unseen(&mut index, root, &seen, options.dry_run, &mut counts, output)?;
+        failures.extend(mark_unseen(&mut index, root, &seen, options.dry_run, &mut counts)?);
     }
     if !options.dry_run {
         counts.missing += mark_lost_folders(&mut index)?;
     }
-    progress::end();
-    report(&counts, output);
-    if nothing {
-        return Ok(());
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    summary(model, path, &found, &counts, options.dry_run, seconds, output)
+    let folders = found.into_iter().map(|root| root.path).collect();
+    Ok(Update { folders, counts, to_analyse, failures, nothing })
 }
 
 /// What is under a root.
@@ -127,6 +159,7 @@ fn outdated(
     let mut tasks = Vec::new();
     let mut seen_again = Vec::new();
     for path in &root.files {
+        model.check_stopped()?;
         if !seen.insert(path.clone()) {
             continue;
         }
@@ -199,15 +232,18 @@ fn folder_of(rows: &[KnownRow], root: &Path) -> PathBuf {
     known.filter(|known| root.starts_with(known)).map_or(root, PathBuf::as_path).to_path_buf()
 }
 
-/// Marks the rows of a root whose files were not seen.
+/// Marks the rows of a root whose files were not seen. Returns why nothing was found there.
 fn mark_unseen(
     index: &mut Index,
     root: &Root,
     seen: &HashSet<PathBuf>,
     dry_run: bool,
     counts: &mut Counts,
-    output: &mut Output,
-) -> Result<()> {
+) -> Result<Option<String>> {
+    // A single file has no other rows, and the index may be updated for many of them.
+    if root.files.contains(&root.path) {
+        return Ok(None);
+    }
     let mut rows = index.states_under(&root.path)?;
     // A folder in this one that was given by itself, such as a hidden one, is not excluded.
     let is_of_inner_root = |row: &RowState| {
@@ -241,18 +277,15 @@ fn mark_unseen(
             changed.into_iter().try_for_each(|(absent, row)| index.set_absent(&row.path, *absent))
         })?;
     }
-    if let Some(problem) = &root.problem {
-        let kept = match rows.len() {
-            0 => String::new(),
-            kept => format!(
-                "; {} of it {} kept in the index and left out (is a drive not mounted?)",
-                count(kept, "song"),
-                is_or_are(kept),
-            ),
-        };
-        output.failure(&format!("{problem}{kept}"));
-    }
-    Ok(())
+    let kept = match rows.len() {
+        0 => String::new(),
+        kept => format!(
+            "; {} of it {} kept in the index and left out (is a drive not mounted?)",
+            count(kept, "song"),
+            is_or_are(kept),
+        ),
+    };
+    Ok(root.problem.as_ref().map(|problem| format!("{problem}{kept}")))
 }
 
 /// Marks the rows of other folders that are not there any more, such as those of a library that was
@@ -294,15 +327,14 @@ fn report(counts: &Counts, output: &mut Output) {
 fn summary(
     model: &AudioEmbeddingModel,
     path: &Path,
-    roots: &[Root],
-    counts: &Counts,
+    update: &Update,
     dry_run: bool,
     seconds: f64,
     output: &mut Output,
 ) -> Result<()> {
-    let folders: Vec<_> = roots.iter().map(|root| root.path.to_string_lossy()).collect();
-    let Counts { unchanged, analysed, recognised, removed, .. } = *counts;
-    let Counts { missing, excluded, unreadable, failed, damaged, .. } = *counts;
+    let folders: Vec<_> = update.folders.iter().map(|folder| folder.to_string_lossy()).collect();
+    let Counts { unchanged, analysed, recognised, removed, .. } = update.counts;
+    let Counts { missing, excluded, unreadable, failed, damaged, .. } = update.counts;
     let parts = [
         (analysed, if dry_run { "to analyse" } else { "analysed" }),
         (recognised, "recognised by content"),

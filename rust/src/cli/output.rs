@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::progress;
+use super::events::{self, Event};
+use super::progress;
 
 /// Standard output, and whether a part of the command failed.
 pub struct Output {
@@ -70,14 +70,15 @@ impl Output {
     }
 
     /// 0, or 1 after a failure.
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(u8::from(self.failed))
+    pub fn exit_status(&self) -> u8 {
+        u8::from(self.failed)
     }
 }
 
 /// Prints a problem or a remark in one line, without control characters.
 pub fn note(problem: &dyn Display) {
     let line = problem.to_string().replace(['\n', '\r'], " ");
+    let Err(Event::Note(line)) = events::send(Event::Note(line)) else { return };
     // If standard error is closed, nothing can be reported.
     let _ = progress::suspend(|| writeln!(io::stderr(), "feelprint: {}", visible(&line)));
 }

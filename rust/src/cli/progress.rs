@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::events::{self, Event};
+use super::numbers::thousands;
+
 /// When the first sign of life is due.
 const FIRST_LINE: Duration = Duration::from_secs(2);
 
@@ -45,7 +48,7 @@ fn line() -> String {
             let percent = 100.0 * position as f64 / length as f64;
             format!("{message}: {percent:.0} %")
         }
-        _ if position > 0 => format!("{message}: {}", crate::numbers::thousands(position)),
+        _ if position > 0 => format!("{message}: {}", thousands(position)),
         _ => message,
     }
 }
@@ -67,6 +70,14 @@ pub fn begin_of(what: impl Into<String>, length: u64) {
 
 fn set_style(template: &str) {
     BAR.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+}
+
+/// Says how many of all files are analysed.
+pub fn analysed(done: usize, total: usize) {
+    let [done_text, total_text] = [done, total].map(|files| thousands(files as u64));
+    message(format!("{done_text} of {total_text} files analysed"));
+    // Without a listener, the bar shows it.
+    let _ = events::send(Event::Analysed { done, total });
 }
 
 /// Says what is done now, of the part that has begun.

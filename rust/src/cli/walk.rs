@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
 
-use crate::numbers::count;
-use crate::output::note;
-use crate::progress;
+use super::numbers::count;
+use super::output::note;
+use super::progress;
 
 /// Extensions of audio files. The decoder detects the format from the content.
 const EXTENSIONS: [&str; 21] = [

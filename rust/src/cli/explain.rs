@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use crate::{Analysis, AudioEmbeddingModel, SAMPLE_RATE, Track};
 use anyhow::Result;
-use feelprint::{Analysis, AudioEmbeddingModel, SAMPLE_RATE, Track};
 use serde_json::{Value, json};
 
-use crate::output::Output;
-use crate::progress;
+use super::output::Output;
+use super::progress;
 
 /// How many windows of each track, and how many pairs of windows, are printed.
 const TOP_K: usize = 5;

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::neighbours::Neighbours;
+use crate::track::StageTimes;
+use crate::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, ModelConfig, SAMPLE_RATE};
 use anyhow::Result;
-use feelprint::neighbours::Neighbours;
-use feelprint::track::StageTimes;
-use feelprint::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, ModelConfig, SAMPLE_RATE};
 use serde_json::{Value, json};
 
-use crate::output::Output;
-use crate::progress;
+use super::output::Output;
+use super::progress;
 
 /// The number of embeddings that the search is timed on.
 const SEARCH_SIZE: usize = 1_000_000;
@@ -85,8 +85,8 @@ fn bench_file(
 
 fn times(
     repeat: usize,
-    mut run: impl FnMut() -> feelprint::Result<()>,
-) -> feelprint::Result<Vec<Duration>> {
+    mut run: impl FnMut() -> crate::Result<()>,
+) -> crate::Result<Vec<Duration>> {
     let timed = |_| {
         let start = Instant::now();
         run()?;

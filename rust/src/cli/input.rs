@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::progress;
+use super::progress;
 
 /// The argument that stands for standard input.
 const STDIN: &str = "-";
@@ -25,7 +25,7 @@ pub struct Input {
 }
 
 impl Input {
-    fn file(path: PathBuf) -> Self {
+    pub fn file(path: PathBuf) -> Self {
         Self { name: path.clone(), path, _copy: None }
     }
 }

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::output::note;
-use crate::tags::not_empty;
-use crate::walk::is_audio_name;
+use super::output::note;
+use super::tags::not_empty;
+use super::walk::is_audio_name;
 
 /// The number of frames in a second of a compact disc, in which a cue sheet measures time.
 const FRAMES_PER_SECOND: f64 = 75.0;

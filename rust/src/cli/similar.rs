@@ -3,22 +3,22 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::duplicates::LibraryTrack;
+use crate::neighbours::{Neighbour, Neighbours};
+use crate::{AudioEmbeddingModel, Embedding};
 use anyhow::{Result, bail};
-use feelprint::duplicates::LibraryTrack;
-use feelprint::neighbours::Neighbours;
-use feelprint::{AudioEmbeddingModel, Embedding};
 use rayon::prelude::*;
 
-use crate::args::{ExcludeArgs, ListArgs};
-use crate::exclude::excluded;
-use crate::input::inputs;
-use crate::library::{Entry, Library};
-use crate::list::{TrackList, distance_value};
-use crate::output::{Output, note};
-use crate::paths::full_path;
-use crate::progress;
-use crate::tags::read_tags;
-use crate::walk::walk;
+use super::args::{ExcludeArgs, ListArgs};
+use super::exclude::{Exclude, excluded};
+use super::input::{Input, inputs};
+use super::library::{Entry, Library};
+use super::list::{TrackList, distance_value};
+use super::output::{Output, note};
+use super::paths::full_path;
+use super::progress;
+use super::tags::read_tags;
+use super::walk::walk;
 
 /// Prints the tracks of the index that are nearest to one of `queries`.
 pub fn similar(
@@ -31,10 +31,28 @@ pub fn similar(
     output: &mut Output,
 ) -> Result<()> {
     let library = Library::open(model, index)?;
-    let mut left_out: HashSet<usize> = excluded(&library, exclude)?.into_iter().collect();
+    let excluded = excluded(&library, &Exclude::read(exclude)?);
+    let nearest = nearest(model, &library, &inputs(queries)?, n, &excluded)?;
+    let mut list = TrackList::new(list, output)?;
+    for neighbour in nearest {
+        let (song, track) = (&library.entries[neighbour.index], &library.tracks[neighbour.index]);
+        list.print(song, track, distance_value(neighbour.distance), neighbour.distance)?;
+    }
+    Ok(())
+}
+
+/// The tracks of the library that are nearest to one of `queries`, without the `excluded` ones.
+pub fn nearest(
+    model: &AudioEmbeddingModel,
+    library: &Library,
+    queries: &[Input],
+    n: usize,
+    excluded: &[usize],
+) -> Result<Vec<Neighbour>> {
+    let mut left_out: HashSet<usize> = excluded.iter().copied().collect();
     let mut embeddings = Vec::new();
-    for input in inputs(queries)? {
-        for seed in library.seeds(model, &input)? {
+    for input in queries {
+        for seed in library.seeds(model, input)? {
             embeddings.push(seed.track.embedding);
             left_out.extend(seed.position);
         }
@@ -44,12 +62,7 @@ pub fn similar(
     if nearest.is_empty() && n > 0 {
         note(&"the index has no other song to compare with");
     }
-    let mut list = TrackList::new(list, output)?;
-    for neighbour in nearest {
-        let (song, track) = (&library.entries[neighbour.index], &library.tracks[neighbour.index]);
-        list.print(song, track, distance_value(neighbour.distance), neighbour.distance)?;
-    }
-    Ok(())
+    Ok(nearest)
 }
 
 /// Prints the files of `folder` that are nearest to one of `queries`.

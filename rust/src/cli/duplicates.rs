@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+use crate::AudioEmbeddingModel;
+use crate::duplicates::duplicates;
 use anyhow::Result;
-use feelprint::AudioEmbeddingModel;
-use feelprint::duplicates::duplicates;
 use serde_json::json;
 
-use crate::library::Library;
-use crate::numbers::count;
-use crate::output::{Output, note};
-use crate::progress;
+use super::library::Library;
+use super::numbers::count;
+use super::output::{Output, note};
+use super::progress;
 
 /// Prints the groups of tracks that are the same recording.
 pub fn print_duplicates(

@@ -5,23 +5,23 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crate::duplicates::content_hash;
+use crate::{AudioEmbeddingModel, Track};
 use anyhow::{Context, Result};
-use feelprint::duplicates::content_hash;
-use feelprint::{AudioEmbeddingModel, Track};
 use rayon::prelude::*;
 
-use crate::cue::Section;
-use crate::database::{AnalysisResult, DECODER, FileStat, Index, NewRow};
-use crate::numbers::thousands;
-use crate::output::note;
-use crate::progress;
-use crate::tags::{Tags, not_empty, read_tags};
+use super::cue::Section;
+use super::database::{AnalysisResult, DECODER, FileStat, Index, NewRow};
+use super::index::IndexOptions;
+use super::output::note;
+use super::progress;
+use super::tags::{Tags, not_empty, read_tags};
 
 /// The time between commits, which is how much work a killed run can lose.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// The number of tracks by what happened to them. A failed or damaged one is counted elsewhere too.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Counts {
     pub unchanged: usize,
     pub analysed: usize,
@@ -84,29 +84,31 @@ pub fn analyse_files(
     model: &AudioEmbeddingModel,
     index: &mut Index,
     tasks: Vec<Task>,
-    force: bool,
+    options: &IndexOptions,
     counts: &mut Counts,
 ) -> Result<()> {
     let total = tasks.len();
     let bytes = tasks.iter().map(|task| task.stat.size.unsigned_abs()).sum();
-    let known = if force { HashSet::new() } else { index.hashes(model.version())? };
-    progress::begin_of(analysed(0, total), bytes);
+    let known = if options.force { HashSet::new() } else { index.hashes(model.version())? };
+    progress::begin_of("", bytes);
+    progress::analysed(0, total);
     let (sender, receiver) = sync_channel(1024);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build()?;
+    pool.in_place_scope(|scope| {
+        scope.spawn(|_| {
             // Sending fails only if the writer has failed, which reports the error.
             let sender: SyncSender<TaskResult> = sender;
             let _ = tasks.into_par_iter().try_for_each_with(sender, |sender, task| {
+                if model.is_stopped() {
+                    return Err(());
+                }
                 let done = analyse_file(model, task, &known);
                 sender.send(done).map_err(|_| ())
             });
         });
         write_rows(model, index, &receiver, total, counts)
-    })
-}
-
-fn analysed(finished: usize, total: usize) -> String {
-    format!("{} of {} files analysed", thousands(finished as u64), thousands(total as u64))
+    })?;
+    Ok(model.check_stopped()?)
 }
 
 /// Analyses a file, unless the content hashes of its tracks are `known`.
@@ -184,7 +186,7 @@ fn embed_tracks(
     }
 }
 
-fn to_result(track: feelprint::Result<Track>) -> AnalysisResult {
+fn to_result(track: crate::Result<Track>) -> AnalysisResult {
     match track {
         Ok(track) => AnalysisResult {
             embedding: Ok(track.analysis().embedding()),
@@ -233,7 +235,7 @@ fn write_rows(
                         note(&problem);
                     }
                 }
-                progress::message(analysed(finished, total));
+                progress::analysed(finished, total);
                 next = results.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
             }
             Ok(())
