@@ -140,7 +140,7 @@ impl Index {
     }
 
     fn connect(path: &Path) -> Result<Self> {
-        let db = Connection::open(path).with_context(|| path.display().to_string())?;
+        let mut db = Connection::open(path).with_context(|| path.display().to_string())?;
         db.busy_handler(Some(wait_for_other_process))?;
         Ok(Self { db, path: path.to_path_buf() })
     }

@@ -28,8 +28,11 @@ pub fn listen<T>(listener: Sender<Event>, work: impl FnOnce() -> T) -> T {
 /// Sends an event to this thread's listener. Without one, it is given back.
 pub fn send(event: Event) -> Result<(), Event> {
     LISTENER.with_borrow(|listener| match listener {
-        // A listener that has gone away has stopped the work.
-        Some(listener) => Ok(listener.send(event).unwrap_or_default()),
+        Some(listener) => {
+            // Sending fails if the listener has gone away, which has stopped the work.
+            let _ = listener.send(event);
+            Ok(())
+        }
         None => Err(event),
     })
 }
