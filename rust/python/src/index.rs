@@ -42,6 +42,9 @@ type TrackFields = (
     Option<f32>,
 );
 
+/// Whether the files have the same content, and the tracks.
+type Group = (bool, Vec<TrackFields>);
+
 fn fields(library: &Library, at: usize, distance: f32, step: Option<f32>) -> TrackFields {
     let (entry, track) = (&library.entries[at], &library.tracks[at]);
     let section = entry.section;
@@ -133,11 +136,7 @@ impl Index {
     }
 
     /// Returns the groups, each with whether the files have the same content, and the notes.
-    fn duplicates(
-        &self,
-        py: Python<'_>,
-        within: f32,
-    ) -> PyResult<(Vec<(bool, Vec<TrackFields>)>, Vec<String>)> {
+    fn duplicates(&self, py: Python<'_>, within: f32) -> PyResult<(Vec<Group>, Vec<String>)> {
         self.read(py, move |_, library| {
             let tracks = &library.tracks;
             let group = |group: Vec<usize>| {
