@@ -12,7 +12,7 @@ TrackFields: TypeAlias = tuple[
     float | None,  # end_s
     str | None,  # title
     str | None,  # artist
-    float,  # distance
+    float | None,  # distance
     float | None,  # step
 ]
 _Analysis: TypeAlias = tuple[npt.NDArray[np.float32], float, bool, str | None]
@@ -70,6 +70,7 @@ class Index:
     def duplicates(
         self, within: float
     ) -> tuple[list[tuple[bool, list[TrackFields]]], list[str]]: ...
+    def tracks(self) -> tuple[list[TrackFields], npt.NDArray[np.float32], list[str]]: ...
     def paths(self) -> list[Path]: ...
     def forget(self, paths: list[str], dry_run: bool) -> int: ...
 

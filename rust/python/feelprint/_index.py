@@ -7,9 +7,14 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feelprint import _feelprint
 from feelprint._model import Model, StrPath, thread_count
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 class IndexWarning(UserWarning):
@@ -32,9 +37,9 @@ class IndexedTrack:
     """From the tags or the cue sheet."""
     artist: str | None
     """From the tags or the cue sheet."""
-    distance: float
+    distance: float | None
     """The Euclidean distance to the nearest given song, or to the first track of a group of
-    duplicates."""
+    duplicates; `None` from `Index.tracks`."""
     step: float | None
     """In a playlist, the distance from the track before, or from the first given song."""
 
@@ -244,6 +249,22 @@ class Index:
             Duplicates(identical, [_track(fields) for fields in tracks])
             for identical, tracks in groups
         ]
+
+    def tracks(self) -> tuple[list[IndexedTrack], npt.NDArray[np.float32]]:
+        """The tracks that can be compared, sorted by path, and their embeddings.
+
+        Returns:
+            The tracks, and their embeddings, (tracks, 32) float32.
+
+        Raises:
+            Error: There is no index, or no track in it that can be compared.
+
+        Warns:
+            IndexWarning: Tracks are left out since they are missing or of another model.
+        """
+        tracks, embeddings, notes = self._index.tracks()
+        _warn(notes)
+        return [_track(fields) for fields in tracks], embeddings
 
     def paths(self) -> list[Path]:
         """The path of each track in the index, those without an embedding included.

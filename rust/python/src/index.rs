@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use feelprint::AudioEmbeddingModel;
 use feelprint::cli::analyse::Counts;
 use feelprint::cli::database;
 use feelprint::cli::exclude::{Exclude, excluded};
@@ -14,6 +13,8 @@ use feelprint::cli::playlist::{Limits, steps};
 use feelprint::cli::similar::nearest;
 use feelprint::cli::{default_index, forget};
 use feelprint::duplicates::{LibraryTrack, duplicates};
+use feelprint::{AudioEmbeddingModel, DIM_EMBEDDING};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -38,14 +39,14 @@ type TrackFields = (
     Option<f64>,
     Option<String>,
     Option<String>,
-    f32,
+    Option<f32>,
     Option<f32>,
 );
 
 /// Whether the files have the same content, and the tracks.
 type Group = (bool, Vec<TrackFields>);
 
-fn fields(library: &Library, at: usize, distance: f32, step: Option<f32>) -> TrackFields {
+fn fields(library: &Library, at: usize, distance: Option<f32>, step: Option<f32>) -> TrackFields {
     let (entry, track) = (&library.entries[at], &library.tracks[at]);
     let section = entry.section;
     (
@@ -106,7 +107,10 @@ impl Index {
         self.read(py, move |model, library| {
             let excluded = excluded(library, &exclude);
             let nearest = nearest(model, library, &inputs(songs), n, &excluded)?;
-            Ok(nearest.iter().map(|it| fields(library, it.index, it.distance, None)).collect())
+            Ok(nearest
+                .iter()
+                .map(|it| fields(library, it.index, Some(it.distance), None))
+                .collect())
         })
     }
 
@@ -129,7 +133,7 @@ impl Index {
             let excluded = excluded(library, &exclude);
             let steps = steps(model, library, &inputs(songs), limits, excluded)?;
             let fields = |it: &feelprint::cli::playlist::Step| {
-                fields(library, it.position, it.distance, Some(it.step))
+                fields(library, it.position, Some(it.distance), Some(it.step))
             };
             Ok(steps.iter().map(fields).collect())
         })
@@ -142,12 +146,28 @@ impl Index {
             let group = |group: Vec<usize>| {
                 let first: &LibraryTrack = &tracks[group[0]];
                 let identical = group.iter().all(|&i| tracks[i].content_hash == first.content_hash);
-                let distance = |i: usize| tracks[i].embedding.distance(&first.embedding);
+                let distance = |i: usize| Some(tracks[i].embedding.distance(&first.embedding));
                 let fields = group.iter().map(|&i| fields(library, i, distance(i), None)).collect();
                 (identical, fields)
             };
             Ok(duplicates(tracks, within)?.into_iter().map(group).collect())
         })
+    }
+
+    /// Returns the tracks that can be compared, their embeddings, (tracks, 32), and the notes.
+    #[allow(clippy::type_complexity, reason = "three results")]
+    fn tracks<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Vec<TrackFields>, Bound<'py, PyArray2<f32>>, Vec<String>)> {
+        let work = |_: &AudioEmbeddingModel, library: &Library| {
+            let tracks = (0..library.tracks.len()).map(|at| fields(library, at, None, None));
+            let values = library.tracks.iter().flat_map(|track| track.embedding.0);
+            Ok((tracks.collect::<Vec<_>>(), values.collect::<Vec<_>>()))
+        };
+        let ((tracks, values), notes) = self.read(py, work)?;
+        let embeddings = PyArray1::from_vec(py, values).reshape([tracks.len(), DIM_EMBEDDING])?;
+        Ok((tracks, embeddings, notes))
     }
 
     /// The path of each track, those without an embedding included.

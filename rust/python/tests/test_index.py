@@ -100,6 +100,14 @@ def test_duplicates_as_the_command(index: feelprint.Index, library: Path, comman
         index.duplicates(within=-1)
 
 
+def test_tracks_are_those_that_can_be_compared(index: feelprint.Index, library: Path) -> None:
+    tracks, embeddings = index.tracks()
+    assert [it.path for it in tracks] == sorted(library.glob("*.wav"))
+    assert embeddings.shape == (7, 32) and embeddings.dtype == "float32"
+    for track, embedding in zip(tracks, embeddings, strict=True):
+        assert embedding.tobytes() == feelprint.embed(track.path).tobytes()
+
+
 def test_forget(index: feelprint.Index, library: Path) -> None:
     (library / "0.wav").unlink()
     assert index.forget(dry_run=True) == 1
