@@ -93,11 +93,12 @@ class FeelprintPlugin(BeetsPlugin):
         """`beet feelprint [QUERY]`: analyse what is new, and remove what beets no longer has."""
         index = self.index(lib)
         items = list(lib.items(query))
-        if not query:
-            self.forget_others(index, items)
-        write = options.write or self.config["write"].get(bool)
         self.update(index, items, options.threads, bool(options.force), bool(options.pretend))
-        if write and not options.pretend:
+        if options.pretend:
+            return
+        if not query:  # after the update, which knows moved songs by their content
+            self.forget_others(index, items)
+        if options.write or self.config["write"].get(bool):
             self.write_tags(index, items)
 
     def similar(self, lib: Library, options: optparse.Values, query: list[str]) -> None:
