@@ -17,10 +17,11 @@ from typing import Any
 
 import mediafile
 from beets import config
+from beets.exceptions import UserError
 from beets.importer import ImportSession, ImportTask
 from beets.library import Item, Library
 from beets.plugins import BeetsPlugin
-from beets.ui import Subcommand, UserError, print_
+from beets.ui import Subcommand, print_
 from beets.util import bytestring_path, normpath
 
 import feelprint
@@ -36,7 +37,9 @@ class FeelprintPlugin(BeetsPlugin):
 
     def __init__(self) -> None:
         super().__init__("feelprint")
-        self.config.add({"auto": True, "index": None, "model": None, "threads": None, "write": False})
+        self.config.add(
+            {"auto": True, "index": None, "model": None, "threads": None, "write": False}
+        )
         self._model: feelprint.Model | None = None
         self._removed: set[str] = set()
         self.add_media_field(

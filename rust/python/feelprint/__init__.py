@@ -77,9 +77,7 @@ def analyse_bytes(content: bytes) -> Track:
     return released_model().analyse_bytes(content)
 
 
-def analyse_many(
-    paths: Iterable[StrPath], threads: int | None = None
-) -> list[Track | Exception]:
+def analyse_many(paths: Iterable[StrPath], threads: int | None = None) -> list[Track | Exception]:
     """As `analyse` for each file, or its error: see `Model.analyse_many`."""
     return released_model().analyse_many(paths, threads)
 

@@ -5,7 +5,7 @@ from typing import TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-TrackFields: TypeAlias = tuple[
+_TrackFields: TypeAlias = tuple[
     Path,  # path
     int | None,  # track of a cue sheet
     float | None,  # start_s
@@ -19,6 +19,16 @@ _Analysis: TypeAlias = tuple[npt.NDArray[np.float32], float, bool, str | None]
 
 MAX_DISTANCE: float
 __version__: str
+__all__ = [
+    "MAX_DISTANCE",
+    "AudioError",
+    "Error",
+    "Index",
+    "Model",
+    "ModelError",
+    "__version__",
+    "main",
+]
 
 class Error(Exception):
     """What was given, what was expected, and for which file: the line that the command prints."""
@@ -57,7 +67,7 @@ class Index:
     ) -> tuple[dict[str, int], list[Path], list[str]]: ...
     def similar(
         self, songs: list[str], n: int, exclude_songs: list[str], exclude_artists: list[str]
-    ) -> tuple[list[TrackFields], list[str]]: ...
+    ) -> tuple[list[_TrackFields], list[str]]: ...
     def playlist(
         self,
         songs: list[str],
@@ -66,11 +76,11 @@ class Index:
         max_per_artist: int | None,
         exclude_songs: list[str],
         exclude_artists: list[str],
-    ) -> tuple[list[TrackFields], list[str]]: ...
+    ) -> tuple[list[_TrackFields], list[str]]: ...
     def duplicates(
         self, within: float
-    ) -> tuple[list[tuple[bool, list[TrackFields]]], list[str]]: ...
-    def tracks(self) -> tuple[list[TrackFields], npt.NDArray[np.float32], list[str]]: ...
+    ) -> tuple[list[tuple[bool, list[_TrackFields]]], list[str]]: ...
+    def tracks(self) -> tuple[list[_TrackFields], npt.NDArray[np.float32], list[str]]: ...
     def paths(self) -> list[Path]: ...
     def forget(self, paths: list[str], dry_run: bool) -> int: ...
 

@@ -86,10 +86,10 @@ class Index:
     Several processes may use one index: while one writes, others wait for up to a minute.
 
     Args:
-        path: The file; without it, the command's: `feelprint/index.sqlite` in the user's data folder.
-            `update` makes it if it is not there.
-        model: The model; without it, the released one. Tracks that were embedded by another model are
-            in no result.
+        path: The file; without it, the command's: `feelprint/index.sqlite` in the user's data
+            folder. `update` makes it if it is not there.
+        model: The model; without it, the released one. Tracks that were embedded by another model
+            are in no result.
 
     Raises of every method:
         Error: The file is not an index, or another process has been writing it for a minute.
@@ -104,7 +104,7 @@ class Index:
     @property
     def path(self) -> Path:
         """The file of the index."""
-        return Path(self._index.path)
+        return self._index.path
 
     @property
     def model_version(self) -> str:
@@ -146,9 +146,7 @@ class Index:
             _paths(folders), list(exclude), force, dry_run, thread_count(threads), progress
         )
         moved = counts.pop("removed")
-        return Update(
-            **counts, moved=moved, problems=notes, to_analyse=[Path(path) for path in to_analyse]
-        )
+        return Update(**counts, moved=moved, problems=notes, to_analyse=to_analyse)
 
     def similar(
         self,
@@ -182,7 +180,7 @@ class Index:
             _paths(songs), _count("n", n), _paths(exclude_songs), list(exclude_artists)
         )
         _warn(notes)
-        return [_track(fields) for fields in found]
+        return [IndexedTrack(*fields) for fields in found]
 
     def playlist(
         self,
@@ -229,7 +227,7 @@ class Index:
             list(exclude_artists),
         )
         _warn(notes)
-        return [_track(fields) for fields in found]
+        return [IndexedTrack(*fields) for fields in found]
 
     def duplicates(self, within: float | None = None) -> list[Duplicates]:
         """The groups of files that are the same recording, as `feelprint duplicates` finds them.
@@ -246,7 +244,7 @@ class Index:
         groups, notes = self._index.duplicates(distance)
         _warn(notes)
         return [
-            Duplicates(identical, [_track(fields) for fields in tracks])
+            Duplicates(identical, [IndexedTrack(*fields) for fields in tracks])
             for identical, tracks in groups
         ]
 
@@ -264,7 +262,7 @@ class Index:
         """
         tracks, embeddings, notes = self._index.tracks()
         _warn(notes)
-        return [_track(fields) for fields in tracks], embeddings
+        return [IndexedTrack(*fields) for fields in tracks], embeddings
 
     def paths(self) -> list[Path]:
         """The path of each track in the index, those without an embedding included.
@@ -272,7 +270,7 @@ class Index:
         Raises:
             Error: There is no index.
         """
-        return [Path(path) for path in self._index.paths()]
+        return self._index.paths()
 
     def forget(
         self, paths: StrPath | Iterable[StrPath] | None = None, *, dry_run: bool = False
@@ -317,11 +315,6 @@ def _count(name: str, number: int) -> int:
     if number < 0:
         raise ValueError(f"{name} is {number}, expected at least 0")
     return number
-
-
-def _track(fields: _feelprint.TrackFields) -> IndexedTrack:
-    path, *rest = fields
-    return IndexedTrack(Path(path), *rest)
 
 
 def _warn(notes: list[str]) -> None:

@@ -145,9 +145,7 @@ class Model:
             array = array[:, None]
         rate = operator.index(rate)
         if not 0 < rate < 2**31:
-            raise _feelprint.AudioError(
-                f"a sample rate of {rate} Hz; expected 1000 to 768000 Hz"
-            )
+            raise _feelprint.AudioError(f"a sample rate of {rate} Hz; expected 1000 to 768000 Hz")
         return self._model.embed_samples(array.astype(np.float32, copy=False), rate)
 
     def analyse(self, path: StrPath) -> Track:

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import feelprint
 import mediafile
 import numpy as np
 import pytest
 
+import feelprint
 from conftest import piece, write_wav
 
 CONFIG = """
@@ -91,7 +91,9 @@ def test_import_analyses(imported: Beets) -> None:
     assert imported.paths() == SONGS
     result = imported.result("feelprint")
     assert "0 analysed, 6 unchanged" in result.stderr and result.returncode == 0
-    assert all(path.is_relative_to(imported.music) for path in feelprint.Index(imported.index).paths())
+    assert all(
+        path.is_relative_to(imported.music) for path in feelprint.Index(imported.index).paths()
+    )
 
 
 def test_only_what_is_new_is_analysed(beets: Beets) -> None:

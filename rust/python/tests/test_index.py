@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import feelprint
 import pytest
 
+import feelprint
 from conftest import piece, write_wav
 
 
@@ -124,7 +124,7 @@ def test_tracks_of_a_cue_sheet(tmp_path: Path) -> None:
     write_wav(tmp_path / "disc.wav", np.concatenate([piece(1), piece(2)]))
     (tmp_path / "disc.cue").write_text(
         'PERFORMER "Band"\nFILE "disc.wav" WAVE\n  TRACK 01 AUDIO\n    TITLE "One"\n'
-        "    INDEX 01 00:00:00\n  TRACK 02 AUDIO\n    TITLE \"Two\"\n    INDEX 01 00:03:00\n"
+        '    INDEX 01 00:00:00\n  TRACK 02 AUDIO\n    TITLE "Two"\n    INDEX 01 00:03:00\n'
     )
     index = feelprint.Index(tmp_path / "index.sqlite")
     assert index.update(tmp_path).analysed == 2

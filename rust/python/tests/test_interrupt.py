@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import feelprint
 import numpy as np
 import pytest
 
+import feelprint
 from conftest import piece, write_wav
 
 START = """
