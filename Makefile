@@ -78,12 +78,12 @@ $(WHEEL)/tools/ready: rust/python/requirements.lock
 
 wheel: $(WHEEL)/tools/ready $(FEELPRINT) ## build the Python wheel, install it in an empty environment, and run its tests
 	rm -rf $(WHEEL)/dist
-	cd rust/python && ../../$(WHEEL)/tools/bin/maturin build --release --locked --out ../../$(WHEEL)/dist
+	cd rust && ../$(WHEEL)/tools/bin/maturin build --release --locked --out ../$(WHEEL)/dist
 	$(PYTHON) -m venv --clear $(WHEEL)/empty
 	$(WHEEL)/empty/bin/python -m pip install --quiet $(WHEEL)/dist/*.whl
 	$(WHEEL)/empty/bin/python rust/python/tests/check_installed.py $(WHEEL)/dist/*.whl
 	$(WHEEL)/empty/bin/python -m pip install --quiet --requirement rust/python/requirements.lock
-	cd rust/python && MYPYPATH=. ../../$(WHEEL)/empty/bin/python -m mypy
+	cd rust && ../$(WHEEL)/empty/bin/python -m mypy
 	cd $(WHEEL) && empty/bin/python -m mypy.stubtest feelprint._feelprint
 	FEELPRINT_COMMAND=$(FEELPRINT) $(WHEEL)/empty/bin/python -m pytest rust/python/tests
 
