@@ -303,7 +303,7 @@ fn a_stopped_model_ends_with_an_error_that_is_no_finding_about_the_file() {
     // In the middle of a track, from another thread.
     let mut stream = stoppable.stream();
     stream.push(&[0.1; 1000]).unwrap();
-    std::thread::scope(|scope| scope.spawn(|| stop.store(true, Ordering::Relaxed)));
+    std::thread::spawn(move || stop.store(true, Ordering::Relaxed)).join().unwrap();
     let error = stream.push(&[0.1; 1000]).unwrap_err();
     assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::Interrupted);
     let error = stoppable.embed_file(&path).unwrap_err();
