@@ -85,7 +85,7 @@ wheel: $(WHEEL)/tools/ready $(FEELPRINT) ## build the Python wheel, install it i
 	$(WHEEL)/empty/bin/python -m pip install --quiet --requirement rust/python/requirements.lock
 	cd rust && ../$(WHEEL)/empty/bin/python -m mypy
 	cd $(WHEEL) && empty/bin/python -m mypy.stubtest feelprint._feelprint
-	FEELPRINT_COMMAND=$(FEELPRINT) $(WHEEL)/empty/bin/python -m pytest rust/python/tests
+	$(WHEEL)/empty/bin/python -m pytest rust/python/tests
 
 survey: setup $(if $(CORPUS),,data/corpora/demo/data) ## serve the survey for the demo corpus, or for CORPUS=folder
 	$(BIN)/feelprint-survey --corpus $(or $(CORPUS),data/corpora/demo)

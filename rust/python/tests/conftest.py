@@ -94,9 +94,10 @@ def library(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def command() -> str:
     """The command as Cargo built it, not that of the wheel."""
-    path = os.environ.get("FEELPRINT_COMMAND")
-    assert path, "set FEELPRINT_COMMAND to the command that `cargo build --release` made"
-    return path
+    built = ROOT / "rust" / "target" / "release" / "feelprint"
+    path = Path(os.environ.get("FEELPRINT_COMMAND", built)).resolve()
+    assert path.is_file(), f"{path}: run `cargo build --release`, or set FEELPRINT_COMMAND"
+    return str(path)
 
 
 @pytest.fixture
