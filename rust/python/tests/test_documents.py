@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ from conftest import ROOT, piece, write_wav
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "rust" / "python" / "README.md"]
 WORKFLOW = ROOT / ".github" / "workflows" / "release.yml"
+
+# With the programs of this environment.
+PROGRAMS = {
+    **os.environ,
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+}
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -59,6 +66,49 @@ def test_python_snippets_run(
         assert len(names["playlist"]) == 4
 
 
+def test_the_install_line_of_the_readme(tmp_path: Path) -> None:
+    (line,) = re.findall(r"^pip install (\S+) ", "\n".join(blocks(DOCUMENTS[0], "sh")), re.M)
+    target = tmp_path / "target"
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", target]
+    words = [sys.executable, "-m", "pip", "install", *options, line]
+    subprocess.run(words, check=True, cwd=ROOT, env=PROGRAMS)
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    code = "import feelprint, sys; print(feelprint.__file__, feelprint.model_version)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split() == [
+        str(target / "feelprint" / "__init__.py"),
+        feelprint.model_version,
+    ]
+    assert (target / "bin" / "feelprint").is_file()
+    assert (target / "beetsplug" / "feelprint.py").is_file()
+
+
+def test_the_source_distribution_is_whole(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "maturin", "sdist", "--out", tmp_path]
+    subprocess.run(words, check=True, capture_output=True, cwd=ROOT / "rust")
+    (path,) = tmp_path.iterdir()
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = subprocess.run(
+        ["git", "ls-files", "src", "models/feelprint.onnx", "python/src", "python/feelprint"],
+        check=True, capture_output=True, text=True, cwd=ROOT / "rust",
+    ).stdout.split()  # fmt: skip
+    needed = {"Cargo.toml", "Cargo.lock", "LICENSE", "NOTICE", "pyproject.toml", *tracked}
+    assert len(needed) > 50 and needed <= names
+
+
+def test_the_crate_is_whole() -> None:
+    words = ["cargo", "package", "--list", "--locked", "--allow-dirty", "--package", "feelprint"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT / "rust")
+    names = set(done.stdout.split())
+    assert {"src/lib.rs", "src/cli/mod.rs", "models/feelprint.onnx", "README.md"} <= names
+    assert not {name for name in names if name.startswith(("python/", "."))} - {
+        ".cargo_vcs_info.json"
+    }
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name)
 def test_beets_snippets_run(document: Path, tmp_path: Path) -> None:
     lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
@@ -70,12 +120,7 @@ def test_beets_snippets_run(document: Path, tmp_path: Path) -> None:
         beets.song(title, seed, artist="Scott Joplin")
     beets.song("Other", 5, album="Other", artist="Other")
     beets.run("import", "--quiet", str(beets.source))
-    environment = {
-        **os.environ,
-        "BEETSDIR": str(tmp_path),
-        "HOME": str(tmp_path),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-    }
+    environment = {**PROGRAMS, "BEETSDIR": str(tmp_path), "HOME": str(tmp_path)}
     printed = []
     for line in lines:
         done = subprocess.run(

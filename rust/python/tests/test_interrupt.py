@@ -61,6 +61,23 @@ def test_the_middle_of_a_track(call: str, long: Path, tmp_path: Path) -> None:
     assert seconds_to_stop(call, long, index) < 1.0
 
 
+def test_waiting_for_another_process(tmp_path: Path) -> None:
+    song = write_wav(tmp_path / "song.wav", piece(1))
+    index = feelprint.Index(tmp_path / "index.sqlite")
+    index.update(song)
+    code = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+        "db.execute('BEGIN IMMEDIATE'); print(flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, index.path]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        call = "feelprint.Index(sys.argv[1]).update(sys.argv[2], force=True)"
+        assert seconds_to_stop(call, index.path, song) < 1.0
+        other.communicate()
+    assert index.update(song).unchanged == 1
+
+
 def test_an_update_is_continued(long: Path, tmp_path: Path) -> None:
     folder = tmp_path / "music"
     folder.mkdir()
