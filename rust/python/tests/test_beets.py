@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,6 +109,29 @@ def test_only_what_is_new_is_analysed(beets: Beets) -> None:
     assert beets.paths() == {"One"}
     assert "5 analysed, 1 unchanged" in beets.result("feelprint").stderr
     assert "6 analysed, 0 unchanged" in beets.result("feelprint", "--force").stderr
+
+
+def test_progress_in_a_terminal(imported: Beets) -> None:
+    for title in ("One", "Two", "Three"):
+        write_wav(imported.music / "Album" / f"{title}.wav", np.tile(piece(1), 200))  # 10 minutes
+    ours, theirs = pty.openpty()
+    environment = {
+        **os.environ,
+        "BEETSDIR": str(imported.folder),
+        "HOME": str(imported.folder),
+    }
+    words = [sys.executable, "-m", "beets", "feelprint", "--force", "--threads", "1"]
+    process = subprocess.Popen(words, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    # Reading fails when the program has closed the terminal.
+    with contextlib.suppress(OSError):
+        while block := os.read(ours, 4096):
+            shown += block
+    os.close(ours)
+    assert process.wait() == 0
+    assert re.search(rb"\rfeelprint: [1-5] of 6 files analysed", shown), shown
+    assert b"6 analysed" in shown
 
 
 def test_similar_prints_the_nearest_song_first(imported: Beets) -> None:
