@@ -96,12 +96,13 @@ class Model:
             For each file its embedding, (32,) float32, or the exception that `embed` raises.
 
         Raises:
+            TypeError: `paths` is a single path.
             ValueError: `threads` is less than 1.
 
         Warns:
             DamageWarning: A file is damaged.
         """
-        paths = list(paths)
+        paths = _several(paths)
         results: list[npt.NDArray[np.float32] | Exception] = []
         for path, track in zip(paths, self.analyse_many(paths, threads), strict=True):
             if isinstance(track, Exception):
@@ -174,9 +175,10 @@ class Model:
             For each file a `Track`, or the exception that `analyse` raises.
 
         Raises:
+            TypeError: `paths` is a single path.
             ValueError: `threads` is less than 1.
         """
-        names = [os.fsdecode(path) for path in paths]
+        names = [os.fsdecode(path) for path in _several(paths)]
         results = self._model.analyse_many(names, thread_count(threads))
         return [it if isinstance(it, Exception) else Track(*it) for it in results]
 
@@ -198,6 +200,13 @@ def thread_count(threads: int | None) -> int:
     if threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
     return threads
+
+
+def _several(paths: Iterable[StrPath]) -> list[StrPath]:
+    """The paths as a list; a single one would be taken for its letters."""
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise TypeError(f"one path, {os.fsdecode(paths)}, expected a list of paths")
+    return list(paths)
 
 
 def _warn_of_damage(path: StrPath, track: Track) -> None:

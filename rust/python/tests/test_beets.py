@@ -39,6 +39,7 @@ class Beets:
         self.music = folder / "music"
         self.source = folder / "source"
         self.index = folder / "feelprint.sqlite"
+        self.environment = {**os.environ, "BEETSDIR": str(folder), "HOME": str(folder)}
         for made in (self.music, self.source):
             made.mkdir()
         self.configure("")
@@ -54,10 +55,9 @@ class Beets:
         return done.stdout
 
     def result(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "BEETSDIR": str(self.folder), "HOME": str(self.folder)}
         words = [sys.executable, "-m", "beets", *arguments]
         return subprocess.run(
-            words, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+            words, capture_output=True, text=True, env=self.environment, stdin=subprocess.DEVNULL
         )
 
     def song(self, title: str, seed: int, album: str = "Album", artist: str = "Band") -> Path:
@@ -115,13 +115,8 @@ def test_progress_in_a_terminal(imported: Beets) -> None:
     for title in ("One", "Two", "Three"):
         write_wav(imported.music / "Album" / f"{title}.wav", np.tile(piece(1), 200))  # 10 minutes
     ours, theirs = pty.openpty()
-    environment = {
-        **os.environ,
-        "BEETSDIR": str(imported.folder),
-        "HOME": str(imported.folder),
-    }
     words = [sys.executable, "-m", "beets", "feelprint", "--force", "--threads", "1"]
-    process = subprocess.Popen(words, stderr=theirs, env=environment)
+    process = subprocess.Popen(words, stderr=theirs, env=imported.environment)
     os.close(theirs)
     shown = b""
     # Reading fails when the program has closed the terminal.

@@ -120,7 +120,7 @@ def test_beets_snippets_run(document: Path, tmp_path: Path) -> None:
         beets.song(title, seed, artist="Scott Joplin")
     beets.song("Other", 5, album="Other", artist="Other")
     beets.run("import", "--quiet", str(beets.source))
-    environment = {**PROGRAMS, "BEETSDIR": str(tmp_path), "HOME": str(tmp_path)}
+    environment = {**beets.environment, "PATH": PROGRAMS["PATH"]}
     printed = []
     for line in lines:
         done = subprocess.run(

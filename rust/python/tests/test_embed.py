@@ -90,6 +90,10 @@ def test_results_or_errors_in_order(library: Path, tmp_path: Path) -> None:
     tracks = feelprint.analyse_many(iter(paths))
     assert [isinstance(it, feelprint.Track) for it in tracks] == [True, False, False, True]
     assert feelprint.embed_many([]) == []
+    for one in (str(paths[0]), bytes(paths[0]), paths[0]):
+        for many in (feelprint.embed_many, feelprint.analyse_many):
+            with pytest.raises(TypeError, match=r"0\.wav, expected a list of paths"):
+                many(one)  # type: ignore[arg-type]
 
 
 def test_exceptions_say_what_the_command_says(library: Path, tmp_path: Path, command: str) -> None:
