@@ -3,7 +3,10 @@
 //! The names and signatures are those of `mecomp_analysis::embeddings` 0.7.2, so that its callers
 //! stay as they are (`docs/mecomp.md`).
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::decode::ResampledAudio;
 use crate::error::{Error, Result};
@@ -79,7 +82,8 @@ pub struct ModelConfig {
 /// All methods take `&self`: threads can share one model.
 #[derive(Debug)]
 pub struct AudioEmbeddingModel {
-    network: Network,
+    network: Arc<Network>,
+    stop: Arc<AtomicBool>,
 }
 
 impl AudioEmbeddingModel {
@@ -91,8 +95,7 @@ impl AudioEmbeddingModel {
     pub fn load_default() -> Result<Self> {
         #[cfg(feature = "bundled-model")]
         {
-            let network = Network::from_onnx(include_bytes!("../models/feelprint.onnx"))?;
-            Ok(Self { network })
+            Ok(Self::new(Network::from_onnx(include_bytes!("../models/feelprint.onnx"))?))
         }
         #[cfg(not(feature = "bundled-model"))]
         Err(Error::model(
@@ -113,7 +116,7 @@ impl AudioEmbeddingModel {
         }
         let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
         let network = Network::from_onnx(&bytes).map_err(|error| error.at(&path))?;
-        Ok(Self { network })
+        Ok(Self::new(network))
     }
 
     /// Loads the model that `config` names.
@@ -124,6 +127,29 @@ impl AudioEmbeddingModel {
     /// `config.path` is not a model, that is an error; the bundled model is not used instead.
     pub fn load(config: &ModelConfig) -> Result<Self> {
         config.path.as_ref().map_or_else(Self::load_default, Self::load_from_onnx)
+    }
+
+    fn new(network: Network) -> Self {
+        Self { network: Arc::new(network), stop: Arc::default() }
+    }
+
+    /// The same model, whose work ends when `stop` is set: with an I/O error of the kind
+    /// [`Interrupted`](io::ErrorKind::Interrupted), also in the middle of a track. The weights are
+    /// shared.
+    #[must_use]
+    pub fn until(&self, stop: Arc<AtomicBool>) -> Self {
+        Self { network: Arc::clone(&self.network), stop }
+    }
+
+    /// Whether the flag of [`until`](Self::until) is set.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.check_stopped().is_err()
+    }
+
+    /// Fails if the flag of [`until`](Self::until) is set.
+    pub(crate) fn check_stopped(&self) -> Result<()> {
+        check(&self.stop)
     }
 
     /// The model's version: the one in the file's metadata and a digest of the file, such as
@@ -168,6 +194,7 @@ impl AudioEmbeddingModel {
     pub fn stream(&self) -> EmbeddingStream<'_> {
         EmbeddingStream {
             network: &self.network,
+            stop: &self.stop,
             encoder_state: self.network.encoder_state(),
             pending: Vec::with_capacity(self.network.window),
             tokens: Vec::new(),
@@ -180,6 +207,7 @@ impl AudioEmbeddingModel {
 #[derive(Debug)]
 pub struct EmbeddingStream<'m> {
     network: &'m Network,
+    stop: &'m AtomicBool,
     encoder_state: EncoderState,
     /// Samples not yet encoded, fewer than a window.
     pending: Vec<f32>,
@@ -194,8 +222,10 @@ impl EmbeddingStream<'_> {
     ///
     /// # Errors
     ///
-    /// Fails if a sample is not finite or too large for the model.
+    /// Fails if a sample is not finite or too large for the model, or if the work was stopped
+    /// ([`AudioEmbeddingModel::until`]).
     pub fn push(&mut self, mut samples: &[f32]) -> Result<()> {
+        check(self.stop)?;
         if !are_finite(samples) {
             return Err(Error::audio("a sample is not a finite number"));
         }
@@ -245,6 +275,13 @@ impl EmbeddingStream<'_> {
         self.nonsilent_ratio.push(nonsilent_ratio);
         Ok(())
     }
+}
+
+fn check(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::reading(io::ErrorKind::Interrupted.into()));
+    }
+    Ok(())
 }
 
 /// Whether every sample is finite. Without a branch per sample, so that it vectorises.

@@ -67,14 +67,25 @@ impl AudioEmbeddingModel {
     /// As [`decode`](crate::decode::decode) and [`embed`](Self::embed).
     pub fn embed_file<P: AsRef<Path>>(&self, path: P) -> Result<Track> {
         let path = path.as_ref();
-        catch_decoder_panic(path, || {
-            let mut stream = self.stream();
-            let mut stats = decode_blocks(Source::open(path)?, |samples| stream.push(samples))?;
-            let start = Instant::now();
-            let analysis = stream.finish()?;
-            stats.times.embed += start.elapsed();
-            Ok(Track { analysis, stats })
-        })
+        catch_decoder_panic(path, || self.embed_source(Source::open(path)?))
+    }
+
+    /// Decodes and embeds the content of a file, like [`embed_file`](Self::embed_file).
+    ///
+    /// # Errors
+    ///
+    /// As [`embed_file`](Self::embed_file).
+    pub fn embed_bytes(&self, bytes: Vec<u8>) -> Result<Track> {
+        catch_decoder_panic(Path::new(""), || self.embed_source(Source::from_bytes(bytes)?))
+    }
+
+    fn embed_source(&self, source: Source) -> Result<Track> {
+        let mut stream = self.stream();
+        let mut stats = decode_blocks(source, |samples| stream.push(samples))?;
+        let start = Instant::now();
+        let analysis = stream.finish()?;
+        stats.times.embed += start.elapsed();
+        Ok(Track { analysis, stats })
     }
 
     /// Decodes a file once and embeds each of its sections, such as the tracks of a cue sheet.

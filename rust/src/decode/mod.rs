@@ -80,9 +80,7 @@ pub fn decode<P: AsRef<Path>>(path: P) -> Result<ResampledAudio> {
 pub fn decode_bytes(bytes: Vec<u8>) -> Result<ResampledAudio> {
     let mut samples = Vec::new();
     catch_decoder_panic(Path::new(""), || {
-        let len = bytes.len() as u64;
-        let input = Input::new(Box::new(Cursor::new(bytes)), len);
-        decode_blocks(Source::new(input)?, |block| {
+        decode_blocks(Source::from_bytes(bytes)?, |block| {
             samples.extend_from_slice(block);
             Ok(())
         })
