@@ -239,9 +239,9 @@ def _write_library(
         )
     streams = assign_streams(kept, asked) if config.shares.random > 0 else training_only(kept)
     if streams.usable or config.shares.random == 0:
+        split_of = streams.split_of(track.id for track in kept)
         for row in content["tracks"]:
-            in_test, in_train = row["id"] in streams.test.tracks, row["id"] in streams.train.tracks
-            row["split"] = "test" if in_test else "train" if in_train else "unused"
+            row["split"] = split_of[row["id"]]
     elif len(kept) >= MIN_SERIOUS_TRACKS:
         raise SurveyError(_no_test_stream(streams, len(kept)))
     _write_json(folder / "library.json", content)
