@@ -126,15 +126,28 @@ class ClipLibrary:
                     self.path(track, excerpt, "m4a")
 
 
-def open_corpus(folder: Path, data: Path, limit: int | None = None) -> Corpus:
+def open_corpus(
+    folder: Path,
+    data: Path,
+    limit: int | None = None,
+    within_s: float | None = None,
+    report: Callable[[str], None] = print,
+) -> Corpus:
     """The corpus in `folder`, or the music in it, at most `limit` files, indexed in `data`.
 
-    Raises SurveyError for a folder without music, or a corpus that is not whole.
+    within_s: seconds after which no further file is read, as a slow disk needs. Raises SurveyError
+    for a folder without music, or a corpus that is not whole.
     """
     try:
-        return corpora.open_corpus(folder, data, limit)
+        corpus = corpora.open_corpus(folder, data, limit, within_s)
     except CorpusError as error:
         raise SurveyError(str(error)) from error
+    if isinstance(corpus, corpora.MusicFolder) and corpus.unread_files:
+        report(
+            f"read {len(corpus.tracks)} songs in {within_s:g} s: the next start reads up to "
+            f"{corpus.unread_files} more"
+        )
+    return corpus
 
 
 def folder_name(config: SurveyConfig) -> str:

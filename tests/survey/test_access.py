@@ -34,9 +34,7 @@ def behind(make: Callable[..., Any], hops: int) -> Any:
 
 
 @pytest.mark.parametrize("hops", [1, 2])
-def test_entries_before_the_proxies_own_change_nothing(
-    make: Callable[..., Any], hops: int
-) -> None:
+def test_entries_before_the_proxies_own_change_nothing(make: Callable[..., Any], hops: int) -> None:
     """The visitor makes up a new address each time; the proxies append what they see."""
     site = behind(make, hops)
     appended = ["203.0.113.9", "10.0.0.2"][:hops]
@@ -53,9 +51,12 @@ def test_entries_before_the_proxies_own_change_nothing(
 def test_several_headers_are_one_chain(make: Callable[..., Any]) -> None:
     site = behind(make, 1)
     found = [
-        Person(site).http.get(
-            "/", headers=[("X-Forwarded-For", f"198.51.100.{n}"), ("X-Forwarded-For", "203.0.113.9")]
-        ).status_code
+        Person(site)
+        .http.get(
+            "/",
+            headers=[("X-Forwarded-For", f"198.51.100.{n}"), ("X-Forwarded-For", "203.0.113.9")],
+        )
+        .status_code
         for n in range(8)
     ]
     assert found == [200] * 5 + [429] * 3

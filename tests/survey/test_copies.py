@@ -34,9 +34,7 @@ def new_store(folder: Path) -> Store:
     return Store(engine, 0.0)
 
 
-def survey_of(
-    store: Store, library: ClipLibrary, people: int, each: int, seed: int
-) -> list[Rater]:
+def survey_of(store: Store, library: ClipLibrary, people: int, each: int, seed: int) -> list[Rater]:
     """Raters who answer `each` rounds; the place chosen depends on the seed."""
     assigner = Assigner(store, library, CONFIG, seed=seed)
     found = []
