@@ -253,9 +253,9 @@ def _serve(options: argparse.Namespace) -> None:
             forwarded_allow_ips=config.trusted_proxy or None,
         )
     )
-    if options.corpus is not None:
-        cutting = threading.Thread(target=library.cut_all, daemon=True)
-        cutting.start()
+    if options.corpus is not None:  # first the practice round, with which every rater begins
+        practice = [track for track, _ in app.state.site.practice]
+        threading.Thread(target=library.cut_all, args=(practice,), daemon=True).start()
     if embeddings is not None:
         threading.Thread(target=assigner.keep_refitting, daemon=True).start()
     server.run(sockets=[listener])

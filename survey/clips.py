@@ -17,8 +17,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class ClipLibrary:
         self._cut = cut
         self.on_failure: Callable[[str, int], None] = lambda track, excerpt: None
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._waiting = 0  # raters for whom a clip is being cut
+        self._counting = threading.Lock()
         path = folder / "library.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -106,9 +109,20 @@ class ClipLibrary:
         found = self.folder / f"{track}-{excerpt}.{suffix}"
         if self._cut is None or found.exists():
             return found
+        self._count(1)
+        try:
+            return self._cut_once(track, excerpt, found)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._waiting += change
+
+    def _cut_once(self, track: str, excerpt: int, found: Path) -> Path:
         with self._busy[track]:  # raters of one round wait for one cut
             try:
-                if not found.exists():
+                if not found.exists() and self._cut is not None:
                     self._cut(track)
                 if not found.exists():
                     raise ClipError(f"the track {track} has no second excerpt: its end is silent")
@@ -117,13 +131,20 @@ class ClipLibrary:
                 raise
         return found
 
-    def cut_all(self) -> None:
-        """Cuts the clips that do not exist yet, one after the other, as `path` does."""
+    def cut_all(self, first: Iterable[str] = ()) -> None:
+        """Cuts the clips that do not exist yet, one after the other, those of `first` at first.
+
+        It pauses while a rater waits for a clip.
+        """
         two = set(self.two_excerpt_tracks)
-        for track in list(self.tracks):
+        for track in [*first, *list(self.tracks)]:
             for excerpt in range(2 if track in two else 1):
-                with suppress(ClipError):
-                    self.path(track, excerpt, "m4a")
+                while self._waiting:
+                    time.sleep(0.05)
+                found = self.folder / f"{track}-{excerpt}.m4a"
+                if not found.exists():
+                    with suppress(ClipError):
+                        self._cut_once(track, excerpt, found)
 
 
 def open_corpus(

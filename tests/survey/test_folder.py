@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,38 @@ def test_a_clip_is_cut_when_it_is_first_needed_and_once(tmp_path: Path) -> None:
         library.path(changed, 0, "ogg")
     library.cut_all()
     assert (library.folder / f"{other}-0.m4a").exists()
+
+
+def test_a_rater_does_not_wait_for_the_clips_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The background cuts the practice round first, and pauses while a rater waits."""
+    order: list[str] = []
+    running, most = [], []
+
+    def cut(corpus: object, track: clips.Track, two: bool, folder: Path, config: object) -> None:
+        order.append(track.id)
+        running.append(track.id)
+        most.append(len(running))
+        time.sleep(0.1)
+        running.remove(track.id)
+        for suffix in ("ogg", "m4a"):
+            (folder / f"{track.id}-0.{suffix}").write_bytes(b"x")
+            (folder / f"{track.id}-1.{suffix}").write_bytes(b"x")
+        (folder / f"{track.id}.json").write_text(json.dumps({"excerpts": 1}))
+
+    monkeypatch.setattr(clips, "_cut_track", cut)
+    music = make_folder(tmp_path / "music", range(12))
+    library = plan(open_corpus(music, tmp_path), tmp_path / "clips", CONFIG, {})
+    *_, wanted, practice = library.tracks
+    background = threading.Thread(target=library.cut_all, args=([practice],))
+    background.start()
+    time.sleep(0.15)
+    library.path(wanted, 0, "ogg")
+    background.join()
+    assert order[0] == practice and order.index(wanted) <= 3
+    assert sorted(order) == sorted(library.tracks)  # each once
+    assert max(most) <= 2
 
 
 def test_a_song_that_cannot_be_cut_is_asked_no_more(tmp_path: Path, lite: Store) -> None:
