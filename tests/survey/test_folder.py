@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, ProxyHandler, Request, build_opener
 
 import pytest
 import sqlalchemy as sa
@@ -208,24 +210,26 @@ def test_a_server_without_the_music_has_its_clips(
     shutil.copytree(made, on_server / made.name)
     shutil.rmtree(music)
     with served("--data", str(on_server), "--config", str(settings)) as server:
-        import requests
-
-        visitor = requests.Session()
-        visitor.trust_env = False
-        page = visitor.get(server.url).text
+        visitor = build_opener(ProxyHandler({}), HTTPCookieProcessor())
+        page = visitor.open(server.url).read().decode()
         csrf = page.split('name="csrf" value="')[1].split('"')[0]
-        form = {"csrf": csrf, "consent": "yes"}
-        page = visitor.post(f"{server.url}/start", data=form).text
-        headers = {"X-CSRF": page.split('data-csrf="')[1].split('"')[0]}
-        found = visitor.post(f"{server.url}/api/rounds", json={}, headers=headers).json()
-        for clip in found["rounds"][0]["clips"]:
+        form = urlencode({"csrf": csrf, "consent": "yes"}).encode()
+        page = visitor.open(f"{server.url}/start", form).read().decode()
+        headers = {
+            "X-CSRF": page.split('data-csrf="')[1].split('"')[0],
+            "Content-Type": "application/json",
+        }
+
+        def call(path: str, body: dict) -> dict:
+            request = Request(server.url + path, json.dumps(body).encode(), headers)
+            return dict(json.load(visitor.open(request)))
+
+        found = call("/api/rounds", {})["rounds"][0]
+        for clip in found["clips"]:
             for suffix in ("ogg", "m4a"):
-                reply = visitor.get(f"{server.url}{clip}.{suffix}")
-                assert reply.status_code == 200 and len(reply.content) > 10_000
-        token = found["rounds"][0]["token"]
-        body = {"round": token, "place": 0, "listened_s": [4, 4, 4]}
-        reply = visitor.post(f"{server.url}/api/answer", json=body, headers=headers)
-        assert reply.json()["answered"] == 1
+                assert len(visitor.open(f"{server.url}{clip}.{suffix}").read()) > 10_000
+        body = {"round": found["token"], "place": 0, "listened_s": [4.0, 4.0, 4.0]}
+        assert call("/api/answer", body)["answered"] == 1
     assert main(["serve", "--data", str(tmp_path / "nothing"), "--port", "0"]) == 2
     assert "name the music with --corpus DIR" in capsys.readouterr().err
 
