@@ -4,14 +4,17 @@
 //! stay as they are (`docs/mecomp.md`).
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use crate::SAMPLE_RATE;
 pub use crate::decode::ResampledAudio;
 use crate::error::{Error, Result};
 pub use crate::network::DIM_EMBEDDING;
-use crate::network::{EncoderState, Network};
+use crate::network::{EncoderState, Network, WindowRule};
 
 /// The model's file name in a folder that a training run or the Hugging Face Hub made.
 const ONNX_NAME: &str = "feelprint.onnx";
@@ -152,6 +155,21 @@ impl AudioEmbeddingModel {
         check(&self.stop)
     }
 
+    /// The same model, but using every window of a track: slower, and about as accurate.
+    ///
+    /// Its embeddings cannot be compared with those of the model as it was trained, and its
+    /// [`version`](Self::version) ends with `+whole`. A model that uses every window anyway (those up
+    /// to 0.10.1 do) stays as it is.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        if self.network.rule.stride > 1 {
+            let network = Arc::make_mut(&mut self.network);
+            network.rule = WindowRule::EVERY;
+            network.version += "+whole";
+        }
+        self
+    }
+
     /// The model's version: the one in the file's metadata and a digest of the file, such as
     /// `0.10.0-1f2e3d4c5b6a`. Store it with embeddings: only those of one version can be compared.
     #[must_use]
@@ -196,10 +214,32 @@ impl AudioEmbeddingModel {
             network: &self.network,
             stop: &self.stop,
             encoder_state: self.network.encoder_state(),
+            position: 0,
             pending: Vec::with_capacity(self.network.window),
             tokens: Vec::new(),
+            windows: Vec::new(),
             nonsilent_ratio: Vec::new(),
         }
+    }
+
+    /// The embedding without one of the windows of `analysis`, an index below
+    /// [`windows`](Analysis::windows): how it moves shows what the window adds. Of an only window,
+    /// that is the embedding itself.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `analysis` has no such window, or is not of this model.
+    pub fn embedding_without(&self, analysis: &Analysis, window: usize) -> Result<Embedding> {
+        let windows = analysis.windows();
+        if window >= windows || analysis.tokens.len() != windows * self.network.dim {
+            return Err(Error::argument(format!(
+                "window {window} of an analysis of {windows} windows; expected one of them, and an \
+                 analysis of this model"
+            )));
+        }
+        let mut weights = analysis.weights();
+        weights[window] = 0.0;
+        Ok(Embedding(self.network.pool(&analysis.tokens, &weights)?.0))
     }
 }
 
@@ -209,34 +249,72 @@ pub struct EmbeddingStream<'m> {
     network: &'m Network,
     stop: &'m AtomicBool,
     encoder_state: EncoderState,
-    /// Samples not yet encoded, fewer than a window.
+    /// The samples so far.
+    position: u64,
+    /// Samples of a used window that are not yet encoded, fewer than a window.
     pending: Vec<f32>,
     /// (windows, dim), row-major.
     tokens: Vec<f32>,
+    /// The used windows so far.
+    windows: Vec<Window>,
     /// (windows).
     nonsilent_ratio: Vec<f32>,
 }
 
 impl EmbeddingStream<'_> {
-    /// Adds the next samples: mono, at [`SAMPLE_RATE`](crate::SAMPLE_RATE).
+    /// The next samples that the model uses, as positions in the track: from the current one, or from
+    /// the start of the next window that is used, to the end of that window. What is before may be
+    /// [`skip`](Self::skip)ped.
+    #[must_use]
+    pub fn needed(&self) -> Range<u64> {
+        let length = self.network.window as u64;
+        let window = self.network.rule.next_used(self.position / length);
+        self.position.max(window * length)..(window + 1) * length
+    }
+
+    /// Leaves out the next samples, which are not [`needed`](Self::needed).
     ///
     /// # Errors
     ///
-    /// Fails if a sample is not finite or too large for the model, or if the work was stopped
-    /// ([`AudioEmbeddingModel::until`]).
+    /// Fails if one of them is needed, or if the work was stopped ([`AudioEmbeddingModel::until`]).
+    pub fn skip(&mut self, samples: u64) -> Result<()> {
+        check(self.stop)?;
+        let (to, needed) = (self.position.saturating_add(samples), self.needed().start);
+        if to > needed {
+            return Err(Error::argument(format!(
+                "samples up to {to} are left out, but the model uses those from {needed} on"
+            )));
+        }
+        self.position = to;
+        Ok(())
+    }
+
+    /// Adds the next samples: mono, at [`SAMPLE_RATE`](crate::SAMPLE_RATE). Those of windows that are
+    /// not used are counted, no more.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a sample that is used is not finite or too large for the model, or if the work was
+    /// stopped ([`AudioEmbeddingModel::until`]).
     pub fn push(&mut self, mut samples: &[f32]) -> Result<()> {
         check(self.stop)?;
-        if !are_finite(samples) {
-            return Err(Error::audio("a sample is not a finite number"));
-        }
-        let window = self.network.window;
         while !samples.is_empty() {
-            let (now, later) = samples.split_at(samples.len().min(window - self.pending.len()));
-            self.pending.extend_from_slice(now);
-            samples = later;
-            if self.pending.len() == window {
-                self.encode()?;
+            let needed = self.needed();
+            let is_used = needed.start == self.position;
+            let end = if is_used { needed.end } else { needed.start };
+            let here = (samples.len() as u64).min(end - self.position);
+            let (now, later) = samples.split_at(here as usize);
+            if is_used {
+                if !are_finite(now) {
+                    return Err(Error::audio("a sample is not a finite number"));
+                }
+                self.pending.extend_from_slice(now);
+                if self.pending.len() == self.network.window {
+                    self.encode()?;
+                }
             }
+            self.position += here;
+            samples = later;
         }
         Ok(())
     }
@@ -246,32 +324,47 @@ impl EmbeddingStream<'_> {
     /// # Errors
     ///
     /// Fails if there was no sample, or if the samples are too large for the model.
-    pub fn finish(mut self) -> Result<Analysis> {
-        if !self.pending.is_empty() {
+    pub fn finish(self) -> Result<Analysis> {
+        self.finish_timed().map(|(analysis, _)| analysis)
+    }
+
+    /// As [`finish`](Self::finish), and the time in the CNN and in the head.
+    pub(crate) fn finish_timed(mut self) -> Result<(Analysis, [Duration; 2])> {
+        if self.position == 0 {
+            return Err(Error::audio("no samples"));
+        }
+        // A model need not use the first windows of a track: then a short one is silence to it.
+        if !self.pending.is_empty() || self.windows.is_empty() {
+            self.position -= 1;
             self.pending.resize(self.network.window, 0.0);
             self.encode()?;
         }
-        if self.nonsilent_ratio.is_empty() {
-            return Err(Error::audio("no samples"));
-        }
-        let (embedding, attention) = self.network.pool(&self.tokens, &self.nonsilent_ratio)?;
+        let mut analysis = Analysis {
+            embedding: Embedding::default(),
+            window_s: self.network.window as f64 / f64::from(SAMPLE_RATE),
+            tokens: self.tokens,
+            windows: self.windows,
+            nonsilent_ratio: self.nonsilent_ratio,
+            attention: Vec::new(),
+        };
+        let start = Instant::now();
+        let (embedding, attention) = self.network.pool(&analysis.tokens, &analysis.weights())?;
+        let head_time = start.elapsed();
         if !embedding.iter().all(|value| value.is_finite()) {
             return Err(Error::audio("the samples are too large for the model"));
         }
-        Ok(Analysis {
-            embedding: Embedding(embedding),
-            tokens: self.tokens,
-            nonsilent_ratio: self.nonsilent_ratio,
-            attention,
-        })
+        (analysis.embedding, analysis.attention) = (Embedding(embedding), attention);
+        Ok((analysis, [self.encoder_state.cnn_time, head_time]))
     }
 
-    /// Encodes the pending window.
+    /// Encodes the pending window, in which `position` is.
     fn encode(&mut self) -> Result<()> {
         let (token, nonsilent_ratio) =
             self.network.encode(&self.pending, &mut self.encoder_state)?;
         self.pending.clear();
         self.tokens.extend(token);
+        let index = self.position / self.network.window as u64;
+        self.windows.push(Window { index, stands_for: self.network.rule.span(index) });
         self.nonsilent_ratio.push(nonsilent_ratio);
         Ok(())
     }
@@ -292,12 +385,24 @@ fn are_finite(samples: &[f32]) -> bool {
     samples.iter().fold(0, |all, sample| all | carry(sample)) >> 31 == 0
 }
 
+/// A window that a model used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Its index among all windows of the track.
+    pub index: u64,
+    /// The number of windows that it stands for, which weights it.
+    pub stands_for: u64,
+}
+
 /// The embedding of a track, with the tokens and the attention that it was pooled from.
 #[derive(Debug, Clone)]
 pub struct Analysis {
     embedding: Embedding,
+    /// The length of a window, in seconds.
+    window_s: f64,
     /// (windows, dim), row-major.
     tokens: Vec<f32>,
+    windows: Vec<Window>,
     /// (windows).
     nonsilent_ratio: Vec<f32>,
     /// (queries, windows), row-major.
@@ -311,13 +416,36 @@ impl Analysis {
         self.embedding
     }
 
-    /// The number of windows in the track.
+    /// The number of windows that were used.
     #[must_use]
     pub fn windows(&self) -> usize {
-        self.nonsilent_ratio.len()
+        self.windows.len()
     }
 
-    /// Whether every frame is silent. All silent tracks have the same embedding.
+    /// The windows that were used, in the order of time.
+    #[must_use]
+    pub fn used_windows(&self) -> &[Window] {
+        &self.windows
+    }
+
+    /// Where a window begins in the track, in seconds.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `window` is out of bounds.
+    #[must_use]
+    pub fn start_s(&self, window: usize) -> f64 {
+        self.windows[window].index as f64 * self.window_s
+    }
+
+    /// The weight of each window: its share of non-silent frames times the number of windows that it
+    /// stands for.
+    fn weights(&self) -> Vec<f32> {
+        let ratios = self.nonsilent_ratio.iter();
+        ratios.zip(&self.windows).map(|(ratio, w)| ratio * w.stands_for as f32).collect()
+    }
+
+    /// Whether every frame that was used is silent. All silent tracks have the same embedding.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.nonsilent_ratio.iter().all(|&ratio| ratio == 0.0)

@@ -78,7 +78,7 @@ pub mod track;
 
 pub use embeddings::{
     Analysis, AudioEmbeddingModel, DIM_EMBEDDING, Embedding, EmbeddingStream, ModelConfig,
-    ResampledAudio,
+    ResampledAudio, Window,
 };
 pub use error::{Error, Result};
 pub use track::Track;

@@ -1,13 +1,14 @@
 //! The network: the graph of the ONNX file, split into encoder and head, run by tract.
 //!
 //! The graph is front end (`audio` to `log_mel`), encoder (`log_mel` to `tokens`) and head (`tokens`
-//! and `nonsilent_ratio` to `embedding` and `attention`). Only the head combines windows, so the
+//! and `window_weight` to `embedding` and `attention`). Only the head combines windows, so the
 //! encoder can run on one window at a time, which keeps memory small, with the result of the whole
 //! graph. The graph's front end is not run: [`LogMel`] computes the same log-mel faster.
 
 use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
@@ -19,20 +20,57 @@ use crate::frontend::{LogMel, Scratch, Settings};
 /// The number of values in an [`Embedding`](crate::Embedding).
 pub const DIM_EMBEDDING: usize = 32;
 
-/// The tensor (windows) of each window's share of non-silent frames. Models up to 0.10 call it
-/// `audible`.
-const NONSILENT_RATIO_NAMES: [&str; 2] = ["nonsilent_ratio", "audible"];
+/// The tensor (windows) of each window's weight: its share of non-silent frames, times the number of
+/// windows that it stands for. Models up to 0.10.1, which use every window, call it
+/// `nonsilent_ratio`, and those up to 0.10 `audible`.
+const WINDOW_WEIGHT_NAMES: [&str; 3] = ["window_weight", "nonsilent_ratio", "audible"];
+
+/// Which windows of a track a model uses: the first [`dense`](Self::dense), and the middle one of
+/// each later group of [`stride`](Self::stride).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WindowRule {
+    /// A multiple of `stride`.
+    pub(crate) dense: u64,
+    pub(crate) stride: u64,
+}
+
+impl WindowRule {
+    /// Every window is used.
+    pub(crate) const EVERY: Self = Self { dense: 0, stride: 1 };
+
+    /// How many windows the window `index` stands for; 0 if it is not used.
+    pub(crate) fn span(self, index: u64) -> u64 {
+        if index < self.dense {
+            1
+        } else if index % self.stride == self.stride / 2 {
+            self.stride
+        } else {
+            0
+        }
+    }
+
+    /// The first used window from `index` on.
+    pub(crate) fn next_used(self, index: u64) -> u64 {
+        if index < self.dense {
+            return index;
+        }
+        let middle = self.stride / 2;
+        index + (middle + self.stride - index % self.stride) % self.stride
+    }
+}
 
 /// The buffers of [`Network::encode`], reused for all windows of a track.
 #[derive(Debug)]
 pub(crate) struct EncoderState {
     scratch: Scratch,
+    /// The time in the CNN so far.
+    pub(crate) cnn_time: Duration,
     /// Made at the first window.
     encoder: Option<TypedSimpleState>,
 }
 
 /// A loaded model. Running it takes `&self`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Network {
     log_mel: LogMel,
     encoder: Arc<TypedRunnableModel>,
@@ -43,6 +81,7 @@ pub(crate) struct Network {
     pub(crate) dim: usize,
     /// `feelprint.version` of the file, and the first 12 hexadecimal digits of its BLAKE3 hash.
     pub(crate) version: String,
+    pub(crate) rule: WindowRule,
 }
 
 impl Network {
@@ -68,7 +107,8 @@ impl Network {
         let version = format!("{}-{digest}", metadata.text("version")?);
         let (encoder, dim) = encoder(proto, n_mels, window_frames)?;
         let head = head(proto, dim)?;
-        Ok(Self { log_mel, encoder, head, window, dim, version })
+        let rule = metadata.window_rule()?;
+        Ok(Self { log_mel, encoder, head, window, dim, version, rule })
     }
 
     /// The token of a window (dim), and its share of non-silent frames.
@@ -93,28 +133,30 @@ impl Network {
             Some(encoder) => encoder,
             none => none.insert(self.encoder.spawn().map_err(tract_error)?),
         };
+        let start = Instant::now();
         let outputs = encoder.run(tvec![log_mel.into()]).map_err(tract_error)?;
+        state.cnn_time += start.elapsed();
         Ok((floats(&outputs[0])?, level.nonsilent_ratio))
     }
 
     /// A new state for [`Network::encode`]. Tracks that are embedded at once need one each.
     pub(crate) fn encoder_state(&self) -> EncoderState {
-        EncoderState { scratch: self.log_mel.scratch(), encoder: None }
+        EncoderState { scratch: self.log_mel.scratch(), cnn_time: Duration::ZERO, encoder: None }
     }
 
-    /// The embedding of a track from its tokens (windows, dim) and the share of non-silent frames
-    /// of each window (windows), both row-major.
+    /// The embedding of a track from the tokens (windows, dim) and the weights (windows) of its used
+    /// windows, both row-major.
     ///
     /// Also returns the attention weights (queries, windows), row-major; each row sums to 1.
     pub(crate) fn pool(
         &self,
         tokens: &[f32],
-        nonsilent_ratio: &[f32],
+        weights: &[f32],
     ) -> Result<([f32; DIM_EMBEDDING], Vec<f32>)> {
-        let windows = nonsilent_ratio.len();
+        let windows = weights.len();
         let tokens = Tensor::from_shape(&[1, windows, self.dim], tokens).map_err(tract_error)?;
-        let ratio = Tensor::from_shape(&[1, windows], nonsilent_ratio).map_err(tract_error)?;
-        let outputs = self.head.run(tvec![tokens.into(), ratio.into()]).map_err(tract_error)?;
+        let weights = Tensor::from_shape(&[1, windows], weights).map_err(tract_error)?;
+        let outputs = self.head.run(tvec![tokens.into(), weights.into()]).map_err(tract_error)?;
         let embedding = floats(&outputs[0])?;
         let embedding = embedding.as_slice().try_into().map_err(|_| {
             Error::model(format!(
@@ -146,6 +188,23 @@ impl Metadata<'_> {
         text.parse().ok().filter(|&value| value > 0).ok_or_else(|| {
             Error::model(format!("the ONNX metadata's feelprint.{key} is {text:?}, not a count"))
         })
+    }
+
+    /// Models up to 0.10.1 state no rule and use every window.
+    fn window_rule(&self) -> Result<WindowRule> {
+        const KEYS: [&str; 2] = ["dense_windows", "window_stride"];
+        if KEYS.iter().all(|key| self.text(key).is_err()) {
+            return Ok(WindowRule::EVERY);
+        }
+        let stride = self.count("window_stride")? as u64;
+        let text = self.text("dense_windows")?;
+        let dense = text.parse().ok().filter(|dense| dense % stride == 0).ok_or_else(|| {
+            Error::model(format!(
+                "the ONNX metadata's feelprint.dense_windows is {text:?}, not a multiple of \
+                 window_stride, {stride}"
+            ))
+        })?;
+        Ok(WindowRule { dense, stride })
     }
 
     fn number(&self, key: &str) -> Result<f64> {
@@ -201,14 +260,14 @@ fn encoder(
 fn head(proto: &ModelProto, dim: usize) -> Result<Arc<TypedRunnableModel>> {
     let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
     let tensors: HashSet<&str> = nodes.flat_map(|node| &node.output).map(String::as_str).collect();
-    let nonsilent_ratio = NONSILENT_RATIO_NAMES
-        .into_iter()
-        .find(|&name| tensors.contains(name))
-        .ok_or_else(|| {
-            let [name, old_name] = NONSILENT_RATIO_NAMES;
-            Error::model(format!("the graph has no tensor `{name}` (`{old_name}` up to 0.10)"))
+    let weights =
+        WINDOW_WEIGHT_NAMES.into_iter().find(|&name| tensors.contains(name)).ok_or_else(|| {
+            let [name, older, oldest] = WINDOW_WEIGHT_NAMES;
+            Error::model(format!(
+                "the graph has no tensor `{name}` (`{older}` up to 0.10.1, `{oldest}` up to 0.10)"
+            ))
         })?;
-    let head = subgraph(proto, &["tokens", nonsilent_ratio], &["embedding", "attention"])?;
+    let head = subgraph(proto, &["tokens", weights], &["embedding", "attention"])?;
     runnable(&head, |symbols| {
         let windows: TDim = symbols.sym("windows").into();
         let (one, dim) = (TDim::from(1), TDim::from(dim));
@@ -325,7 +384,10 @@ mod tests {
             let mut window = samples.chunks(network.window).last().unwrap().to_vec();
             window.resize(network.window, 0.0);
             let input = Tensor::from_shape(&[1, network.window], &window).unwrap();
-            let graphs = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
+            let mut graphs = floats(&front_end.run(tvec![input.into()]).unwrap()[0]).unwrap();
+            // The graph pads the audio to a group of windows.
+            assert_eq!(graphs.len(), network.rule.stride as usize * want.len(), "{name}");
+            graphs.truncate(want.len());
             let mut native = vec![0.0; want.len()];
             network.log_mel.window(&window, &mut native, &mut network.log_mel.scratch());
             for (front_end, got) in [("graph", graphs), ("crate", native)] {
@@ -347,13 +409,13 @@ mod tests {
         assert!(error.is_model() && error.to_string().contains("audio"), "{error}");
     }
 
-    /// The bundled model with its tensor of non-silent shares renamed.
-    fn proto_with_nonsilent_ratio(name: &str) -> ModelProto {
+    /// The bundled model with its tensor of weights renamed.
+    fn proto_with_weights(name: &str) -> ModelProto {
         let mut proto = proto();
         let mut renamed = 0;
         for node in &mut proto.graph.as_mut().unwrap().node {
             for tensor in node.input.iter_mut().chain(&mut node.output) {
-                if NONSILENT_RATIO_NAMES.contains(&tensor.as_str()) {
+                if WINDOW_WEIGHT_NAMES.contains(&tensor.as_str()) {
                     *tensor = name.to_string();
                     renamed += 1;
                 }
@@ -364,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nonsilent_ratio_is_found_under_both_names() {
+    fn the_window_weight_is_found_under_its_three_names() {
         let tokens_and_embedding = |network: &Network| {
             let mut state = network.encoder_state();
             let mut tokens = Vec::new();
@@ -378,17 +440,44 @@ mod tests {
             (tokens, embedding, attention)
         };
         let want = tokens_and_embedding(&Network::from_onnx(&bundled()).unwrap());
-        for name in ["nonsilent_ratio", "audible"] {
-            let network = Network::from_proto(&proto_with_nonsilent_ratio(name), "").unwrap();
+        for name in ["window_weight", "nonsilent_ratio", "audible"] {
+            let network = Network::from_proto(&proto_with_weights(name), "").unwrap();
             assert_eq!(tokens_and_embedding(&network), want, "{name}");
         }
     }
 
     #[test]
-    fn a_graph_without_the_nonsilent_ratio_is_an_error() {
-        let error = Network::from_proto(&proto_with_nonsilent_ratio("loud"), "").unwrap_err();
+    fn a_graph_without_the_window_weight_is_an_error() {
+        let error = Network::from_proto(&proto_with_weights("loud"), "").unwrap_err();
         assert!(error.is_model(), "{error}");
-        assert!(error.to_string().contains("no tensor `nonsilent_ratio` (`audible`"), "{error}");
+        assert!(
+            error.to_string().contains("no tensor `window_weight` (`nonsilent_ratio`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_rule_uses_the_first_windows_and_the_middle_of_each_later_group() {
+        let used = |rule: WindowRule| (0..43).filter(move |&window| rule.span(window) > 0);
+        let rule = Network::from_onnx(&bundled()).unwrap().rule;
+        let want: Vec<u64> = (0..24).chain([26, 30, 34, 38, 42]).collect();
+        assert_eq!(used(rule).collect::<Vec<_>>(), want);
+        assert_eq!([rule.span(0), rule.span(23), rule.span(26)], [1, 1, 4]);
+        assert!(used(WindowRule::EVERY).eq(0..43));
+        for rule in [rule, WindowRule::EVERY, WindowRule { dense: 0, stride: 5 }] {
+            for window in 0..38 {
+                let next = used(rule).find(|&used| used >= window);
+                assert_eq!(Some(rule.next_used(window)), next, "{rule:?}, {window}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_without_a_rule_uses_every_window() {
+        let mut proto = proto();
+        let keys = ["dense_windows", "window_stride"].map(|key| format!("feelprint.{key}"));
+        proto.metadata_props.retain(|entry| !keys.contains(&entry.key));
+        assert_eq!(Network::from_proto(&proto, "").unwrap().rule, WindowRule::EVERY);
     }
 
     #[test]
@@ -427,6 +516,9 @@ mod tests {
             ("f_min", "", "not a number"),
             ("f_max", "1e9", "f_min and f_max are"),
             ("floor", "NaN", "floor is NaN"),
+            ("window_stride", "0", "not a count"),
+            ("window_stride", "5", "dense_windows is \"24\", not a multiple of window_stride, 5"),
+            ("dense_windows", "some", "not a multiple"),
         ] {
             let mut proto = proto();
             let key = format!("feelprint.{key}");

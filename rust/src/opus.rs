@@ -1,6 +1,6 @@
 //! Opus packets to samples, by opus-pure: symphonia demuxes Opus but does not decode it.
 
-use opus_pure::{OpusDecoder, OpusMSDecoder};
+use opus_pure::{OpusDecoder, OpusMSDecoder, OpusMode};
 
 use crate::error::{Error, Result};
 
@@ -61,6 +61,22 @@ impl OpusPackets {
             }
         };
         Ok(Self { streams, skip, gain: 10_f32.powf(gain_q8_db / 256.0 / 20.0), pcm: Vec::new() })
+    }
+
+    /// Forgets the packets so far: the next one need not follow them.
+    pub(crate) fn restart(&mut self) {
+        // Resetting fails only if the settings are invalid, and they made this decoder.
+        let _ = match &mut self.streams {
+            Streams::Single(decoder, _) => decoder.reset_state(),
+            Streams::Multi(decoder) => decoder.reset_state(),
+        };
+    }
+
+    /// The frames of a packet at [`OPUS_RATE`], by its header; none if that is invalid, or if the
+    /// packet has a part for speech (SILK): its decoder never quite forgets where it began.
+    pub(crate) fn frames(packet: &[u8]) -> Option<u64> {
+        let is_celt = matches!(opus_pure::packet::mode(packet), Ok(OpusMode::CeltOnly));
+        is_celt.then_some(opus_pure::packet::samples_48k(packet).ok()? as u64)
     }
 
     /// Decodes a packet into its channels, without the pre-skip.

@@ -13,16 +13,31 @@ const CHUNK: usize = 1024;
 /// Supported sample rates, in Hz.
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 
+/// Resampled audio, and what is left out before it.
+#[derive(Debug, Default)]
+pub(crate) struct Resampled {
+    /// The number of samples that are left out.
+    pub(crate) gap: u64,
+    pub(crate) samples: Vec<f32>,
+}
+
 /// A resampler for audio of one rate.
 ///
 /// The output is the input's length times the ratio of the rates, rounded up, without delay.
+///
+/// Parts of the input may be left out. A chunk of the output depends on the chunk of the input at the
+/// same place and on the one before, so that the output behind a gap is exactly that of the whole
+/// input, from the second whole chunk on.
 pub(crate) struct Resampler {
     rate: u32,
     fft: Option<Fft<f32>>,
+    /// A part of a chunk.
     input: Vec<f32>,
     output: Vec<f32>,
     /// Samples of delay that are still to be dropped.
     delay: usize,
+    /// Whether the last chunk was left out, so that the next one gives no output.
+    is_behind_gap: bool,
     frames_in: u64,
     frames_out: u64,
 }
@@ -54,6 +69,7 @@ impl Resampler {
             output: vec![0.0; fft.as_ref().map_or(0, Fft::output_frames_max)],
             delay: fft.as_ref().map_or(0, Fft::output_delay),
             fft,
+            is_behind_gap: false,
             frames_in: 0,
             frames_out: 0,
         })
@@ -63,51 +79,98 @@ impl Resampler {
         self.rate
     }
 
+    /// The number of frames from the current position on that may be left out if the output before
+    /// the position `next` is of no use.
+    pub(crate) fn unneeded(&self, next: u64) -> u64 {
+        let first = match &self.fft {
+            None => next,
+            Some(fft) => {
+                let (chunk, made) = (fft.input_frames_next() as u64, self.output.len() as u64);
+                ((next + fft.output_delay() as u64) / made).saturating_sub(1) * chunk
+            }
+        };
+        first.saturating_sub(self.frames_in)
+    }
+
+    /// Leaves out the next frames of the input: at most as many as are [`Self::unneeded`].
+    pub(crate) fn skip(&mut self, frames: u64) {
+        self.frames_in += frames;
+        self.is_behind_gap = true;
+        self.input.clear();
+    }
+
     /// Resamples `mono` and appends the samples that are complete to `out`.
-    pub(crate) fn push(&mut self, mut mono: &[f32], out: &mut Vec<f32>) -> Result<()> {
+    pub(crate) fn push(&mut self, mut mono: &[f32], out: &mut Resampled) -> Result<()> {
+        let position = self.frames_in;
         self.frames_in += mono.len() as u64;
         let Some(chunk) = self.fft.as_ref().map(Fft::input_frames_next) else {
-            self.frames_out += mono.len() as u64;
-            out.extend_from_slice(mono);
+            out.gap += position - self.frames_out;
+            self.frames_out = self.frames_in;
+            out.samples.extend_from_slice(mono);
             return Ok(());
         };
+        if self.is_behind_gap && self.input.is_empty() {
+            // Up to the start of a chunk.
+            let rest = position.next_multiple_of(chunk as u64) - position;
+            mono = &mono[mono.len().min(rest as usize)..];
+        }
         while self.input.len() + mono.len() >= chunk {
             let (now, later) = mono.split_at(chunk - self.input.len());
             self.input.extend_from_slice(now);
             mono = later;
-            self.process(out)?;
+            let index = (self.frames_in - mono.len() as u64) / chunk as u64 - 1;
+            self.process(index, out)?;
         }
         self.input.extend_from_slice(mono);
         Ok(())
     }
 
     /// Appends the remaining samples to `out`.
-    pub(crate) fn finish(mut self, out: &mut Vec<f32>) -> Result<()> {
-        let Some(chunk) = self.fft.as_ref().map(Fft::input_frames_next) else { return Ok(()) };
+    pub(crate) fn finish(mut self, out: &mut Resampled) -> Result<()> {
         let (from, to) = (u64::from(self.rate), u64::from(SAMPLE_RATE));
         let total = (self.frames_in * to).div_ceil(from);
-        while self.frames_out < total {
-            self.input.resize(chunk, 0.0);
-            self.process(out)?;
+        if let Some(chunk) = self.fft.as_ref().map(Fft::input_frames_next) {
+            let mut index = self.frames_in / chunk as u64;
+            let is_gap = self.is_behind_gap && self.input.is_empty();
+            while self.frames_out < total && !is_gap {
+                self.input.resize(chunk, 0.0);
+                self.process(index, out)?;
+                index += 1;
+            }
         }
-        out.truncate(out.len() - (self.frames_out - total) as usize);
+        let excess = self.frames_out.saturating_sub(total);
+        let dropped = excess.min(out.samples.len() as u64);
+        out.samples.truncate(out.samples.len() - dropped as usize);
+        out.gap = out.gap + total.saturating_sub(self.frames_out) - (excess - dropped);
         Ok(())
     }
 
-    /// Resamples the full chunk in `input`.
-    fn process(&mut self, out: &mut Vec<f32>) -> Result<()> {
+    /// Resamples the full chunk in `input`, which is the chunk `index` of the input.
+    fn process(&mut self, index: u64, out: &mut Resampled) -> Result<()> {
         let fft = self.fft.as_mut().expect("only called if the rates differ");
         let (frames_in, frames_out) = (self.input.len(), self.output.len());
+        let is_behind_gap = std::mem::take(&mut self.is_behind_gap);
+        if is_behind_gap {
+            fft.reset();
+        }
         let input = SequentialSlice::new(&self.input, 1, frames_in).map_err(resample_error)?;
         let mut output =
             SequentialSlice::new_mut(&mut self.output, 1, frames_out).map_err(resample_error)?;
         let (_, made) =
             fft.process_into_buffer(&input, &mut output, None).map_err(resample_error)?;
         self.input.clear();
+        if is_behind_gap {
+            // The chunk before is missing in this output.
+            self.delay = 0;
+            let end = (index + 1) * made as u64 - fft.output_delay() as u64;
+            out.gap += end - self.frames_out;
+            self.frames_out = end;
+            return Ok(());
+        }
         let skip = self.delay.min(made);
         self.delay -= skip;
         self.frames_out += (made - skip) as u64;
-        out.extend_from_slice(&self.output[skip..made]);
+        out.samples.extend_from_slice(&self.output[skip..made]);
         Ok(())
     }
 }
@@ -125,13 +188,14 @@ mod tests {
     use super::*;
 
     fn resampled(mono: &[f32], rate: u32, block: usize) -> Vec<f32> {
-        let mut out = Vec::new();
+        let mut out = Resampled::default();
         let mut resampler = Resampler::new(rate).unwrap();
         for block in mono.chunks(block) {
             resampler.push(block, &mut out).unwrap();
         }
         resampler.finish(&mut out).unwrap();
-        out
+        assert_eq!(out.gap, 0);
+        out.samples
     }
 
     fn tone(hz: f64, rate: u32, samples: usize) -> Vec<f32> {
@@ -176,6 +240,59 @@ mod tests {
         assert_eq!(resampled(&audio, 44_100, 4_096), whole);
         assert_eq!(resampled(&audio[..1], 44_100, 1).len(), 1);
         assert_eq!(resampled(&[], 44_100, 1).len(), 0);
+    }
+
+    /// The output where `needed` says so, with a gap wherever the resampler allows one, and zeros
+    /// there.
+    fn with_gaps(mono: &[f32], rate: u32, block: usize, needed: &[(usize, usize)]) -> Vec<f32> {
+        let mut resampler = Resampler::new(rate).unwrap();
+        let mut result = Vec::new();
+        let take = |out: &mut Resampled, result: &mut Vec<f32>| {
+            result.resize(result.len() + std::mem::take(&mut out.gap) as usize, 0.0);
+            result.append(&mut out.samples);
+        };
+        let (mut at, mut skipped) = (0, 0);
+        let mut out = Resampled::default();
+        while at < mono.len() {
+            let here = block.min(mono.len() - at);
+            let done = result.len();
+            let next = needed.iter().find(|&&(_, end)| end > done);
+            let next = next.map_or(usize::MAX, |&(start, _)| start.max(done));
+            if next == usize::MAX || resampler.unneeded(next as u64) >= here as u64 {
+                resampler.skip(here as u64);
+                skipped += here;
+            } else {
+                resampler.push(&mono[at..at + here], &mut out).unwrap();
+                take(&mut out, &mut result);
+            }
+            at += here;
+        }
+        resampler.finish(&mut out).unwrap();
+        take(&mut out, &mut result);
+        assert!(skipped > mono.len() / 3, "{skipped} of {}", mono.len());
+        result
+    }
+
+    #[test]
+    fn the_output_behind_a_gap_is_that_of_the_whole_input() {
+        for rate in [8_000, 22_050, 32_000, 44_100, 48_000, 96_000] {
+            let audio = tone(997.0, rate, 9 * rate as usize + 123);
+            let whole = resampled(&audio, rate, 1_152);
+            for needed in [
+                &[(0, 20_000), (60_000, 80_000), (120_000, 140_000)][..],
+                &[(50_001, 50_002), (190_000, 300_000)],
+                &[(0, 1), (198_000, 198_500)],
+            ] {
+                for block in [1_152, 4_096, 333] {
+                    let got = with_gaps(&audio, rate, block, needed);
+                    assert_eq!(got.len(), whole.len(), "{rate} Hz");
+                    for &(start, end) in needed {
+                        let range = start..end.min(whole.len());
+                        assert_eq!(got[range.clone()], whole[range], "{rate} Hz, {start}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! An audio file to its embedding.
 
+use std::ops::Range;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::SAMPLE_RATE;
 pub use crate::decode::StageTimes;
-use crate::decode::{DecodeStats, Source, catch_decoder_panic, decode_blocks};
-use crate::embeddings::{Analysis, AudioEmbeddingModel};
+use crate::decode::{DecodeStats, Sink, Source, catch_decoder_panic, decode_with};
+use crate::embeddings::{Analysis, AudioEmbeddingModel, EmbeddingStream};
 use crate::error::{Error, Result};
 
 /// An audio file that was decoded and embedded.
@@ -67,7 +69,7 @@ impl AudioEmbeddingModel {
     /// As [`decode`](crate::decode::decode) and [`embed`](Self::embed).
     pub fn embed_file<P: AsRef<Path>>(&self, path: P) -> Result<Track> {
         let path = path.as_ref();
-        catch_decoder_panic(path, || self.embed_source(Source::open(path)?))
+        catch_decoder_panic(path, || self.embed_source(|| Source::open(path)))
     }
 
     /// Decodes and embeds the content of a file, like [`embed_file`](Self::embed_file).
@@ -76,15 +78,17 @@ impl AudioEmbeddingModel {
     ///
     /// As [`embed_file`](Self::embed_file).
     pub fn embed_bytes(&self, bytes: Vec<u8>) -> Result<Track> {
-        catch_decoder_panic(Path::new(""), || self.embed_source(Source::from_bytes(bytes)?))
+        let bytes: Arc<[u8]> = bytes.into();
+        let open = || Source::from_bytes(Arc::clone(&bytes));
+        catch_decoder_panic(Path::new(""), || self.embed_source(open))
     }
 
-    fn embed_source(&self, source: Source) -> Result<Track> {
-        let mut stream = self.stream();
-        let mut stats = decode_blocks(source, |samples| stream.push(samples))?;
-        let start = Instant::now();
-        let analysis = stream.finish()?;
-        stats.times.embed += start.elapsed();
+    fn embed_source(&self, open: impl Fn() -> Result<Source>) -> Result<Track> {
+        let (stream, mut stats) = decode_with(open, || self.stream())?;
+        let (analysis, [cnn, head]) = stream.finish_timed()?;
+        let times = &mut stats.times;
+        (times.cnn, times.head) = (cnn, head);
+        times.front_end = times.front_end.saturating_sub(cnn);
         Ok(Track { analysis, stats })
     }
 
@@ -115,35 +119,9 @@ impl AudioEmbeddingModel {
         let starts: Vec<u64> =
             starts_s.iter().map(|start| (start * f64::from(SAMPLE_RATE)).round() as u64).collect();
         catch_decoder_panic(path, || {
-            let mut sections = Vec::new();
-            let mut stream = self.stream();
-            let mut position = 0;
-            let stats = decode_blocks(Source::open(path)?, |mut samples| {
-                while !samples.is_empty() {
-                    let left_out = position < starts[0];
-                    let end = match starts.get(sections.len() + 1) {
-                        _ if left_out => starts[0],
-                        Some(&end) => end,
-                        None => u64::MAX,
-                    };
-                    let here =
-                        samples.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
-                    if !left_out {
-                        stream.push(&samples[..here])?;
-                    }
-                    samples = &samples[here..];
-                    position += here as u64;
-                    if position == end && !left_out {
-                        let analysis = std::mem::replace(&mut stream, self.stream()).finish();
-                        sections.push((end, analysis));
-                    }
-                }
-                Ok(())
-            })?;
-            while sections.len() < starts.len() {
-                let analysis = std::mem::replace(&mut stream, self.stream()).finish();
-                sections.push((position, analysis));
-            }
+            let sections = || Sections::new(self, &starts);
+            let (sections, stats) = decode_with(|| Source::open(path), sections)?;
+            let (sections, position) = sections.finish();
             let track = |((end, analysis), start): ((u64, Result<Analysis>), &u64)| {
                 if start >= &position {
                     return Err(Error::audio(format!(
@@ -160,5 +138,106 @@ impl AudioEmbeddingModel {
             };
             Ok(sections.into_iter().zip(&starts).map(track).collect())
         })
+    }
+}
+
+impl Sink for EmbeddingStream<'_> {
+    fn needed(&self) -> Range<u64> {
+        self.needed()
+    }
+
+    fn push(&mut self, samples: &[f32]) -> Result<()> {
+        self.push(samples)
+    }
+
+    fn skip(&mut self, samples: u64) -> Result<()> {
+        self.skip(samples)
+    }
+}
+
+/// The sections of a file that is being decoded.
+struct Sections<'m> {
+    model: &'m AudioEmbeddingModel,
+    /// Where each section starts.
+    starts: &'m [u64],
+    position: u64,
+    /// The section at `position`.
+    stream: EmbeddingStream<'m>,
+    /// The ends and the results of the sections so far.
+    done: Vec<(u64, Result<Analysis>)>,
+}
+
+impl<'m> Sections<'m> {
+    fn new(model: &'m AudioEmbeddingModel, starts: &'m [u64]) -> Self {
+        Self { model, starts, position: 0, stream: model.stream(), done: Vec::new() }
+    }
+
+    /// Whether the first section begins later.
+    fn is_before_first(&self) -> bool {
+        self.position < self.starts[0]
+    }
+
+    /// Where the section at the current position ends, or what is before the first one.
+    fn end(&self) -> u64 {
+        let next = if self.is_before_first() { 0 } else { self.done.len() + 1 };
+        self.starts.get(next).copied().unwrap_or(u64::MAX)
+    }
+
+    /// Passes on `count` samples, in parts that are within one section.
+    fn pass(
+        &mut self,
+        count: u64,
+        mut part: impl FnMut(&mut EmbeddingStream<'m>, Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let mut from = 0;
+        while from < count {
+            let to = count.min(from + (self.end() - self.position));
+            if !self.is_before_first() {
+                part(&mut self.stream, from..to)?;
+            }
+            let is_section = !self.is_before_first();
+            self.position += to - from;
+            from = to;
+            if is_section && self.starts.get(self.done.len() + 1) == Some(&self.position) {
+                self.end_section();
+            }
+        }
+        Ok(())
+    }
+
+    fn end_section(&mut self) {
+        let stream = std::mem::replace(&mut self.stream, self.model.stream());
+        self.done.push((self.position, stream.finish()));
+    }
+
+    /// The ends and the results of all sections, and the end of the audio.
+    fn finish(mut self) -> (Vec<(u64, Result<Analysis>)>, u64) {
+        while self.done.len() < self.starts.len() {
+            self.end_section();
+        }
+        (self.done, self.position)
+    }
+}
+
+impl Sink for Sections<'_> {
+    fn needed(&self) -> Range<u64> {
+        if self.is_before_first() {
+            return self.starts[0]..u64::MAX;
+        }
+        let start = self.starts[self.done.len()];
+        let needed = self.stream.needed();
+        // The next section begins with a window that is used.
+        let end = self.end();
+        (start + needed.start).min(end)..(start + needed.end).min(end)
+    }
+
+    fn push(&mut self, samples: &[f32]) -> Result<()> {
+        self.pass(samples.len() as u64, |stream, part| {
+            stream.push(&samples[part.start as usize..part.end as usize])
+        })
+    }
+
+    fn skip(&mut self, samples: u64) -> Result<()> {
+        self.pass(samples, |stream, part| stream.skip(part.end - part.start))
     }
 }

@@ -106,10 +106,15 @@ def main() -> None:
     for name, audio in signals(student.config.window_length).items():
         names = ["tokens", weight_name, "attention", "embedding"]
         values = session.run(names, {"audio": audio[None]})
-        tokens, window_weight, attention, embedding = (value[0] for value in values)
+        # the graph's audio ends with windows of zeros that the track does not have
+        used = used_windows(student.config, len(audio))
+        tokens, window_weight = (value[0, :used] for value in values[:2])
+        attention, embedding = values[2][0, :, :used], values[3][0]
+        attention = attention / attention.sum(axis=1, keepdims=True)  # of a silent track, not 1
+        assert not values[1][0, used:].any(), name
         with torch.inference_mode():
-            windows = student.windows(torch.from_numpy(audio[None]))[0][0]
-            log_mel = student.log_mel_windows(torch.from_numpy(audio[None]))[0][0].numpy()
+            windows = student.windows(torch.from_numpy(audio[None]))[0][0, :used]
+            log_mel = student.log_mel_windows(torch.from_numpy(audio[None]))[0][0, :used].numpy()
         case = {
             "name": name,
             "samples": len(audio),
@@ -128,6 +133,17 @@ def main() -> None:
         f'"front_ends":[\n{lines(front_ends())}\n]}}\n'
     )
     os.replace(part, VECTORS)
+
+
+def used_windows(config: FeelprintConfig, samples: int) -> int:
+    """The number of windows of a track that the model uses, without those that are only padding."""
+    windows = -(-samples // config.window_length)
+    dense = min(windows, config.dense_windows)
+    # of the later windows, the middle one of each group
+    later = (windows - dense + config.window_stride - 1 - config.window_stride // 2) // (
+        config.window_stride
+    )
+    return dense + later
 
 
 def lines(cases: list[dict]) -> str:

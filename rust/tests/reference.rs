@@ -63,9 +63,12 @@ fn windows_have_the_same_samples_as_in_python() {
         assert_eq!(samples.len() as u64, case["samples"].as_u64().unwrap(), "{name}");
         // Sums of the samples times their positions in the window: exact in f64, except for the
         // conversion to JSON.
-        let sums: Vec<f64> = samples
-            .chunks(model.window())
+        let analysis = analyse(&model, &samples, samples.len());
+        let sums: Vec<f64> = analysis
+            .used_windows()
+            .iter()
             .map(|window| {
+                let window = samples.chunks(model.window()).nth(window.index as usize).unwrap();
                 window.iter().enumerate().map(|(i, &x)| (i + 1) as f64 * f64::from(x)).sum()
             })
             .collect();
@@ -78,7 +81,6 @@ fn windows_have_the_same_samples_as_in_python() {
         assert_eq!(sums.len(), want.len(), "{name}");
         let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
         assert!(sums.iter().zip(&want).all(|(&a, &b)| near(a, b)), "{name}: {sums:?} {want:?}");
-        let analysis = analyse(&model, &samples, samples.len());
         assert_eq!(analysis.windows(), want.len(), "{name}");
     }
 }
@@ -113,7 +115,7 @@ fn tokens_attention_and_embedding_equal_onnxruntimes() {
             TOLERANCE,
             &format!("{name}: embedding"),
         );
-        let silent = floats(&case["nonsilent_ratio"]).iter().all(|&ratio| ratio == 0.0);
+        let silent = floats(&case["window_weight"]).iter().all(|&weight| weight == 0.0);
         assert_eq!(analysis.is_silent(), silent, "{name}");
     }
 }
@@ -200,6 +202,92 @@ fn zeros_at_the_end_do_not_matter() {
     // Sound at the end does matter.
     let longer = [track.clone(), noise(2 * model.window())].concat();
     assert!(model.embed(&audio(longer)).unwrap().distance(&alone) > 1e-3);
+}
+
+/// A stream of what the model needs, with the rest left out.
+fn analyse_needed(model: &AudioEmbeddingModel, samples: &[f32]) -> feelprint::Analysis {
+    let mut stream = model.stream();
+    let (mut at, mut skipped) = (0, 0);
+    while at < samples.len() {
+        let needed = stream.needed();
+        let start = (needed.start as usize).min(samples.len());
+        let end = (needed.end as usize).min(samples.len());
+        stream.skip((start - at) as u64).unwrap();
+        stream.push(&samples[start..end]).unwrap();
+        skipped += start - at;
+        at = end;
+    }
+    // Three of four windows behind the first.
+    assert_eq!(
+        skipped / model.window(),
+        (samples.len() / model.window()).saturating_sub(24) * 3 / 4
+    );
+    stream.finish().unwrap()
+}
+
+#[test]
+fn windows_that_the_model_does_not_use_do_not_matter() {
+    let model = model();
+    let track = signal("every_window_and_some", model.window());
+    let analysis = analyse(&model, &track, usize::MAX);
+    let indices: Vec<u64> = analysis.used_windows().iter().map(|window| window.index).collect();
+    let want: Vec<u64> = (0..24).chain([26, 30, 34, 38]).collect();
+    assert_eq!(indices, want);
+    for (at, window) in analysis.used_windows().iter().enumerate() {
+        assert_eq!(window.stands_for, if window.index < 24 { 1 } else { 4 });
+        let start_s = (window.index as usize * model.window()) as f64 / 22_050.0;
+        assert!((analysis.start_s(at) - start_s).abs() < 1e-9);
+    }
+    assert_eq!(
+        analyse_needed(&model, &track[..40 * model.window()]).embedding(),
+        analysis.embedding()
+    );
+    let mut other = track.clone();
+    other[27 * model.window()..30 * model.window()].fill(0.5);
+    assert_eq!(analyse(&model, &other, 777).embedding(), analysis.embedding());
+    other[26 * model.window()..27 * model.window()].fill(0.5);
+    assert!(analyse(&model, &other, 777).embedding().distance(&analysis.embedding()) > 1e-3);
+}
+
+#[test]
+fn a_sample_that_is_needed_cannot_be_left_out() {
+    let model = model();
+    let mut stream = model.stream();
+    assert!(stream.skip(1).unwrap_err().is_argument());
+    stream.push(&noise(25 * model.window())).unwrap();
+    assert_eq!(stream.needed(), (26 * model.window() as u64)..(27 * model.window() as u64));
+    stream.skip(model.window() as u64).unwrap();
+    let error = stream.skip(1).unwrap_err();
+    assert!(error.to_string().contains("the model uses those from"), "{error}");
+}
+
+#[test]
+fn the_whole_model_uses_every_window_under_its_own_version() {
+    let whole = model().whole();
+    assert_eq!(whole.version(), format!("{}+whole", model().version()));
+    let track = signal("every_window_and_some", whole.window());
+    let analysis = analyse(&whole, &track, usize::MAX);
+    assert!(analysis.used_windows().iter().all(|window| window.stands_for == 1));
+    assert_eq!(analysis.windows(), 41);
+    // The first 24 windows are all used by both.
+    let short = audio(track[..24 * whole.window()].to_vec());
+    assert_eq!(whole.embed(&short).unwrap(), model().embed(&short).unwrap());
+    assert_eq!(model().whole().whole().version(), whole.version());
+}
+
+#[test]
+fn an_embedding_without_a_window_is_that_of_the_others() {
+    let model = model();
+    let window = model.window();
+    let track = [chirp_saw(2 * window), noise(window)].concat();
+    let analysis = analyse(&model, &track, usize::MAX);
+    let others = model.embed(&audio(track[..2 * window].to_vec())).unwrap();
+    let without = model.embedding_without(&analysis, 2).unwrap();
+    assert_near(without.as_slice(), others.as_slice(), 1e-5, "without noise");
+    assert!(model.embedding_without(&analysis, 3).unwrap_err().is_argument());
+    let only = analyse(&model, &noise(window), usize::MAX);
+    let same = model.embedding_without(&only, 0).unwrap();
+    assert_near(same.as_slice(), only.embedding().as_slice(), 1e-5, "an only window");
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use crate::AudioEmbeddingModel;
 use crate::duplicates::LibraryTrack;
 use crate::map::{MapTrack, Progress, SIGNATURE, page, page_data};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::library::{Entry, Library};

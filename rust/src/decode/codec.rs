@@ -1,17 +1,29 @@
 //! Decoders: packets to channels of samples.
 
+use std::collections::VecDeque;
+
 use symphonia::core::audio::conv::IntoSample;
 use symphonia::core::audio::{Audio, GenericAudioBufferRef};
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_VORBIS,
+    CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3,
+    CODEC_ID_OPUS, CODEC_ID_VORBIS,
 };
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 
-use super::StreamPacket;
+use super::{StreamPacket, flac, frames};
 use crate::error::{Error, Result};
 use crate::opus::{OPUS_RATE, OpusPackets};
+
+/// The frames of MPEG audio, layers 1 and 2, that the filterbank reaches back.
+const MPEG_OVERLAP: usize = 2;
+
+/// The frames of Opus before the ones that are used, 0.3 s. The format asks for 80 ms (RFC 7845,
+/// section 4.6), after which no difference is audible; but band energies are predicted from packet to
+/// packet, so that the difference to a full decode decays: 8e-3 after 80 ms, 1e-4 after 0.2 s, 3e-7
+/// after 0.4 s.
+const OPUS_PREROLL: u64 = 14_400;
 
 /// The samples of a block, one vector a channel.
 #[derive(Debug, Default)]
@@ -82,6 +94,67 @@ impl Codec {
     /// recording may not be decodable.
     pub(super) fn has_reservoir(&self) -> bool {
         self.parameters.codec == CODEC_ID_MP3
+    }
+
+    /// The frames that the decoder will give for a packet, by the packet's header; none if they are
+    /// not known before it is decoded, or if the packet is not of this rate.
+    pub(super) fn frames(&self, packet: &StreamPacket, rate: u32) -> Option<u64> {
+        let data = &packet.data;
+        let extra = self.parameters.extra_data.as_deref().unwrap_or_default();
+        match (&self.decoder, self.parameters.codec) {
+            (Decoder::Opus(_), _) => OpusPackets::frames(data),
+            // Band replication has a state that its header resets only now and then.
+            (Decoder::Aac(_), _) => None,
+            (_, CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3) => frames::mpeg_samples(data, rate),
+            // symphonia decodes no AAC of another length.
+            (_, CODEC_ID_AAC) => Some(1024),
+            (_, CODEC_ID_ALAC) => alac_frames(data, extra),
+            (_, CODEC_ID_FLAC) if !packet.is_exact => flac::frame_samples(data, extra),
+            _ => packet.is_exact.then_some(packet.frames),
+        }
+        .filter(|&frames| frames > 0)
+    }
+
+    /// Whether the first of these packets, which are not decoded, is so far back that the packet after
+    /// the last can be decoded without it.
+    pub(super) fn is_independent_of_first(&self, packets: &VecDeque<StreamPacket>) -> bool {
+        let count = packets.len();
+        match self.parameters.codec {
+            CODEC_ID_MP1 | CODEC_ID_MP2 => count > MPEG_OVERLAP,
+            CODEC_ID_MP3 => {
+                // The overlap and the filterbank reach back one granule, which must be right: the
+                // second of a frame of version 1, or all of a frame of version 2 and the one before.
+                // That refers to the main data of frames before it.
+                let Some(reservoir) = packets.back().and_then(|p| frames::reservoir(&p.data))
+                else {
+                    return false;
+                };
+                let Some(first) = count.checked_sub(if reservoir.is_version_1 { 1 } else { 2 })
+                else {
+                    return false;
+                };
+                let main_data = |p: &StreamPacket| frames::reservoir(&p.data);
+                let Some(needed) = packets.get(first).and_then(main_data) else { return false };
+                let before = packets.iter().take(first).skip(1).filter_map(main_data);
+                first > 0 && before.map(|r| r.main_data).sum::<usize>() >= needed.begin
+            }
+            CODEC_ID_VORBIS | CODEC_ID_AAC => count > 1,
+            CODEC_ID_OPUS => {
+                let frames = packets.iter().skip(1).filter_map(|p| OpusPackets::frames(&p.data));
+                frames.sum::<u64>() >= OPUS_PREROLL
+            }
+            _ => true,
+        }
+    }
+
+    /// Forgets the packets so far: the next one need not follow them.
+    pub(super) fn restart(&mut self) {
+        match &mut self.decoder {
+            Decoder::Symphonia(decoder) => decoder.reset(),
+            Decoder::Opus(opus) => opus.restart(),
+            // `frames` lets none of its packets be left out.
+            Decoder::Aac(_) => {}
+        }
     }
 
     /// Decodes a packet into `planes`, untrimmed.
@@ -174,6 +247,22 @@ fn has_band_replication<'a>(
         }
     }
     found
+}
+
+/// The frames of a packet of ALAC: the length that its header states, or else that of the stream's
+/// configuration, ALACSpecificConfig, which may be in a box behind another (the element header and
+/// the "magic cookie" of Apple's reference decoder).
+fn alac_frames(packet: &[u8], config: &[u8]) -> Option<u64> {
+    let header = u64::from_be_bytes(packet.get(..8)?.try_into().ok()?);
+    // A single channel or a pair: then 4 bits of the instance, 12 unused, and whether the packet is
+    // partial, 2 bits of shifted bytes, 1 of escape, and the number of samples of a partial packet.
+    let config = if config.get(4..8) == Some(b"frma") { config.get(24..)? } else { config };
+    let is_partial = header >> 44 & 1 == 1;
+    match header >> 61 {
+        0 | 1 if is_partial => Some(header >> 9 & 0xffff_ffff),
+        0 | 1 => Some(u64::from(u32::from_be_bytes(config.get(..4)?.try_into().ok()?))),
+        _ => None,
+    }
 }
 
 fn one_line(text: &str) -> String {

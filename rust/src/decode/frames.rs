@@ -389,13 +389,54 @@ impl Packets for Frames {
             let data = bytes[skip..].into();
             let frames = frame.samples;
             self.last = frame;
-            return Ok(Some(Step::Packet(StreamPacket { data, frames, trim_start, trim_end })));
+            let is_exact = true;
+            let packet = StreamPacket { data, frames, is_exact, trim_start, trim_end };
+            return Ok(Some(Step::Packet(packet)));
         }
     }
 
     fn damage(&mut self) -> Option<String> {
         self.damage.take()
     }
+}
+
+/// The samples of a frame of MPEG audio at this rate, by its header; none if it is of another rate.
+pub(super) fn mpeg_samples(packet: &[u8], rate: u32) -> Option<u64> {
+    Frame::parse_mpeg(packet).filter(|frame| frame.rate == rate).map(|frame| frame.samples)
+}
+
+/// What a frame of MP3 says of the main data, which may begin in earlier frames (ISO/IEC 11172-3,
+/// section 2.4.1.7).
+pub(super) struct Reservoir {
+    pub(super) is_version_1: bool,
+    /// How many bytes before the frame's own main data, headers and side information not counted, its
+    /// data begins.
+    pub(super) begin: usize,
+    /// The bytes of main data in the frame.
+    pub(super) main_data: usize,
+}
+
+/// Reads the side information of a frame of MP3.
+pub(super) fn reservoir(packet: &[u8]) -> Option<Reservoir> {
+    let frame = Frame::parse_mpeg(packet)?;
+    let is_version_1 = frame.version == 3;
+    let checksum = if packet[1] & 1 == 0 { 2 } else { 0 };
+    let side_info = 4 + checksum;
+    let side_info_len = match (is_version_1, frame.channels) {
+        (true, 1) => 17,
+        (true, _) => 32,
+        (false, 1) => 9,
+        (false, _) => 17,
+    };
+    let &[high, low] = packet.get(side_info..side_info + 2)? else { return None };
+    // Nine bits, or eight.
+    let begin = if is_version_1 {
+        usize::from(high) << 1 | usize::from(low >> 7)
+    } else {
+        usize::from(high)
+    };
+    let main_data = packet.len().saturating_sub(side_info + side_info_len);
+    Some(Reservoir { is_version_1, begin, main_data })
 }
 
 /// The header at `at`.

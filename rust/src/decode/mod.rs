@@ -13,14 +13,16 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Cursor;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 
 use crate::error::{Error, Result};
-use crate::resample::Resampler;
+use crate::resample::{Resampled, Resampler};
 
 mod chunks;
 mod codec;
@@ -62,14 +64,9 @@ pub struct ResampledAudio {
 /// Fails if the file cannot be read, has no audio that can be decoded, or more than 24 hours of it.
 pub fn decode<P: AsRef<Path>>(path: P) -> Result<ResampledAudio> {
     let path = path.as_ref();
-    let mut samples = Vec::new();
-    catch_decoder_panic(path, || {
-        decode_blocks(Source::open(path)?, |block| {
-            samples.extend_from_slice(block);
-            Ok(())
-        })
-    })?;
-    Ok(ResampledAudio { path: path.to_path_buf(), samples })
+    let (samples, _) =
+        catch_decoder_panic(path, || decode_with(|| Source::open(path), Samples::default))?;
+    Ok(ResampledAudio { path: path.to_path_buf(), samples: samples.0 })
 }
 
 /// Decodes the content of a file, like [`decode`].
@@ -78,14 +75,43 @@ pub fn decode<P: AsRef<Path>>(path: P) -> Result<ResampledAudio> {
 ///
 /// As [`decode`].
 pub fn decode_bytes(bytes: Vec<u8>) -> Result<ResampledAudio> {
-    let mut samples = Vec::new();
-    catch_decoder_panic(Path::new(""), || {
-        decode_blocks(Source::from_bytes(bytes)?, |block| {
-            samples.extend_from_slice(block);
-            Ok(())
-        })
-    })?;
-    Ok(ResampledAudio { path: PathBuf::new(), samples })
+    let bytes: Arc<[u8]> = bytes.into();
+    let open = || Source::from_bytes(Arc::clone(&bytes));
+    let (samples, _) = catch_decoder_panic(Path::new(""), || decode_with(open, Samples::default))?;
+    Ok(ResampledAudio { path: PathBuf::new(), samples: samples.0 })
+}
+
+/// What decoded samples go to.
+pub(crate) trait Sink {
+    /// The next samples that it uses, as positions in the audio at
+    /// [`SAMPLE_RATE`](crate::SAMPLE_RATE). What is before may be skipped.
+    fn needed(&self) -> Range<u64>;
+
+    /// Takes the next samples.
+    fn push(&mut self, samples: &[f32]) -> Result<()>;
+
+    /// Leaves out the next samples.
+    fn skip(&mut self, samples: u64) -> Result<()>;
+}
+
+/// All samples.
+#[derive(Default)]
+struct Samples(Vec<f32>);
+
+impl Sink for Samples {
+    fn needed(&self) -> Range<u64> {
+        self.0.len() as u64..u64::MAX
+    }
+
+    fn push(&mut self, samples: &[f32]) -> Result<()> {
+        self.0.extend_from_slice(samples);
+        Ok(())
+    }
+
+    fn skip(&mut self, samples: u64) -> Result<()> {
+        debug_assert_eq!(samples, 0, "all samples are needed");
+        Ok(())
+    }
 }
 
 /// Runs `work` on a file. A panic of a decoder becomes an error of that file.
@@ -108,12 +134,27 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 /// The time that each stage of [`embed_file`](crate::AudioEmbeddingModel::embed_file) took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StageTimes {
-    /// Reading and decoding.
+    /// Reading packets, those that are not decoded too.
+    pub read: Duration,
+    /// Decoding packets, and averaging their channels.
     pub decode: Duration,
     /// Resampling.
     pub resample: Duration,
-    /// The model.
-    pub embed: Duration,
+    /// The log-mel spectrograms of the windows.
+    pub front_end: Duration,
+    /// The CNN.
+    pub cnn: Duration,
+    /// Pooling the tokens.
+    pub head: Duration,
+}
+
+impl StageTimes {
+    /// The sum of all stages.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        let Self { read, decode, resample, front_end, cnn, head } = *self;
+        read + decode + resample + front_end + cnn + head
+    }
 }
 
 /// Facts about a file that was decoded to its end.
@@ -125,30 +166,69 @@ pub(crate) struct DecodeStats {
     pub(crate) times: StageTimes,
 }
 
-/// Decodes and resamples `source`, and passes the samples to `sink` block by block. The time in
-/// `sink` counts as `embed`.
-pub(crate) fn decode_blocks(
-    mut source: Source,
-    mut sink: impl FnMut(&[f32]) -> Result<()>,
-) -> Result<DecodeStats> {
+/// Decodes and resamples a file, and passes the samples to a sink block by block. The time in the
+/// sink counts as that of the front end.
+///
+/// Where a sink needs no samples, packets are read and not decoded. Their sizes, headers and the
+/// checksums of their container are still checked. If there is any doubt (damage, a packet whose
+/// length is not known before it is decoded, a stretch where channels cancel), all of it is done
+/// again with a new sink, and everything is decoded.
+pub(crate) fn decode_with<S: Sink>(
+    open: impl Fn() -> Result<Source>,
+    sink: impl Fn() -> S,
+) -> Result<(S, DecodeStats)> {
     let mut stats = DecodeStats::default();
+    let mut first = sink();
+    if decode_blocks(open()?, &mut first, &mut stats)? {
+        return Ok((first, stats));
+    }
+    let mut stats = DecodeStats { times: stats.times, ..DecodeStats::default() };
+    let mut source = open()?;
+    source.forbid_skipping();
+    let mut second = sink();
+    decode_blocks(source, &mut second, &mut stats)?;
+    Ok((second, stats))
+}
+
+/// As [`decode_with`]. Returns whether the samples are those of a file that is wholly decoded; if
+/// not, what the sink got is of no use.
+fn decode_blocks(
+    mut source: Source,
+    sink: &mut impl Sink,
+    stats: &mut DecodeStats,
+) -> Result<bool> {
     let mut resampler: Option<Resampler> = None;
-    let mut resampled = Vec::new();
+    let mut resampled = Resampled::default();
+    // The position of the output, and where that of the resampler begins.
+    let (mut position, mut start) = (0, 0);
     let mut stopwatch = Stopwatch(Instant::now());
     loop {
-        let more = source.next_block()?;
-        stopwatch.lap(&mut stats.times.decode);
-        resampled.clear();
-        if !more {
-            break;
+        let unneeded = resampler
+            .as_ref()
+            .map_or(0, |resampler| resampler.unneeded(sink.needed().start.saturating_sub(start)));
+        let block = source.next_block(unneeded)?;
+        source.lap(&mut stopwatch, &mut stats.times);
+        let Some(block) = block else { break };
+        if source.must_be_whole() {
+            return Ok(false);
         }
-        let (mono, rate) = (source.mono(), source.rate());
-        if !mono.iter().all(|sample| sample.abs() <= MAX_SAMPLE) {
-            return Err(Error::audio("a sample is too large or not finite"));
-        }
-        stats.duration_s += mono.len() as f64 / f64::from(rate.max(1));
+        let rate = source.rate();
+        let frames = match block {
+            Block::Skipped(frames) => frames,
+            Block::Samples => source.mono().len() as u64,
+        };
+        stats.duration_s += frames as f64 / f64::from(rate.max(1));
         if stats.duration_s > MAX_DURATION_S {
             return Err(Error::audio("more than 24 hours of audio"));
+        }
+        if let (Block::Skipped(frames), Some(resampler)) = (block, &mut resampler) {
+            resampler.skip(frames);
+            continue;
+        }
+        let mono = source.mono();
+        // Without a branch per sample, so that it vectorises.
+        if !mono.iter().fold(true, |all, sample| all & (sample.abs() <= MAX_SAMPLE)) {
+            return Err(Error::audio("a sample is too large or not finite"));
         }
         // If the sample rate changes within the file, a new resampler takes over.
         let mut current = match resampler.take() {
@@ -156,24 +236,34 @@ pub(crate) fn decode_blocks(
             previous => {
                 if let Some(previous) = previous {
                     previous.finish(&mut resampled)?;
+                    pass(&mut resampled, &mut position, sink)?;
                 }
+                start = position;
                 Resampler::new(rate)?
             }
         };
         current.push(mono, &mut resampled)?;
         resampler = Some(current);
         stopwatch.lap(&mut stats.times.resample);
-        sink(&resampled)?;
-        stopwatch.lap(&mut stats.times.embed);
+        pass(&mut resampled, &mut position, sink)?;
+        stopwatch.lap(&mut stats.times.front_end);
     }
     if let Some(last) = resampler {
         last.finish(&mut resampled)?;
         stopwatch.lap(&mut stats.times.resample);
-        sink(&resampled)?;
-        stopwatch.lap(&mut stats.times.embed);
+        pass(&mut resampled, &mut position, sink)?;
+        stopwatch.lap(&mut stats.times.front_end);
     }
-    (stats.album, stats.damage) = source.finish(stats.duration_s)?;
-    Ok(stats)
+    source.finish(stats)
+}
+
+/// Passes resampled audio to the sink.
+fn pass(resampled: &mut Resampled, position: &mut u64, sink: &mut impl Sink) -> Result<()> {
+    *position += resampled.gap + resampled.samples.len() as u64;
+    sink.skip(std::mem::take(&mut resampled.gap))?;
+    sink.push(&resampled.samples)?;
+    resampled.samples.clear();
+    Ok(())
 }
 
 /// The start of the current lap.
@@ -215,10 +305,21 @@ struct Span {
     length_s: Option<f64>,
 }
 
+impl Span {
+    /// The frames to keep, at this rate.
+    fn frames(self, rate: u32) -> Range<u64> {
+        let frames = |seconds: f64| (seconds * f64::from(rate)).round() as u64;
+        let start = frames(self.start_s);
+        start..self.length_s.map_or(u64::MAX, |length_s| start.saturating_add(frames(length_s)))
+    }
+}
+
 struct StreamPacket {
     data: Box<[u8]>,
     /// Its frames, trimmed or not, if the reader knows; the decoder of ADPCM needs them.
     frames: u64,
+    /// Whether `frames` is the number that the decoder will give.
+    is_exact: bool,
     /// Frames to drop from the start of the decoded packet.
     trim_start: u64,
     /// Frames to drop from its end.
@@ -236,4 +337,248 @@ trait Packets {
 
     /// The damage that was found since the last call.
     fn damage(&mut self) -> Option<String>;
+
+    /// Goes past up to this many frames of PCM without reading them. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next_step`].
+    fn skip(&mut self, _frames: u64) -> Result<u64> {
+        Ok(0)
+    }
+}
+
+/// What [`Source::next_block`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Block {
+    /// Samples that were decoded.
+    Samples,
+    /// A number of frames that were not.
+    Skipped(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::SAMPLE_RATE;
+    use crate::network::WindowRule;
+
+    const WINDOW: u64 = 22_528;
+    const RULE: WindowRule = WindowRule { dense: 4, stride: 4 };
+    const SECONDS: u64 = 30;
+
+    /// The samples of the windows that a rule uses, and zeros elsewhere.
+    struct UsedSamples {
+        rule: WindowRule,
+        samples: Vec<f32>,
+        skipped: u64,
+    }
+
+    impl UsedSamples {
+        fn new() -> Self {
+            Self { rule: RULE, samples: Vec::new(), skipped: 0 }
+        }
+
+        /// Sets what the rule does not use to zero.
+        fn used(mut self) -> Vec<f32> {
+            for (index, window) in (0..).zip(self.samples.chunks_mut(WINDOW as usize)) {
+                if self.rule.span(index) == 0 {
+                    window.fill(0.0);
+                }
+            }
+            self.samples
+        }
+    }
+
+    impl Sink for UsedSamples {
+        fn needed(&self) -> Range<u64> {
+            let position = self.samples.len() as u64;
+            let window = self.rule.next_used(position / WINDOW);
+            position.max(window * WINDOW)..(window + 1) * WINDOW
+        }
+
+        fn push(&mut self, samples: &[f32]) -> Result<()> {
+            self.samples.extend_from_slice(samples);
+            Ok(())
+        }
+
+        fn skip(&mut self, samples: u64) -> Result<()> {
+            assert!(self.samples.len() as u64 + samples <= self.needed().start);
+            self.skipped += samples;
+            self.samples.resize(self.samples.len() + samples as usize, 0.0);
+            Ok(())
+        }
+    }
+
+    /// A folder that is removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// Runs ffmpeg on half a minute of tones, a beat and noise in two channels.
+        fn coded(&self, name: &str, arguments: &[&str]) -> PathBuf {
+            let path = self.0.join(name);
+            let left = "0.3*sin(2*PI*220*t)*(1-mod(t,0.5))+0.2*sin(2*PI*(300+40*t)*t)";
+            let right = "0.3*sin(2*PI*277*t)+0.2*(random(0)*2-1)*mod(t,0.7)";
+            let audio = format!("aevalsrc='{left}|{right}':s=44100:d={SECONDS}");
+            let done = Command::new("ffmpeg")
+                .args(["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", &audio])
+                .args(arguments)
+                .arg(&path)
+                .status();
+            assert!(done.expect("these tests need ffmpeg").success(), "{name}");
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// The used samples of a file when it is stepped through, and of a full decode; and the share that
+    /// was left out.
+    fn both(path: &Path) -> ([Vec<f32>; 2], DecodeStats, f64) {
+        let (used, stats) = decode_with(|| Source::open(path), UsedSamples::new).unwrap();
+        let whole = || {
+            let mut source = Source::open(path)?;
+            source.forbid_skipping();
+            Ok(source)
+        };
+        let (want, whole_stats) = decode_with(whole, UsedSamples::new).unwrap();
+        assert_eq!(want.skipped, 0);
+        assert_eq!((&stats.damage, &stats.album), (&whole_stats.damage, &whole_stats.album));
+        let error_s = (stats.duration_s - whole_stats.duration_s).abs();
+        assert!(error_s < 1e-6, "{}: {error_s} s", path.display());
+        let share = used.skipped as f64 / used.samples.len() as f64;
+        ([used.used(), want.used()], stats, share)
+    }
+
+    #[test]
+    fn the_used_samples_are_those_of_a_full_decode() {
+        let folder = Folder::new("used-samples");
+        let formats: [(&str, &[&str]); 30] = [
+            ("cbr.mp3", &["-b:a", "192k"]),
+            ("low.mp3", &["-b:a", "48k"]),
+            ("high.mp3", &["-b:a", "320k"]),
+            ("vbr.mp3", &["-q:a", "3"]),
+            ("plain.mp3", &["-q:a", "2", "-write_xing", "0", "-id3v2_version", "0"]),
+            ("mono.mp3", &["-ac", "1", "-ar", "22050", "-b:a", "40k"]),
+            ("a.mp2", &[]),
+            ("a.ogg", &["-c:a", "libvorbis"]),
+            ("high.ogg", &["-c:a", "libvorbis", "-q:a", "8", "-ar", "48000"]),
+            ("a.opus", &["-c:a", "libopus", "-b:a", "128k"]),
+            ("long.opus", &["-c:a", "libopus", "-frame_duration", "60"]),
+            ("short.opus", &["-c:a", "libopus", "-frame_duration", "5"]),
+            ("a.flac", &[]),
+            ("24.flac", &["-sample_fmt", "s32", "-ar", "96000"]),
+            ("a.oga", &["-c:a", "flac"]),
+            ("a.wav", &[]),
+            ("float.wav", &["-c:a", "pcm_f32le", "-ar", "22050"]),
+            ("adpcm.wav", &["-c:a", "adpcm_ms"]),
+            ("a.aiff", &[]),
+            ("a.caf", &["-c:a", "pcm_s24le"]),
+            ("alac.caf", &["-c:a", "alac"]),
+            ("a.mka", &["-c:a", "flac"]),
+            ("a.webm", &["-c:a", "libopus"]),
+            ("mp3.mka", &["-c:a", "libmp3lame"]),
+            ("aac.m4a", &["-c:a", "aac", "-aac_pns", "0"]),
+            ("a.aac", &["-c:a", "aac", "-aac_pns", "0"]),
+            ("alac.m4a", &["-c:a", "alac"]),
+            ("mp3.mp4", &["-c:a", "libmp3lame"]),
+            ("opus.mp4", &["-c:a", "libopus", "-strict", "-2"]),
+            ("pcm.mov", &["-c:a", "pcm_s16be"]),
+        ];
+        for (name, arguments) in formats {
+            let path = folder.coded(name, arguments);
+            let ([got, want], stats, share) = both(&path);
+            assert_eq!(stats.damage, None, "{name}");
+            assert_eq!(got.len(), want.len(), "{name}");
+            let error = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            println!("{name:12} {error:e}  {share:.2} left out");
+            assert!(error < 1e-4, "{name}: {error:e}");
+            // Three of four windows behind the first four.
+            assert!(share > 0.6, "{name}: {share}");
+        }
+    }
+
+    /// Those of which a packet's length is not in its header, or whose decoders never forget.
+    #[test]
+    fn what_cannot_be_stepped_through_is_decoded_whole() {
+        let folder = Folder::new("whole");
+        let tones = folder.coded("tones.wav", &["-ac", "1"]);
+        let samples = decode(tones).unwrap().samples;
+        let options = syom::EncodeOptions::low_rate().with_bitrate_bps(48_000);
+        let he_aac = syom::encode_with(&[&samples, &samples], 2 * SAMPLE_RATE, &options);
+        let path = folder.0.join("he.aac");
+        std::fs::write(&path, he_aac.unwrap()).unwrap();
+        let silk = folder.coded("low.opus", &["-c:a", "libopus", "-b:a", "24k"]);
+        let vorbis = folder.coded("vorbis.webm", &["-c:a", "libvorbis"]);
+        for path in [path, silk, vorbis] {
+            let ([got, want], stats, share) = both(&path);
+            assert_eq!((got, stats.damage, share), (want, None, 0.0), "{}", path.display());
+        }
+    }
+
+    /// Noise substitution in AAC is of random numbers, also in another decoder: the samples differ,
+    /// their loudness does not.
+    #[test]
+    fn random_noise_in_aac_keeps_its_level() {
+        let folder = Folder::new("noise");
+        let ([got, want], _, share) = both(&folder.coded("a.m4a", &["-c:a", "aac", "-b:a", "64k"]));
+        let energy = |sum: f64, x: &f32| sum + f64::from(x * x);
+        let difference: Vec<f32> = got.iter().zip(&want).map(|(a, b)| a - b).collect();
+        let [got, want, difference] =
+            [got, want, difference].map(|samples| samples.iter().fold(0.0, energy));
+        assert!(share > 0.6 && difference > 0.0 && difference < want * 0.05, "{difference} {want}");
+        assert!((got / want - 1.0).abs() < 1e-3, "{got} {want}");
+    }
+
+    /// The first file is stepped through until it is found to be damaged.
+    #[test]
+    fn a_file_that_turns_out_to_be_damaged_is_decoded_whole() {
+        let folder = Folder::new("damaged");
+        for (name, arguments, at) in [
+            ("a.mp3", &["-b:a", "128k"][..], 0.9),
+            ("a.flac", &[], 0.55),
+            ("a.ogg", &["-c:a", "libvorbis"], 0.55),
+            ("a.opus", &["-c:a", "libopus", "-b:a", "128k"], 0.55),
+            ("a.aac", &["-c:a", "aac"], 0.9),
+        ] {
+            let path = folder.coded(name, arguments);
+            let bytes = std::fs::read(&path).unwrap();
+            let at = (bytes.len() as f64 * at) as usize;
+            let mut gap = bytes.clone();
+            gap.drain(at..at + 3_000);
+            for (what, bytes) in [("a gap", &gap[..]), ("an end", &bytes[..at])] {
+                std::fs::write(&path, bytes).unwrap();
+                let ([got, want], stats, share) = both(&path);
+                assert!(stats.damage.is_some() && share == 0.0, "{name}, {what}: {share}");
+                assert_eq!(got, want, "{name}, {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn channels_that_cancel_are_decoded_whole() {
+        let folder = Folder::new("cancelling");
+        let inverted = ["-af", "pan=stereo|c0=c0|c1=-1*c0"];
+        let late = [
+            "-filter_complex",
+            "[0]asplit[a][b];[a]atrim=0:20[x];[b]atrim=20,pan=stereo|c0=c0|c1=-1*c0[y];\
+             [x][y]concat=v=0:a=1",
+        ];
+        for (name, arguments) in [("a.flac", &inverted[..]), ("late.flac", &late)] {
+            let ([got, want], _, share) = both(&folder.coded(name, arguments));
+            assert_eq!((got, share), (want, 0.0), "{name}");
+        }
+    }
 }

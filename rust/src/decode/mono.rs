@@ -21,6 +21,8 @@ const AVERAGED_S: f64 = 0.5;
 pub(super) struct Downmix {
     /// The weight of the channel at the end of the last block; none before the first audible one.
     weight: Option<f32>,
+    /// Whether one channel has ever counted: then a block depends on those before it.
+    pub(super) has_cancelled: bool,
     channel: usize,
     mean_power: f64,
     channel_power: Vec<f64>,
@@ -55,6 +57,7 @@ impl Downmix {
         let target = self.target();
         let from = self.weight.unwrap_or(target);
         if from > 0.0 || target > 0.0 {
+            self.has_cancelled = true;
             if from == 0.0 {
                 self.channel = loudest(&self.channel_power);
             }

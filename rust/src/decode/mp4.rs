@@ -289,7 +289,8 @@ impl Packets for Mp4 {
                 let data = data[..whole].into();
                 return Ok(Some(Step::Packet(StreamPacket {
                     data,
-                    frames: 0,
+                    frames: self.pcm_frame.map_or(0, |frame| whole as u64 / frame),
+                    is_exact: self.pcm_frame.is_some(),
                     trim_start: 0,
                     trim_end: 0,
                 })));
@@ -300,6 +301,23 @@ impl Packets for Mp4 {
 
     fn damage(&mut self) -> Option<String> {
         self.damage.take()
+    }
+
+    fn skip(&mut self, frames: u64) -> Result<u64> {
+        let (Some(frame), Sizes::Constant(size)) = (self.pcm_frame, &self.sizes) else {
+            return Ok(0);
+        };
+        let frames = frames.min(self.run.samples);
+        let end = self.run.at + i128::from(frames * size);
+        // What is outside of the file is for the next packet to find.
+        if *size != frame || self.run.at < 0 || end > i128::from(self.len) {
+            return Ok(0);
+        }
+        self.run.at = end;
+        self.run.samples -= frames;
+        self.sample += frames as usize;
+        self.delivered += frames * size;
+        Ok(frames)
     }
 }
 

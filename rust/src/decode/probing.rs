@@ -1,13 +1,20 @@
 //! What a file is, by its content, and the reader of it.
 
+use std::ops::Range;
+
 use symphonia::core::codecs::CodecParameters;
-use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_ADPCM_IMA_QT, CODEC_ID_ADPCM_IMA_WAV, CODEC_ID_ADPCM_MS, CODEC_ID_OPUS,
+};
 use symphonia::core::errors::Error as Symphonia;
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::well_known::{FORMAT_ID_MKV, FORMAT_ID_OGG};
-use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
+use symphonia::core::formats::well_known::{
+    FORMAT_ID_AIFF, FORMAT_ID_MKV, FORMAT_ID_OGG, FORMAT_ID_WAVE,
+};
+use symphonia::core::formats::{FormatOptions, FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::{MetadataOptions, StandardTag};
+use symphonia::core::units::Timestamp;
 
 use super::flac::FlacFrames;
 use super::frames::{Frames, end_without_tags, id3v2_len};
@@ -175,6 +182,13 @@ fn with_symphonia(mut reader: Box<dyn FormatReader>) -> Result<Opened> {
         rate: f64::from(rate.unwrap_or(0)),
         is_opus: stream.parameters.codec == CODEC_ID_OPUS,
         is_matroska: format == FORMAT_ID_MKV,
+        can_seek: matches!(format, FORMAT_ID_WAVE | FORMAT_ID_AIFF)
+            && !matches!(
+                stream.parameters.codec,
+                CODEC_ID_ADPCM_MS | CODEC_ID_ADPCM_IMA_WAV | CODEC_ID_ADPCM_IMA_QT
+            ),
+        total: frames.unwrap_or(0),
+        last: 0..0,
         stream: Some(stream),
         has_positions: format == FORMAT_ID_OGG,
         next_position: None,
@@ -192,6 +206,11 @@ struct SymphoniaPackets {
     rate: f64,
     is_opus: bool,
     is_matroska: bool,
+    /// Whether the file is PCM in which the reader can seek.
+    can_seek: bool,
+    /// The frames of the track, 0 if they are not known, and the position of the last packet.
+    total: u64,
+    last: Range<u64>,
     /// The stream that is still to be announced.
     stream: Option<Stream>,
     /// Whether the positions of packets are exact, so that a gap shows missing packets.
@@ -242,6 +261,10 @@ impl Packets for SymphoniaPackets {
             if self.has_positions {
                 self.check_position(packet.pts.get(), packet.block_dur().get());
             }
+            let (start, len) = (packet.pts.get(), packet.block_dur().get());
+            if let Ok(start) = u64::try_from(start) {
+                self.last = start..start.saturating_add(len);
+            }
             // Opus states its delay in its own header. In Matroska, what is before 0 is the delay.
             let trim_start = match packet.pts.get() {
                 _ if self.is_opus => 0,
@@ -254,6 +277,8 @@ impl Packets for SymphoniaPackets {
                 trim_start,
                 trim_end: packet.trim_end.get(),
                 frames: packet.block_dur().get(),
+                // In Matroska, positions and durations are rounded.
+                is_exact: !self.is_matroska,
                 data: packet.data,
             })));
         }
@@ -261,6 +286,27 @@ impl Packets for SymphoniaPackets {
 
     fn damage(&mut self) -> Option<String> {
         self.damage.take()
+    }
+
+    fn skip(&mut self, frames: u64) -> Result<u64> {
+        // symphonia seeks to the start of a packet, all of which are of one length but the last.
+        let at = self.last.end;
+        let most = at.saturating_add(frames).min(self.total);
+        let len = self.last.end - self.last.start;
+        if !self.can_seek || len == 0 || at % len != 0 || most < at + len {
+            return Ok(0);
+        }
+        let to = most - most % len;
+        let ts = Timestamp::new(to as i64);
+        let sought = SeekTo::Timestamp { ts, track_id: self.track_id };
+        match self.reader.seek(SeekMode::Accurate, sought) {
+            Ok(found) if found.actual_ts == ts => {
+                self.last = to - len..to;
+                Ok(to - at)
+            }
+            Ok(_) => Err(Error::audio("ends early: a seek went elsewhere")),
+            Err(error) => Err(Error::audio(format!("ends early: {error}"))),
+        }
     }
 }
 

@@ -15,6 +15,9 @@ const MAX_TAIL_S: f64 = 0.25;
 /// The packets at the start of a recording that may refer to missing ones.
 const RESERVOIR_PACKETS: usize = 3;
 
+/// The frames of PCM from which on a seek is shorter than reading them.
+const MIN_SEEK: u64 = 8192;
+
 /// A file that is being decoded.
 pub(crate) struct Source {
     input: Input,
@@ -26,6 +29,18 @@ pub(crate) struct Source {
     /// The packets and the frames of the stream so far.
     packets: usize,
     frames: u64,
+    /// Whether packets may be left out.
+    may_skip: bool,
+    /// Whether any were.
+    has_skipped: bool,
+    /// Whether a packet of the stream was decoded.
+    has_decoded: bool,
+    /// The last packets that were left out: those that the next one depends on.
+    skipped: VecDeque<StreamPacket>,
+    /// Whether more were left out before them.
+    is_behind_gap: bool,
+    /// The time of reading since the last lap.
+    read_time: Duration,
     planes: Planes,
     downmix: Downmix,
     block: Vec<f32>,
@@ -48,7 +63,7 @@ impl Source {
         Self::new(Input::new(Box::new(file), metadata.len()))
     }
 
-    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: Arc<[u8]>) -> Result<Self> {
         let len = bytes.len() as u64;
         Self::new(Input::new(Box::new(Cursor::new(bytes)), len))
     }
@@ -62,9 +77,16 @@ impl Source {
             return Err(Error::reading(failure));
         }
         let mut opened = opened?;
+        let damage = opened.damage.take();
         Ok(Self {
             input,
-            damage: opened.damage.take(),
+            may_skip: damage.is_none(),
+            has_skipped: false,
+            has_decoded: false,
+            skipped: VecDeque::new(),
+            is_behind_gap: false,
+            read_time: Duration::ZERO,
+            damage,
             opened,
             ahead: VecDeque::new(),
             codec: None,
@@ -90,9 +112,33 @@ impl Source {
         self.planes.rate
     }
 
-    /// Decodes the next non-empty block. Returns whether there was one.
-    pub(super) fn next_block(&mut self) -> Result<bool> {
+    /// Has every packet decoded from here on.
+    pub(super) fn forbid_skipping(&mut self) {
+        self.may_skip = false;
+    }
+
+    /// Whether packets were left out that should not have been.
+    pub(super) fn must_be_whole(&self) -> bool {
+        self.has_skipped && !self.may_skip
+    }
+
+    /// Adds the time since the last lap to those of reading and of decoding.
+    pub(super) fn lap(&mut self, stopwatch: &mut Stopwatch, times: &mut StageTimes) {
+        let read = std::mem::take(&mut self.read_time);
+        let mut both = Duration::ZERO;
+        stopwatch.lap(&mut both);
+        times.read += read;
+        times.decode += both.saturating_sub(read);
+    }
+
+    /// Decodes the next non-empty block, or leaves out packets: those among the next `unneeded` frames.
+    /// None at the end.
+    pub(super) fn next_block(&mut self, unneeded: u64) -> Result<Option<Block>> {
         loop {
+            let sought = self.seek(unneeded);
+            if sought > 0 {
+                return Ok(Some(Block::Skipped(sought)));
+            }
             let step = self.next_step();
             if let Some(failure) = self.input.take_failure() {
                 return Err(Error::reading(failure));
@@ -100,15 +146,19 @@ impl Source {
             if let Some(damage) = self.opened.packets.damage() {
                 self.set_damage(damage);
             }
-            let result = match step? {
+            let result = match step {
                 None if self.open_joined() => continue,
-                None => return Ok(false),
+                None => return Ok(None),
                 Some(Step::Stream(stream)) => self.begin(stream),
                 Some(Step::Packet(packet)) => {
+                    if let Some(frames) = self.unneeded_frames(&packet, unneeded) {
+                        self.leave_out(packet, frames);
+                        return Ok(Some(Block::Skipped(frames)));
+                    }
                     self.decode_packet(&packet);
                     if !self.block.is_empty() {
                         self.is_audible = true;
-                        return Ok(true);
+                        return Ok(Some(Block::Samples));
                     }
                     Ok(())
                 }
@@ -125,25 +175,89 @@ impl Source {
     }
 
     /// The next step; none at the end, at an error of the reader, or after its panic.
-    fn next_step(&mut self) -> Result<Option<Step>> {
-        if let Some(step) = self.ahead.pop_front() {
-            return Ok(Some(step));
-        }
+    fn next_step(&mut self) -> Option<Step> {
+        self.ahead.pop_front().or_else(|| self.read(|packets| packets.next_step()))
+    }
+
+    /// Reads packets; none after the end, at an error of the reader, or after its panic.
+    fn read<T>(&mut self, read: impl FnOnce(&mut dyn Packets) -> Result<Option<T>>) -> Option<T> {
         if self.is_over {
-            return Ok(None);
+            return None;
         }
-        let reason = match panic_to_message(|| self.opened.packets.next_step()) {
-            Ok(Ok(Some(step))) => return Ok(Some(step)),
+        let start = Instant::now();
+        let result = panic_to_message(|| read(&mut *self.opened.packets));
+        self.read_time += start.elapsed();
+        let reason = match result {
+            Ok(Ok(Some(read))) => return Some(read),
             Ok(Ok(None)) => {
                 self.is_over = true;
-                return Ok(None);
+                return None;
             }
             Ok(Err(error)) => error.reason(),
             Err(panic) => format!("ends early: {panic}"),
         };
         self.is_over = true;
         self.set_damage(reason);
-        Ok(None)
+        None
+    }
+
+    /// Goes past frames of PCM without reading them. Returns how many.
+    fn seek(&mut self, unneeded: u64) -> u64 {
+        let is_within = self.span.is_none() && self.tail.held.is_empty() && self.ahead.is_empty();
+        if unneeded < MIN_SEEK || !(self.may_skip && self.has_decoded && is_within) {
+            return 0;
+        }
+        let frames = self.read(|packets| packets.skip(unneeded).map(Some)).unwrap_or(0);
+        self.frames += frames;
+        self.has_skipped |= frames > 0;
+        frames
+    }
+
+    /// The frames of a packet that need not be decoded.
+    fn unneeded_frames(&mut self, packet: &StreamPacket, unneeded: u64) -> Option<u64> {
+        let is_trimmed = packet.trim_start > 0 || packet.trim_end > 0;
+        if unneeded == 0
+            || !(self.may_skip && self.has_decoded && self.tail.held.is_empty())
+            || is_trimmed
+        {
+            return None;
+        }
+        let rate = self.planes.rate;
+        let Some(frames) = self.codec.as_ref()?.frames(packet, rate) else {
+            self.forbid_skipping();
+            return None;
+        };
+        let kept = self.span.map_or(0..u64::MAX, |span| span.frames(rate));
+        let is_kept = kept.start <= self.frames && self.frames + frames <= kept.end;
+        (frames <= unneeded && is_kept).then_some(frames)
+    }
+
+    /// Leaves a packet out.
+    fn leave_out(&mut self, packet: StreamPacket, frames: u64) {
+        self.packets += 1;
+        self.frames += frames;
+        self.has_skipped = true;
+        self.skipped.push_back(packet);
+        while let Some(codec) = &self.codec
+            && !self.skipped.is_empty()
+            && codec.is_independent_of_first(&self.skipped)
+        {
+            self.skipped.pop_front();
+            self.is_behind_gap = true;
+        }
+    }
+
+    /// Brings the decoder to the state that it has behind the packets that were left out.
+    fn catch_up(&mut self) {
+        let Some(codec) = &mut self.codec else { return };
+        if self.is_behind_gap {
+            codec.restart();
+            self.is_behind_gap = false;
+        }
+        for packet in self.skipped.drain(..) {
+            // The first ones refer to packets that the decoder does not have.
+            let _ = codec.decode(&packet, &mut self.planes);
+        }
     }
 
     /// Opens the file that is joined on to the last one, if there is one.
@@ -170,7 +284,7 @@ impl Source {
     fn begin(&mut self, stream: Stream) -> Result<()> {
         if Codec::needs_packets(&stream.parameters) {
             while self.ahead.len() < FIRST_PACKETS
-                && let Some(step) = self.next_step_behind()?
+                && let Some(step) = self.next_step_behind()
             {
                 let is_packet = matches!(step, Step::Packet(_));
                 self.ahead.push_back(step);
@@ -185,13 +299,15 @@ impl Source {
         });
         self.codec = Some(Codec::new(stream.parameters, first)?);
         self.span = stream.span;
-        (self.packets, self.frames) = (0, 0);
+        (self.packets, self.frames, self.has_decoded) = (0, 0, false);
+        self.skipped.clear();
+        self.is_behind_gap = false;
         self.tail = Tail::default();
         Ok(())
     }
 
     /// The next step behind those that were read ahead.
-    fn next_step_behind(&mut self) -> Result<Option<Step>> {
+    fn next_step_behind(&mut self) -> Option<Step> {
         let ahead = std::mem::take(&mut self.ahead);
         let step = self.next_step();
         self.ahead = ahead;
@@ -201,6 +317,7 @@ impl Source {
     /// Decodes a packet into `block`, trimmed.
     fn decode_packet(&mut self, packet: &StreamPacket) {
         self.block.clear();
+        self.catch_up();
         let Some(codec) = &mut self.codec else { return };
         self.packets += 1;
         if let Err(reason) = codec.decode(packet, &mut self.planes) {
@@ -212,14 +329,18 @@ impl Source {
         }
         self.downmix.mix(&self.planes, &mut self.block);
         let (rate, len) = (f64::from(self.planes.rate), self.block.len() as u64);
+        // A first packet may give less than it has; of any other, the header must be right.
+        let is_as_stated = self.packets == 1
+            || codec.frames(packet, self.planes.rate).is_none_or(|frames| frames == len);
+        self.has_decoded |= len > 0;
+        if !is_as_stated || self.downmix.has_cancelled {
+            self.may_skip = false;
+        }
         let (mut trim_start, mut trim_end) = (packet.trim_start, packet.trim_end);
         if let Some(span) = self.span {
-            let start = (span.start_s * rate).round() as u64;
-            trim_start = trim_start.max(start.saturating_sub(self.frames));
-            if let Some(length_s) = span.length_s {
-                let end = start.saturating_add((length_s * rate).round() as u64);
-                trim_end = trim_end.max((self.frames + len).saturating_sub(end));
-            }
+            let kept = span.frames(self.planes.rate);
+            trim_start = trim_start.max(kept.start.saturating_sub(self.frames));
+            trim_end = trim_end.max((self.frames + len).saturating_sub(kept.end));
         }
         self.frames += len;
         let end = len - trim_end.min(len);
@@ -229,14 +350,16 @@ impl Source {
         self.tail.push(&mut self.block, held, (MAX_TAIL_S * rate) as usize);
     }
 
-    /// Keeps the first damage.
+    /// Keeps the first damage. A damaged file is decoded whole.
     fn set_damage(&mut self, damage: String) {
+        self.forbid_skipping();
         self.damage.get_or_insert(damage);
     }
 
     /// Compares what was decoded with the file's header: less is damage, and nothing is an error.
-    /// Returns the album and the damage.
-    pub(super) fn finish(mut self, decoded_s: f64) -> Result<(Option<String>, Option<String>)> {
+    /// Sets the album and the damage. Returns whether all that should be decoded was.
+    pub(super) fn finish(mut self, stats: &mut DecodeStats) -> Result<bool> {
+        let decoded_s = stats.duration_s;
         if decoded_s == 0.0 {
             let reason = self.damage.as_deref().unwrap_or("the file has no samples");
             return Err(Error::audio(format!("no audio: {reason}")));
@@ -246,7 +369,9 @@ impl Source {
         {
             self.set_damage(format!("{decoded_s:.1} s of {expected_s:.1} s could be decoded"));
         }
-        Ok((self.opened.album, self.damage))
+        let is_whole = !self.must_be_whole();
+        (stats.album, stats.damage) = (self.opened.album, self.damage);
+        Ok(is_whole)
     }
 }
 
@@ -331,7 +456,9 @@ mod tests {
                 let len = bytes.len() as u64;
                 let disk = FailingDisk { bytes: Cursor::new(bytes.clone()), fails_at };
                 let error = Source::new(Input::new(Box::new(disk), len))
-                    .and_then(|source| decode_blocks(source, |_| Ok(())))
+                    .and_then(|source| {
+                        decode_blocks(source, &mut Samples::default(), &mut DecodeStats::default())
+                    })
                     .unwrap_err();
                 // Without an index or metadata, the rest is not read.
                 let is_read = fails_at <= 10 || matches!(name, "wav" | "mp3");

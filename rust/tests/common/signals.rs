@@ -34,6 +34,10 @@ pub fn signal(name: &str, window: usize) -> Vec<f32> {
         "silence_then_sound" => [silence(window), noise(2 * window)].concat(),
         "silence" => silence(2 * window),
         "twenty_windows" => chirp_saw(20 * window),
+        "every_window_and_some" => {
+            let samples = 41 * window;
+            noise(samples).iter().zip(chirp_saw(samples)).map(|(a, b)| a + b).collect()
+        }
         other => panic!("make_reference.py has no signal {other}"),
     }
 }
