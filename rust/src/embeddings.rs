@@ -222,23 +222,28 @@ impl AudioEmbeddingModel {
         }
     }
 
-    /// The embedding without one of the windows of `analysis`, an index below
-    /// [`windows`](Analysis::windows): how it moves shows what the window adds. Of an only window,
-    /// that is the embedding itself.
+    /// The embedding without some of the windows of `analysis`, a range of indices up to
+    /// [`windows`](Analysis::windows): how it moves shows what they add. Without all of them, the
+    /// others being none, it is the mean of them all.
     ///
     /// # Errors
     ///
-    /// Fails if `analysis` has no such window, or is not of this model.
-    pub fn embedding_without(&self, analysis: &Analysis, window: usize) -> Result<Embedding> {
-        let windows = analysis.windows();
-        if window >= windows || analysis.tokens.len() != windows * self.network.dim {
-            return Err(Error::argument(format!(
-                "window {window} of an analysis of {windows} windows; expected one of them, and an \
-                 analysis of this model"
-            )));
-        }
+    /// Fails if `analysis` has no such windows, or is not of this model.
+    pub fn embedding_without(
+        &self,
+        analysis: &Analysis,
+        windows: Range<usize>,
+    ) -> Result<Embedding> {
+        let count = analysis.windows();
         let mut weights = analysis.weights();
-        weights[window] = 0.0;
+        let is_of_model = analysis.tokens.len() == count * self.network.dim;
+        let Some(left_out) = weights.get_mut(windows.clone()).filter(|_| is_of_model) else {
+            return Err(Error::argument(format!(
+                "windows {windows:?} of an analysis of {count} windows; expected some of them, and \
+                 an analysis of this model"
+            )));
+        };
+        left_out.fill(0.0);
         Ok(Embedding(self.network.pool(&analysis.tokens, &weights)?.0))
     }
 }

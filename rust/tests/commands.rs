@@ -74,7 +74,7 @@ fn every_command_has_help() {
         let help = feelprint(index, &[command, "--help"]);
         assert_success(&help);
         let text = String::from_utf8(help.stdout).unwrap();
-        for option in ["--json", "--model", "--index", "Usage: feelprint"] {
+        for option in ["--json", "--model", "--index", "--whole", "Usage: feelprint"] {
             assert!(text.contains(option), "{command}: {text}");
         }
     }
@@ -188,7 +188,7 @@ fn duplicates_are_found_across_formats() {
 }
 
 #[test]
-fn explain_prints_top_attention_and_similar_windows() {
+fn explain_prints_what_moves_the_distance_and_similar_windows() {
     let (_folder, music, index) = library();
     let (a, b) = (track(&music, "album 0/2.wav"), track(&music, "album 1/2.wav"));
     let output = feelprint(&index, &["explain", &a, &b, "--json"]);
@@ -197,12 +197,15 @@ fn explain_prints_top_attention_and_similar_windows() {
     let songs = explanation["songs"].as_array().unwrap();
     assert_eq!(songs[0]["path"], a.as_str());
     for song in songs {
-        let windows = song["top_attention"].as_array().unwrap();
-        let shares: Vec<_> = windows.iter().map(|w| w["share"].as_f64().unwrap()).collect();
-        assert!(shares.is_sorted_by(|a, b| a >= b));
+        let parts = song["without"].as_array().unwrap();
         // Five seconds have five windows, which are all printed.
-        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-3);
-        assert!(windows.iter().all(|w| w["end_s"].as_f64().unwrap() <= 5.0));
+        assert_eq!(parts.len(), 5);
+        let changes: Vec<_> = parts.iter().map(|p| p["change"].as_f64().unwrap()).collect();
+        assert!(changes.is_sorted_by(|a, b| a.abs() >= b.abs()) && changes[0] != 0.0);
+        assert!(parts.iter().all(|p| p["end_s"].as_f64().unwrap() <= 5.0));
+        let mut starts: Vec<_> = parts.iter().map(|p| p["start_s"].as_f64().unwrap()).collect();
+        starts.sort_by(f64::total_cmp);
+        assert!(starts.iter().zip(0..).all(|(s, i)| (s - f64::from(i) * 1.0217).abs() < 0.001));
     }
     assert!(explanation["alike"][0]["cosine"].as_f64().unwrap() <= 1.0 + 1e-6);
     // A track is at distance 0 from itself, and its windows are too.
@@ -210,8 +213,32 @@ fn explain_prints_top_attention_and_similar_windows() {
     let explanation = &json_lines(&output)[0];
     assert_eq!(explanation["distance"], 0.0);
     assert!((explanation["alike"][0]["cosine"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    // Without any part of it, the track is no longer equal to itself.
+    let changes = explanation["songs"][0]["without"].as_array().unwrap();
+    assert!(changes.iter().all(|part| part["change"].as_f64().unwrap() > 0.0));
     let text = feelprint(&index, &["explain", &a, &b]).stdout;
-    assert!(String::from_utf8(text).unwrap().contains("highest attention"));
+    assert!(String::from_utf8(text).unwrap().contains("without these seconds"));
+}
+
+/// An embedding of every window is never compared with one of the windows that the model needs.
+#[test]
+fn whole_embeddings_have_a_version_of_their_own() {
+    let (_folder, music, index) = library();
+    let (folder, itself) = (music.to_str().unwrap(), track(&music, "album 0/1.wav"));
+    let version = |arguments: &[&str]| {
+        let output = feelprint(&index, &[&["embed", &itself], arguments].concat());
+        assert_success(&output);
+        json_lines(&output)[0]["version"].as_str().unwrap().to_string()
+    };
+    assert_eq!(version(&["--whole"]), version(&[]) + "+whole");
+    assert_success(&feelprint(&index, &["index", folder, "--whole"]));
+    assert_failure(&feelprint(&index, &["similar", &itself]), "+whole");
+    let whole = feelprint(&index, &["similar", &itself, "--whole", "-n", "3", "--json"]);
+    assert_eq!(paths(&whole).len(), 3);
+    // The index takes the embeddings of the model without the option again.
+    assert_success(&feelprint(&index, &["index", folder]));
+    assert_eq!(paths(&feelprint(&index, &["similar", &itself, "-n", "3", "--json"])).len(), 3);
+    assert_failure(&feelprint(&index, &["similar", &itself, "--whole"]), "the model in use is");
 }
 
 #[test]

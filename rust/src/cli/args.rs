@@ -25,6 +25,10 @@ pub struct Common {
     /// The model: an ONNX file, or a folder that holds feelprint.onnx [default: the bundled one]
     #[arg(long, global = true, value_name = "PATH")]
     pub model: Option<PathBuf>,
+    /// Use every second of a song, not only what the model needs. It takes about three times as long,
+    /// and such embeddings are compared with each other only: an index is of one kind
+    #[arg(long, global = true)]
+    pub whole: bool,
     /// The index: one SQLite file [default: feelprint/index.sqlite in the user's data folder]
     #[arg(
         long,
@@ -168,7 +172,8 @@ pub enum Command {
         #[arg(long)]
         relative: bool,
     },
-    /// Explain the distance of two songs: the seconds with the most attention, and similar windows
+    /// Explain the distance of two songs: the seconds without which it changes most, and similar
+    /// windows
     Explain {
         /// An audio file
         a: PathBuf,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::neighbours::Neighbours;
 use crate::track::StageTimes;
-use crate::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, ModelConfig, SAMPLE_RATE};
+use crate::{AudioEmbeddingModel, DIM_EMBEDDING, Embedding, SAMPLE_RATE};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -17,16 +17,15 @@ const SEARCH_SIZE: usize = 1_000_000;
 
 /// Prints the median and the least time of `repeat` runs of each.
 pub fn bench(
-    config: &ModelConfig,
+    load: impl Fn() -> crate::Result<AudioEmbeddingModel>,
     files: &[PathBuf],
     seconds: &[u32],
     repeat: usize,
     output: &mut Output,
 ) -> Result<()> {
     progress::begin("measuring");
-    let load = times(repeat, || AudioEmbeddingModel::load(config).map(drop))?;
-    line("load", 0.0, &load, output)?;
-    let model = AudioEmbeddingModel::load(config)?;
+    line("load", 0.0, &times(repeat, || load().map(drop))?, output)?;
+    let model = load()?;
     for &length_s in seconds {
         let audio = noise((length_s * SAMPLE_RATE) as usize);
         let run = times(repeat, || {

@@ -75,7 +75,10 @@ fn run(cli: &Cli, output: &mut Output) -> Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
     let config = ModelConfig { path: cli.common.model.clone() };
-    let model = || AudioEmbeddingModel::load(&config);
+    let model = || {
+        let model = AudioEmbeddingModel::load(&config)?;
+        crate::Result::Ok(if cli.common.whole { model.whole() } else { model })
+    };
     let index = || cli.common.index.clone().map_or_else(default_index, Ok);
     match &cli.command {
         Command::Index { folders, exclude, force, dry_run } => {
@@ -118,7 +121,7 @@ fn run(cli: &Cli, output: &mut Output) -> Result<()> {
         Command::Explain { a, b } => explain::explain(&model()?, a, b, output),
         Command::Embed { files } => embed::embed(&model()?, files, output),
         Command::Bench { files, seconds, repeat } => {
-            bench::bench(&config, files, seconds, *repeat as usize, output)
+            bench::bench(model, files, seconds, *repeat as usize, output)
         }
         Command::Completions { shell } => pages::completions(*shell, output),
         Command::Man { name } => pages::man(name.as_deref(), output),

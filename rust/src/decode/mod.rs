@@ -419,17 +419,25 @@ mod tests {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
             std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        /// Runs ffmpeg on half a minute of tones, a beat and noise in two channels.
-        fn coded(&self, name: &str, arguments: &[&str]) -> PathBuf {
-            let path = self.0.join(name);
+            // Tones, a beat and noise in two channels.
             let left = "0.3*sin(2*PI*220*t)*(1-mod(t,0.5))+0.2*sin(2*PI*(300+40*t)*t)";
             let right = "0.3*sin(2*PI*277*t)+0.2*(random(0)*2-1)*mod(t,0.7)";
             let audio = format!("aevalsrc='{left}|{right}':s=44100:d={SECONDS}");
+            let folder = Self(path);
+            folder.ffmpeg("original.wav", &["-f", "lavfi", "-i", &audio]);
+            folder
+        }
+
+        /// The original in a format.
+        fn coded(&self, name: &str, arguments: &[&str]) -> PathBuf {
+            let original = self.0.join("original.wav");
+            self.ffmpeg(name, &[&["-i", original.to_str().unwrap()], arguments].concat())
+        }
+
+        fn ffmpeg(&self, name: &str, arguments: &[&str]) -> PathBuf {
+            let path = self.0.join(name);
             let done = Command::new("ffmpeg")
-                .args(["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", &audio])
+                .args(["-nostdin", "-v", "error", "-y"])
                 .args(arguments)
                 .arg(&path)
                 .status();
