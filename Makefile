@@ -3,9 +3,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 FEELPRINT := rust/target/release/feelprint
+WHEEL := build/wheel
 AUDIO_DIR ?=
+# The library of the wheel is loaded by Python; without this, Cargo links it to one.
+export PYO3_BUILD_EXTENSION_MODULE := 1
 
-.PHONY: help setup corpora demo release map-bundle check test test-fast survey clean
+.PHONY: help setup corpora demo release map-bundle check test test-fast wheel survey clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -32,7 +35,7 @@ else
 endif
 
 $(FEELPRINT): $(shell find rust/src rust/models -type f) rust/Cargo.toml rust/Cargo.lock
-	cd rust && cargo build --release --locked
+	cd rust && cargo build --release --locked --workspace
 	touch $@
 
 corpora: setup ## build the corpora of configs/default.yaml: 6 GB to download, one to two hours
@@ -61,16 +64,32 @@ check: setup ## check formatting, lint and types, Python and Rust
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	cd rust && cargo fmt --check
-	cd rust && cargo clippy --release --locked --all-targets -- -D warnings
+	cd rust && cargo fmt --all --check
+	cd rust && cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 test: setup ## run every test, Python and Rust
 	$(BIN)/python -m pytest
-	cd rust && cargo test --release --locked
+	cd rust && cargo test --release --locked --workspace
 
 test-fast: setup ## run the tests that take seconds: Python without `slow`, and the crate's unit tests
 	$(BIN)/python -m pytest -m "not slow"
-	cd rust && cargo test --release --locked --lib --bins
+	cd rust && cargo test --release --locked --workspace --lib --bins
+
+$(WHEEL)/tools/ready: rust/python/requirements.lock
+	$(PYTHON) -m venv $(WHEEL)/tools
+	$(WHEEL)/tools/bin/python -m pip install --quiet --constraint $< maturin
+	touch $@
+
+wheel: $(WHEEL)/tools/ready $(FEELPRINT) ## build the Python wheel, install it in an empty environment, and run its tests
+	rm -rf $(WHEEL)/dist
+	cd rust && ../$(WHEEL)/tools/bin/maturin build --release --locked --out ../$(WHEEL)/dist
+	$(PYTHON) -m venv --clear $(WHEEL)/empty
+	$(WHEEL)/empty/bin/python -m pip install --quiet $(WHEEL)/dist/*.whl
+	$(WHEEL)/empty/bin/python rust/python/tests/check_installed.py $(WHEEL)/dist/*.whl
+	$(WHEEL)/empty/bin/python -m pip install --quiet --requirement rust/python/requirements.lock
+	cd rust && ../$(WHEEL)/empty/bin/python -m mypy
+	cd $(WHEEL) && empty/bin/python -m mypy.stubtest feelprint._feelprint
+	$(WHEEL)/empty/bin/python -m pytest rust/python/tests
 
 survey: setup $(if $(CORPUS),,data/corpora/demo/data) ## serve the survey for the demo corpus, or for CORPUS=folder
 	$(BIN)/feelprint-survey --corpus $(or $(CORPUS),data/corpora/demo)

@@ -22,6 +22,7 @@ Run = Callable[[argparse.Namespace], None]
 DATABASE = "FEELPRINT_SURVEY_DATABASE"
 MIN_OWNER_TOKEN = 16  # characters
 OWNER = "FEELPRINT_SURVEY_OWNER"
+READ_WITHIN_S = 40.0  # of the music, so that the survey starts within a minute on a slow disk
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--corpus": {
         "type": Path,
@@ -211,7 +212,7 @@ def _serve(options: argparse.Namespace) -> None:
     clips = options.data / folder_name(config)
     music = None
     if options.corpus is not None:
-        music = open_corpus(options.corpus, options.data, options.limit)
+        music = open_corpus(options.corpus, options.data, options.limit, READ_WITHIN_S)
     elif not (clips / "library.json").is_file():
         raise SurveyError(f"there are no clips in {clips}: name the music with --corpus DIR")
     store = _open(options, config, must_exist=False)
@@ -252,9 +253,9 @@ def _serve(options: argparse.Namespace) -> None:
             forwarded_allow_ips=config.trusted_proxy or None,
         )
     )
-    if options.corpus is not None:
-        cutting = threading.Thread(target=library.cut_all, daemon=True)
-        cutting.start()
+    if options.corpus is not None:  # first the practice round, with which every rater begins
+        practice = [track for track, _ in app.state.site.practice]
+        threading.Thread(target=library.cut_all, args=(practice,), daemon=True).start()
     if embeddings is not None:
         threading.Thread(target=assigner.keep_refitting, daemon=True).start()
     server.run(sockets=[listener])

@@ -17,8 +17,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class ClipLibrary:
         self._cut = cut
         self.on_failure: Callable[[str, int], None] = lambda track, excerpt: None
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._waiting = 0  # raters for whom a clip is being cut
+        self._counting = threading.Lock()
         path = folder / "library.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -106,9 +109,20 @@ class ClipLibrary:
         found = self.folder / f"{track}-{excerpt}.{suffix}"
         if self._cut is None or found.exists():
             return found
+        self._count(1)
+        try:
+            return self._cut_once(track, excerpt, found)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._waiting += change
+
+    def _cut_once(self, track: str, excerpt: int, found: Path) -> Path:
         with self._busy[track]:  # raters of one round wait for one cut
             try:
-                if not found.exists():
+                if not found.exists() and self._cut is not None:
                     self._cut(track)
                 if not found.exists():
                     raise ClipError(f"the track {track} has no second excerpt: its end is silent")
@@ -117,24 +131,44 @@ class ClipLibrary:
                 raise
         return found
 
-    def cut_all(self) -> None:
-        """Cuts the clips that do not exist yet, one after the other, as `path` does."""
+    def cut_all(self, first: Iterable[str] = ()) -> None:
+        """Cuts the clips that do not exist yet, one after the other, those of `first` at first.
+
+        It pauses while a rater waits for a clip.
+        """
         two = set(self.two_excerpt_tracks)
-        for track in list(self.tracks):
+        for track in [*first, *list(self.tracks)]:
             for excerpt in range(2 if track in two else 1):
-                with suppress(ClipError):
-                    self.path(track, excerpt, "m4a")
+                while self._waiting:
+                    time.sleep(0.05)
+                found = self.folder / f"{track}-{excerpt}.m4a"
+                if not found.exists():
+                    with suppress(ClipError):
+                        self._cut_once(track, excerpt, found)
 
 
-def open_corpus(folder: Path, data: Path, limit: int | None = None) -> Corpus:
+def open_corpus(
+    folder: Path,
+    data: Path,
+    limit: int | None = None,
+    within_s: float | None = None,
+    report: Callable[[str], None] = print,
+) -> Corpus:
     """The corpus in `folder`, or the music in it, at most `limit` files, indexed in `data`.
 
-    Raises SurveyError for a folder without music, or a corpus that is not whole.
+    within_s: seconds after which no further file is read, as a slow disk needs. Raises SurveyError
+    for a folder without music, or a corpus that is not whole.
     """
     try:
-        return corpora.open_corpus(folder, data, limit)
+        corpus = corpora.open_corpus(folder, data, limit, within_s)
     except CorpusError as error:
         raise SurveyError(str(error)) from error
+    if isinstance(corpus, corpora.MusicFolder) and corpus.unread_files:
+        report(
+            f"read {len(corpus.tracks)} songs in {within_s:g} s: the next start reads up to "
+            f"{corpus.unread_files} more"
+        )
+    return corpus
 
 
 def folder_name(config: SurveyConfig) -> str:
@@ -239,9 +273,9 @@ def _write_library(
         )
     streams = assign_streams(kept, asked) if config.shares.random > 0 else training_only(kept)
     if streams.usable or config.shares.random == 0:
+        split_of = streams.split_of(track.id for track in kept)
         for row in content["tracks"]:
-            in_test, in_train = row["id"] in streams.test.tracks, row["id"] in streams.train.tracks
-            row["split"] = "test" if in_test else "train" if in_train else "unused"
+            row["split"] = split_of[row["id"]]
     elif len(kept) >= MIN_SERIOUS_TRACKS:
         raise SurveyError(_no_test_stream(streams, len(kept)))
     _write_json(folder / "library.json", content)

@@ -71,11 +71,11 @@ class SurveyConfig:
     for gold rounds; min_listened_s: seconds for which each clip must play before an answer counts;
     repeat_after: answers between a round and its repeat; goal: answers in a set, which ends with a
     break; round_expires_h: hours after which an unanswered round is given to another rater;
-    temperature: of the odd-one-out softmax over cosine similarities; public_url: the address by
-    which raters reach the survey, where https makes cookies Secure and sends HSTS; trusted_proxy:
-    addresses, with commas, of proxies whose X-Forwarded-For is used; proxy_hops: instead, how many
-    proxies stand before the survey, where their addresses are not known; invite_codes: code to
-    group of raters, where only those with a code may begin.
+    temperature: of the odd-one-out softmax over minus half the squared distances; public_url: the
+    address by which raters reach the survey, where https makes cookies Secure and sends HSTS;
+    trusted_proxy: addresses, with commas, of proxies whose X-Forwarded-For is used; proxy_hops:
+    instead, how many proxies stand before the survey, where their addresses are not known;
+    invite_codes: code to group of raters, where only those with a code may begin.
     """
 
     title: StrictStr = "Which song is the odd one out?"

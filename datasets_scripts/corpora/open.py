@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,19 @@ class MusicFolder(Corpus):
     A file's hash, length and tags are kept in ``index`` (JSON), so that the next start reads only
     files that were added or changed; files that are gone are left out. The length is that of the
     header: whether a file can be decoded shows when it is. limit: at most so many files, those of
-    the index first, then in an order that depends on the names only.
+    the index first, then in an order that depends on the names only. within_s: seconds after which
+    no further file is read; those that are left are read at the next start.
 
-    skipped_tracks: files that cannot be used -> the reason.
+    skipped_tracks: files that cannot be used -> the reason. unread_files: how many are left.
     """
 
-    def __init__(self, folder: Path, index: Path, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        index: Path,
+        limit: int | None = None,
+        within_s: float | None = None,
+    ) -> None:
         """Read the folder. Raises CorpusError for one that does not exist or holds no music."""
         if not folder.is_dir():
             raise CorpusError(f"{folder} is no folder")
@@ -47,11 +56,17 @@ class MusicFolder(Corpus):
         self.found_files = len(files)
         chosen = order if limit is None else order[:limit]
         new = [key for key in chosen if key not in known]
+        end_s = inf if within_s is None else time.monotonic() + within_s
+
+        def describe(key: str) -> dict[str, Any] | None:
+            return _describe(files[key], folder) if time.monotonic() < end_s else None
+
         with ThreadPoolExecutor(READERS) as pool:
-            read = pool.map(lambda key: _describe(files[key], folder), new)
+            read = pool.map(describe, new)
             bar = tqdm(read, total=len(new), desc="reading music", unit="file", disable=not new)
-            known |= dict(zip(new, bar, strict=True))
-        rows = {key: known[key] for key in sorted(chosen)}
+            known |= {key: row for key, row in zip(new, bar, strict=True) if row is not None}
+        rows = {key: known[key] for key in sorted(chosen) if key in known}
+        self.unread_files = len(chosen) - len(rows)
         write_text(index, json.dumps(rows, indent=0))
         self.skipped_tracks = {
             str(files[key].relative_to(folder)): row["reason"]
@@ -62,6 +77,8 @@ class MusicFolder(Corpus):
         for key, row in rows.items():
             if not row["reason"]:
                 unique.setdefault(row["track"]["id"], (files[key], row["track"]))
+        if not unique and not self.skipped_tracks:
+            raise CorpusError(f"no file of {folder} could be read within {within_s:g} s")
         if not unique:
             why = next(iter(self.skipped_tracks.items()))
             raise CorpusError(f"{folder} holds no music that can be read; {why[0]}: {why[1]}")
@@ -124,13 +141,15 @@ def _read_index(path: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def open_corpus(folder: Path, data: Path, limit: int | None = None) -> Corpus:
+def open_corpus(
+    folder: Path, data: Path, limit: int | None = None, within_s: float | None = None
+) -> Corpus:
     """The corpus in ``folder``, or the music in it as a `MusicFolder` with its index in ``data``.
 
-    limit: of the files of a folder of music. Raises CorpusError for a folder without music, or a
+    limit, within_s: of a folder of music. Raises CorpusError for a folder without music, or a
     corpus that is not complete.
     """
     if (folder / "data").is_dir() or (folder / "data.partial").is_dir():
         return Corpus(folder)
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    return MusicFolder(folder, data / f"music-{name}.json", limit)
+    return MusicFolder(folder, data / f"music-{name}.json", limit, within_s)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import krippendorff
 import numpy as np
 
-from datasets_scripts.triplets.table import Triplet, grouped
+from datasets_scripts.triplets.table import ACTIVE_STREAM, Triplet, grouped
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Agreement:
     """alpha: Krippendorff's, nominal; 1 full agreement, 0 chance. ceiling: see `ceiling`.
 
     triplets: the number of those with two answers or more. Without any, alpha and ceiling are None.
+    active: answers to active rounds, which alpha, ceiling and triplets do not count.
     """
 
     alpha: float | None
@@ -25,24 +26,33 @@ class Agreement:
     undecided: int
     raters: int
     triplets: int
+    active: int = 0
 
     def summary(self) -> str:
         """One line for the report."""
         if self.alpha is None or self.ceiling is None:
             return f"{self.answers} answers, no triplet answered twice: no agreement to measure"
+        without = f" without the {self.active} to active rounds" if self.active else ""
         return (
             f"{self.answers} answers of {self.raters} named raters ({self.undecided} more could "
-            f"not tell), {self.triplets} triplets answered twice or more: Krippendorff's alpha "
-            f"{self.alpha:.3f}, leave-one-rater-out ceiling {self.ceiling:.3f}"
+            f"not tell), {self.triplets} triplets answered twice or more{without}: Krippendorff's "
+            f"alpha {self.alpha:.3f}, leave-one-rater-out ceiling {self.ceiling:.3f}"
         )
 
 
 def agreement(triplets: Sequence[Triplet]) -> Agreement:
-    """Measure the agreement of a table. "Could not tell" is not an answer, and is only counted."""
+    """Measure the agreement of a table. "Could not tell" is not an answer, and is only counted.
+
+    The survey's active rounds are about the triplets on which people disagree most: they are left
+    out of alpha and ceiling, unless the table has no other answers.
+    """
     decided = [t for t in triplets if t.odd is not None]
+    active = sum(t.source == ACTIVE_STREAM for t in decided)
+    if active == len(decided):
+        active = 0
     units = [
         [sorted(group[0].ids).index(t.odd) for t in group if t.odd is not None]
-        for group in grouped(decided)
+        for group in grouped(t for t in decided if not active or t.source != ACTIVE_STREAM)
     ]
     units = [unit for unit in units if len(unit) > 1]
     return Agreement(
@@ -52,6 +62,7 @@ def agreement(triplets: Sequence[Triplet]) -> Agreement:
         undecided=len(triplets) - len(decided),
         raters=len({t.rater for t in triplets if t.rater}),
         triplets=len(units),
+        active=active,
     )
 
 

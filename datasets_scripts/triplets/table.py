@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
 )
 
 TEST_STREAM = "survey-random"  # the source of the survey's random rounds, which only test
+ACTIVE_STREAM = "survey-active"  # of its active rounds, chosen because people disagree on them
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,17 @@ def select_tracks(tracks: Sequence[Track], split: str, limit: int) -> list[Track
 def embed_track(model: Feelprint, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A whole track (samples,) -> its embedding (32,) and attention (windows,), summing to one.
 
-    The attention is the mean over the queries. The CNN runs on CHUNK_WINDOWS windows at a time,
-    so that memory does not grow with the duration.
+    The attention is the mean over the queries; that of a window which stands for several is divided
+    among them. The CNN runs on CHUNK_WINDOWS windows at a time, to limit the memory.
     """
-    step = CHUNK_WINDOWS * model.config.window_length
-    chunks = [
-        model.encode(torch.from_numpy(audio[start : start + step])[None])
-        for start in range(0, len(audio), step)
-    ]
-    tokens, mask = (torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True))
-    embedding, attention = model.pool(tokens, mask)
-    return embedding[0].numpy(), attention[0].mean(dim=0).numpy()
+    windows, spans = (one[0] for one in model.windows(torch.from_numpy(audio)[None]))
+    log_mels = [model.log_mel(chunk) for chunk in windows.split(CHUNK_WINDOWS)]
+    tokens = torch.cat([model.cnn(log_mel) for log_mel, _ in log_mels])
+    weights = torch.cat([nonsilent_ratio for _, nonsilent_ratio in log_mels]) * spans
+    embedding, attention = model.pool(tokens[None], weights[None])
+    shares = (attention[0].mean(dim=0) / spans).repeat_interleave(spans.int())
+    shares = shares[: -(-len(audio) // model.config.window_length)]
+    return embedding[0].numpy(), (shares / shares.sum()).numpy()
 
 
 def opus(audio: np.ndarray, sample_rate: int) -> bytes:
@@ -113,7 +113,7 @@ def cached_track_parts(
     """
     decoded = []
     for track in tqdm(tracks, desc="map", unit="track"):
-        key = json.dumps(["song 1", version, track.sha256, CLIP_S])
+        key = json.dumps(["song 2", version, track.sha256, CLIP_S])
         path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if not is_valid(path):
             parts: TrackParts = {}

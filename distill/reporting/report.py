@@ -135,7 +135,7 @@ def measure(
     return evaluated | {
         "run": config.name,
         "config_hash": config.hash,
-        "package": importlib.metadata.version("feelprint"),
+        "package": importlib.metadata.version("feelprint-training"),
         "licence": config.export.licence,
         "teachers": [
             _teacher_summary(teacher_config, teacher)

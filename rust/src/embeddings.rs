@@ -3,8 +3,11 @@
 //! The names and signatures are those of `mecomp_analysis::embeddings` 0.7.2, so that its callers
 //! stay as they are (`docs/mecomp.md`).
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::SAMPLE_RATE;
@@ -82,7 +85,8 @@ pub struct ModelConfig {
 /// All methods take `&self`: threads can share one model.
 #[derive(Debug)]
 pub struct AudioEmbeddingModel {
-    network: Network,
+    network: Arc<Network>,
+    stop: Arc<AtomicBool>,
 }
 
 impl AudioEmbeddingModel {
@@ -94,8 +98,7 @@ impl AudioEmbeddingModel {
     pub fn load_default() -> Result<Self> {
         #[cfg(feature = "bundled-model")]
         {
-            let network = Network::from_onnx(include_bytes!("../models/feelprint.onnx"))?;
-            Ok(Self { network })
+            Ok(Self::new(Network::from_onnx(include_bytes!("../models/feelprint.onnx"))?))
         }
         #[cfg(not(feature = "bundled-model"))]
         Err(Error::model(
@@ -116,7 +119,7 @@ impl AudioEmbeddingModel {
         }
         let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
         let network = Network::from_onnx(&bytes).map_err(|error| error.at(&path))?;
-        Ok(Self { network })
+        Ok(Self::new(network))
     }
 
     /// Loads the model that `config` names.
@@ -129,6 +132,29 @@ impl AudioEmbeddingModel {
         config.path.as_ref().map_or_else(Self::load_default, Self::load_from_onnx)
     }
 
+    fn new(network: Network) -> Self {
+        Self { network: Arc::new(network), stop: Arc::default() }
+    }
+
+    /// The same model, whose work ends when `stop` is set: with an I/O error of the kind
+    /// [`Interrupted`](io::ErrorKind::Interrupted), also in the middle of a track. The weights are
+    /// shared.
+    #[must_use]
+    pub fn until(&self, stop: Arc<AtomicBool>) -> Self {
+        Self { network: Arc::clone(&self.network), stop }
+    }
+
+    /// Whether the flag of [`until`](Self::until) is set.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.check_stopped().is_err()
+    }
+
+    /// Fails if the flag of [`until`](Self::until) is set.
+    pub(crate) fn check_stopped(&self) -> Result<()> {
+        check(&self.stop)
+    }
+
     /// The same model, but using every window of a track: slower, and about as accurate.
     ///
     /// Its embeddings cannot be compared with those of the model as it was trained, and its
@@ -137,8 +163,9 @@ impl AudioEmbeddingModel {
     #[must_use]
     pub fn whole(mut self) -> Self {
         if self.network.rule.stride > 1 {
-            self.network.rule = WindowRule::EVERY;
-            self.network.version += "+whole";
+            let network = Arc::make_mut(&mut self.network);
+            network.rule = WindowRule::EVERY;
+            network.version += "+whole";
         }
         self
     }
@@ -185,6 +212,7 @@ impl AudioEmbeddingModel {
     pub fn stream(&self) -> EmbeddingStream<'_> {
         EmbeddingStream {
             network: &self.network,
+            stop: &self.stop,
             encoder_state: self.network.encoder_state(),
             position: 0,
             pending: Vec::with_capacity(self.network.window),
@@ -224,6 +252,7 @@ impl AudioEmbeddingModel {
 #[derive(Debug)]
 pub struct EmbeddingStream<'m> {
     network: &'m Network,
+    stop: &'m AtomicBool,
     encoder_state: EncoderState,
     /// The samples so far.
     position: u64,
@@ -252,8 +281,9 @@ impl EmbeddingStream<'_> {
     ///
     /// # Errors
     ///
-    /// Fails if one of them is needed.
+    /// Fails if one of them is needed, or if the work was stopped ([`AudioEmbeddingModel::until`]).
     pub fn skip(&mut self, samples: u64) -> Result<()> {
+        check(self.stop)?;
         let (to, needed) = (self.position.saturating_add(samples), self.needed().start);
         if to > needed {
             return Err(Error::argument(format!(
@@ -269,8 +299,10 @@ impl EmbeddingStream<'_> {
     ///
     /// # Errors
     ///
-    /// Fails if a sample that is used is not finite or too large for the model.
+    /// Fails if a sample that is used is not finite or too large for the model, or if the work was
+    /// stopped ([`AudioEmbeddingModel::until`]).
     pub fn push(&mut self, mut samples: &[f32]) -> Result<()> {
+        check(self.stop)?;
         while !samples.is_empty() {
             let needed = self.needed();
             let is_used = needed.start == self.position;
@@ -341,6 +373,13 @@ impl EmbeddingStream<'_> {
         self.nonsilent_ratio.push(nonsilent_ratio);
         Ok(())
     }
+}
+
+fn check(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::reading(io::ErrorKind::Interrupted.into()));
+    }
+    Ok(())
 }
 
 /// Whether every sample is finite. Without a branch per sample, so that it vectorises.

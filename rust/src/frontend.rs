@@ -78,6 +78,7 @@ impl Settings {
 }
 
 /// The front end: samples of a window to its log-mel.
+#[derive(Clone)]
 pub(crate) struct LogMel {
     settings: Settings,
     fft: Arc<dyn Fft<f32>>,
@@ -111,6 +112,7 @@ pub(crate) struct Level {
 }
 
 /// A mel filter: its weights from bin `first` on. Its other weights are zero.
+#[derive(Clone)]
 struct Filter {
     first: usize,
     weights: Vec<f32>,

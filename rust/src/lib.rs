@@ -61,6 +61,9 @@
 //! - `cli`: the command `feelprint`, and the crates that only it needs.
 #![deny(missing_docs)]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod decode;
 pub mod duplicates;
 pub mod embeddings;

@@ -70,7 +70,7 @@ pub(crate) struct EncoderState {
 }
 
 /// A loaded model. Running it takes `&self`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Network {
     log_mel: LogMel,
     encoder: Arc<TypedRunnableModel>,

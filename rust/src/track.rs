@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::SAMPLE_RATE;
@@ -70,14 +71,27 @@ impl AudioEmbeddingModel {
     /// As [`decode`](crate::decode::decode) and [`embed`](Self::embed).
     pub fn embed_file<P: AsRef<Path>>(&self, path: P) -> Result<Track> {
         let path = path.as_ref();
-        catch_decoder_panic(path, || {
-            let (stream, mut stats) = decode_with(|| Source::open(path), || self.stream())?;
-            let (analysis, [cnn, head]) = stream.finish_timed()?;
-            let times = &mut stats.times;
-            (times.cnn, times.head) = (cnn, head);
-            times.front_end = times.front_end.saturating_sub(cnn);
-            Ok(Track { analysis, stats })
-        })
+        catch_decoder_panic(path, || self.embed_source(|| Source::open(path)))
+    }
+
+    /// Decodes and embeds the content of a file, like [`embed_file`](Self::embed_file).
+    ///
+    /// # Errors
+    ///
+    /// As [`embed_file`](Self::embed_file).
+    pub fn embed_bytes(&self, bytes: Vec<u8>) -> Result<Track> {
+        let bytes: Arc<[u8]> = bytes.into();
+        let open = || Source::from_bytes(Arc::clone(&bytes));
+        catch_decoder_panic(Path::new(""), || self.embed_source(open))
+    }
+
+    fn embed_source(&self, open: impl Fn() -> Result<Source>) -> Result<Track> {
+        let (stream, mut stats) = decode_with(open, || self.stream())?;
+        let (analysis, [cnn, head]) = stream.finish_timed()?;
+        let times = &mut stats.times;
+        (times.cnn, times.head) = (cnn, head);
+        times.front_end = times.front_end.saturating_sub(cnn);
+        Ok(Track { analysis, stats })
     }
 
     /// Decodes a file once and embeds each of its sections, such as the tracks of a cue sheet.

@@ -21,7 +21,9 @@ struct Call {
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = vec![root.join("README.md")];
-    paths.extend(["../README.md", "../model_card.md"].map(|name| root.join(name)));
+    paths.extend(
+        ["python/README.md", "../README.md", "../model_card.md"].map(|name| root.join(name)),
+    );
     let mut folders = vec![root.join("../docs")];
     while let Some(folder) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };

@@ -3,9 +3,11 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::Folder;
 use common::signals::{chirp_saw, noise, signal};
+use common::{Folder, piece, write_wav};
 use feelprint::{AudioEmbeddingModel, ResampledAudio};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -376,4 +378,43 @@ fn a_folder_with_the_model_is_loaded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let model = AudioEmbeddingModel::load_from_onnx(&folder).unwrap();
     assert_eq!(model.version(), self::model().version());
+}
+
+#[test]
+fn the_content_of_a_file_has_the_embedding_of_the_file() {
+    let folder = Folder::new();
+    let path = folder.path().join("piece.wav");
+    write_wav(&path, 44_100, &[piece(1, 44_100, 3.0), piece(2, 44_100, 3.0)]);
+    let (model, bytes) = (model(), std::fs::read(&path).unwrap());
+    let of_file = model.embed_file(&path).unwrap();
+    let of_bytes = model.embed_bytes(bytes).unwrap();
+    assert_eq!(of_bytes.analysis().embedding(), of_file.analysis().embedding());
+    assert_eq!(of_bytes.duration(), of_file.duration());
+    let error = model.embed_bytes(b"no audio".repeat(100)).unwrap_err();
+    assert!(error.is_audio() && error.path().is_none(), "{error}");
+}
+
+#[test]
+fn a_stopped_model_ends_with_an_error_that_is_no_finding_about_the_file() {
+    let folder = Folder::new();
+    let path = folder.path().join("piece.wav");
+    write_wav(&path, 22_050, &[piece(1, 22_050, 3.0)]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let model = model();
+    let stoppable = model.until(Arc::clone(&stop));
+    let whole = stoppable.embed_file(&path).unwrap();
+    assert_eq!(stoppable.version(), model.version());
+    // In the middle of a track, from another thread.
+    let mut stream = stoppable.stream();
+    stream.push(&[0.1; 1000]).unwrap();
+    std::thread::spawn(move || stop.store(true, Ordering::Relaxed)).join().unwrap();
+    let error = stream.push(&[0.1; 1000]).unwrap_err();
+    assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::Interrupted);
+    let error = stoppable.embed_file(&path).unwrap_err();
+    assert!(error.io_error().is_some() && error.path() == Some(path.as_path()), "{error}");
+    assert!(stoppable.is_stopped() && !model.is_stopped());
+    assert_eq!(
+        model.embed_file(&path).unwrap().analysis().embedding(),
+        whole.analysis().embedding()
+    );
 }

@@ -156,7 +156,7 @@ def open_database(url: str) -> sa.Engine:
     try:
         with engine.connect():
             pass
-    except sa.exc.OperationalError as error:
+    except sa.exc.DatabaseError as error:  # out of reach, or a file that is no database
         shown = parsed.render_as_string(hide_password=True)
         raise SurveyError(f"cannot open the database {shown}: {error.orig}") from error
     return engine

@@ -204,10 +204,12 @@ class Store:
             not_shown = (rounds.c.id == current.id) & rounds.c.shown.is_(None)
             db.execute(sa.update(rounds).where(not_shown).values(shown=now()))
 
-    def clip_of(self, clips_token: str, rater: Rater, place: int) -> tuple[str, int] | None:
+    def clip_of(
+        self, clips_token: str, rater: Rater, place: int, sent: bool = True
+    ) -> tuple[str, int] | None:
         """The (track, excerpt) at a place of one of the rater's own rounds; None if not theirs.
 
-        Records that the clip was sent, because an answer counts only after all three were.
+        sent: records that the clip was sent, because an answer counts only after all three were.
         """
         own = (rounds.c.clips_token == clips_token) & (rounds.c.rater == rater.id)
         query = SELECT_ROUND.add_columns(rounds.c.fetched).where(own)
@@ -216,7 +218,7 @@ class Store:
         if row is None:
             return None
         bit = 1 << place
-        if not row.fetched & bit:
+        if sent and not row.fetched & bit:
             new = rounds.c.fetched.bitwise_or(bit)
             with self.write() as db:
                 db.execute(sa.update(rounds).where(own).values(fetched=new))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
-from survey.clips import ClipLibrary
+from datasets_scripts.corpora.corpus import SPLITS
+from survey.clips import MIN_SERIOUS_TRACKS, ClipLibrary
 from survey.config import SurveyConfig, SurveyError
 from survey.database.rows import Rater, Round, now
 from survey.database.schema import answers, rounds, triplets
@@ -19,7 +20,7 @@ from survey.database.store import Store
 from survey.results.quality import all_answers
 from survey.rounds.active import draw_triplets, select_uncertain
 from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, identity_maps
-from survey.rounds.splits import Stream, possible_triplets, stream_of
+from survey.rounds.splits import Stream, assign_streams, possible_triplets, stream_of
 
 POOL_SIZE = 256  # triplets selected at a time
 EARLY_BLOCKS, EARLY_BLOCK, EARLY_GOLD = 2, 10, 2  # 2 gold rounds in each of the first 2 tens
@@ -69,6 +70,7 @@ class Assigner:
         self._rng = np.random.default_rng(seed)
         self.notes: list[str] = []
         known = list(library.tracks) if embeddings is None else embeddings[0]
+        self._split_of = self._splits()
         self._streams = {
             self.training_stream: self._stream("train", known, config.shares.active),
             "random": self._stream("test", list(library.tracks), config.shares.random),
@@ -86,6 +88,28 @@ class Assigner:
             query = sa.select(triplets.c.a, triplets.c.b, triplets.c.c)
             self._asked = {(row.a, row.b, row.c) for row in db.execute(query)}
 
+    def _splits(self) -> dict[str, str]:
+        """The stream of each track: as the library says, or anew where that allows too few rounds.
+
+        The library of an earlier version has the splits of the corpus.
+        """
+        tracks = self.library.tracks
+        found = {i: track.split for i, track in tracks.items()}
+        artist_of = {i: track.artist_key for i, track in tracks.items()}
+        enough = all(
+            stream_of([i for i in found if found[i] == split], artist_of).usable
+            for split in ("train", "test")
+        )
+        if (
+            enough
+            or self.config.shares.random == 0
+            or len(tracks) < MIN_SERIOUS_TRACKS
+            or not set(found.values()) <= set(SPLITS)
+        ):
+            return found
+        streams = assign_streams(list(tracks.values()), self.store.streams_asked())
+        return streams.split_of(tracks) if streams.usable else found
+
     def _stream(self, split: str, ids: list[str], share: float) -> Stream:
         """The tracks of `ids` in a split, or all of them where it allows too few triplets.
 
@@ -93,7 +117,7 @@ class Assigner:
         """
         tracks = self.library.tracks
         artist_of = {i: tracks[i].artist_key for i in ids}
-        inside = stream_of([i for i in ids if tracks[i].split == split], artist_of)
+        inside = stream_of([i for i in ids if self._split_of[i] == split], artist_of)
         if inside.usable or (inside.triplets and inside.min_artists == 3) or share == 0:
             return inside
         artists = len(set(artist_of.values()))

@@ -16,7 +16,7 @@ import numpy as np
 
 from survey.results.plots import Series, lines
 from survey.rounds import active
-from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, mean_accuracy
+from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, identity_maps, mean_accuracy
 
 STRATEGIES = ("active", "random")
 
@@ -28,8 +28,9 @@ class Simulation:
     tracks, features, dim: numbers of tracks, observed features and latent dimensions;
     temperature: of the raters' softmax; lapse_rate: share of answers given at random;
     initial_answers: to random rounds, before the first model; batch: answers between two models;
-    answers: in all; members: of the ensemble; steps: of Adam in each fit; held_out: triplets on
-    which the accuracy is measured.
+    answers: in all; members: models that the ensemble starts from, as an owner names one table of
+    embeddings or several, of which the survey makes six members or more; steps: of Adam in each
+    fit; held_out: triplets on which the accuracy is measured.
     """
 
     tracks: int = 300
@@ -40,7 +41,7 @@ class Simulation:
     initial_answers: int = 100
     batch: int = 50
     answers: int = 800
-    members: int = 6
+    members: int = 1
     steps: int = 150
     held_out: int = 4000
 
@@ -98,10 +99,12 @@ def _learning_curve(setting: Simulation, seed: int, strategy: str) -> list[float
         p = (1 - setting.lapse_rate) * p + setting.lapse_rate / 3
         return (p.cumsum(axis=-1) > rng.random((len(triplets), 1))).argmax(axis=-1)
 
-    fit = EnsembleConfig(setting.members, setting.steps, temperature=setting.temperature)
+    count = max(setting.members, EnsembleConfig.members)
+    fit = EnsembleConfig(count, setting.steps, temperature=setting.temperature)
     # Squared distances of about 2, as between unit vectors.
-    start = rng.standard_normal((setting.members, setting.features, setting.dim))
-    start /= np.sqrt(setting.features * setting.dim)
+    models = rng.standard_normal((setting.members, setting.features, setting.dim))
+    models /= np.sqrt(setting.features * setting.dim)
+    start = models[np.arange(count) % setting.members] @ identity_maps(setting.dim, fit, rng)
     triplets = active.draw_triplets(artists, setting.initial_answers, rng)
     odd = simulate_answers(triplets)
     curve = []

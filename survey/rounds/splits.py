@@ -7,7 +7,7 @@ stream (`distill.personal.crowd`) or with the held-out splits of the corpus (`di
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import comb
@@ -72,6 +72,13 @@ class Streams:
     def usable(self) -> bool:
         """Whether answers to both are of use."""
         return self.train.usable and self.test.usable
+
+    def split_of(self, ids: Iterable[str]) -> dict[str, str]:
+        """For each of `ids`: "test", "train" or "unused"."""
+        return {
+            i: "test" if i in self.test.tracks else "train" if i in self.train.tracks else "unused"
+            for i in ids
+        }
 
 
 def artist_key(artist: str, album: str, id: str) -> str:

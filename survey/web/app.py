@@ -57,7 +57,8 @@ def _limited(request: Request, error: Exception) -> Response:
 
 
 def _no_clip(request: Request, error: Exception) -> Response:
-    return _refusal(request, 404, f"this clip cannot be played: {error}")
+    # The reason may name the track, or say that a second excerpt was wanted, as in gold rounds.
+    return _refusal(request, 404, "there is no such clip")
 
 
 def _paused(request: Request, error: Exception) -> Response:

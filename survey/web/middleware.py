@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from survey.web.limits import RateLimiter, RateLimitExceeded, address_of
 
-CLIPS = "/clip/"
+CLIPS = ("/clip/", "/practice/")
+HEAD = "survey.head"  # in the scope of a HEAD request, which is handled as a GET
 MAX_BODY_BYTES = 16_384  # the largest form is far smaller
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -59,14 +60,13 @@ class Guard:
             return
 
         is_clip = scope["path"].startswith(CLIPS)
-        # A HEAD of a clip is refused: only a clip that was sent counts as loaded.
-        is_head = scope["method"] == "HEAD" and not is_clip
+        is_head = scope["method"] == "HEAD"
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 self._add_headers(headers)
-                if is_clip:  # equal for the clip of a repeated round, and so would give it away
+                if is_clip:  # the same for a repeated clip, alike for two excerpts of one track
                     del headers["etag"], headers["last-modified"]
             elif is_head:
                 message = {**message, "body": b""}
@@ -74,7 +74,7 @@ class Guard:
 
         refusal = self._refusal(scope)
         if is_head:
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", HEAD: True}
         await (refusal or self.app)(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:

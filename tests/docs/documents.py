@@ -14,7 +14,8 @@ from markdown_it.token import Token
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     [
-        *(ROOT / name for name in ("README.md", "model_card.md", "rust/README.md")),
+        *(ROOT / name for name in ("README.md", "model_card.md")),
+        *(ROOT / "rust" / name for name in ("README.md", "python/README.md")),
         *(ROOT / "metrics").glob("**/README.md"),
         *(ROOT / "docs").glob("**/*.md"),
     ]

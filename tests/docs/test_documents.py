@@ -24,7 +24,7 @@ from tests.docs.documents import named_paths as paths_in
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Not programs of this project: their arguments are not checked here.
-OTHER_PROGRAMS = {"cargo", "cd", "cp", "docker", "export", "mecomp-cli", "pip", "uvx"}
+OTHER_PROGRAMS = {"beet", "cargo", "cd", "cp", "docker", "export", "mecomp-cli", "pip", "uvx"}
 CRATE_COMMAND = "feelprint"  # rust/tests/docs.rs checks its arguments
 # Made by a build, a download or the reader, or a file of MECOMP's.
 NOT_IN_REPOSITORY = re.compile(
@@ -262,6 +262,8 @@ def test_documents_name_the_package_version() -> None:
     version = PROJECT["version"]
     crate = tomllib.loads((ROOT / "rust" / "Cargo.toml").read_text(encoding="utf-8"))["package"]
     assert crate["version"] == version
+    wheel = tomllib.loads((ROOT / "rust" / "python" / "Cargo.toml").read_text(encoding="utf-8"))
+    assert wheel["package"]["version"] == version
     released = re.findall(
         r"^## (\S+) \(", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
     )

@@ -100,9 +100,8 @@ pub fn decode<P: AsRef<Path>>(path: P) -> Result<ResampledAudio> {
 ///
 /// As [`decode`].
 pub fn decode_bytes(bytes: Vec<u8>) -> Result<ResampledAudio> {
-    let len = bytes.len() as u64;
     let bytes: Arc<[u8]> = bytes.into();
-    let open = || Source::new(Input::new(Box::new(Cursor::new(bytes.clone())), len));
+    let open = || Source::from_bytes(Arc::clone(&bytes));
     let (samples, _) = catch_decoder_panic(Path::new(""), || decode_with(open, Samples::default))?;
     Ok(ResampledAudio { path: PathBuf::new(), samples: samples.0 })
 }

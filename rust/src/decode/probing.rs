@@ -293,7 +293,7 @@ impl Packets for SymphoniaPackets {
         let at = self.last.end;
         let most = at.saturating_add(frames).min(self.total);
         let len = self.last.end - self.last.start;
-        if !self.can_seek || len == 0 || at % len != 0 || most < at + len {
+        if !self.can_seek || len == 0 || !at.is_multiple_of(len) || most < at + len {
             return Ok(0);
         }
         let to = most - most % len;

@@ -63,6 +63,11 @@ impl Source {
         Self::new(Input::new(Box::new(file), metadata.len()))
     }
 
+    pub(crate) fn from_bytes(bytes: Arc<[u8]>) -> Result<Self> {
+        let len = bytes.len() as u64;
+        Self::new(Input::new(Box::new(Cursor::new(bytes)), len))
+    }
+
     pub(super) fn new(input: Input) -> Result<Self> {
         if input.len() == 0 {
             return Err(Error::audio("the file is empty"));

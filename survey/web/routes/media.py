@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 from survey.clips import FORMATS
 from survey.web.dependencies import CurrentSite, KnownRater, Visitor
+from survey.web.middleware import HEAD
 from survey.web.schemas import TOKEN
 from survey.web.site import Site
 
@@ -25,6 +26,7 @@ class ClipResponse(FileResponse):
 
 @router.get("/clip/{token}/{place}.{suffix}", response_class=FileResponse)
 def clip(
+    request: Request,
     site: CurrentSite,
     rater: KnownRater,
     token: Annotated[str, Path(pattern=TOKEN)],
@@ -32,7 +34,7 @@ def clip(
     suffix: Literal["ogg", "m4a"],
 ) -> Response:
     """The clip at a place of one of the rater's own rounds."""
-    found = site.store.clip_of(token, rater, place)
+    found = site.store.clip_of(token, rater, place, sent=HEAD not in request.scope)
     if found is None:
         raise HTTPException(404, "there is no such clip")
     return clip_response(site, found, suffix)

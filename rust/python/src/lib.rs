@@ -1,0 +1,39 @@
+//! The Python module `feelprint._feelprint`: the crate's model and the command, for the package
+//! `feelprint`, whose functions have the documentation.
+
+mod errors;
+mod index;
+mod model;
+mod work;
+
+use std::ffi::OsString;
+
+use pyo3::prelude::*;
+
+/// The compiled part of the package `feelprint`.
+#[pymodule]
+mod _feelprint {
+    use super::*;
+
+    #[pymodule_export]
+    use errors::{AudioError, Error, ModelError};
+    #[pymodule_export]
+    use index::Index;
+    #[pymodule_export]
+    use model::Model;
+
+    /// Runs the command with these arguments, of which the first is the program's name. Returns its
+    /// exit status.
+    #[pyfunction]
+    fn main(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
+        py.detach(|| feelprint::cli::main(arguments))
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // A panic of a decoder is the error of its file; Rust would print it as well.
+        std::panic::set_hook(Box::new(|_| {}));
+        module.add("MAX_DISTANCE", feelprint::duplicates::MAX_DISTANCE)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,228 @@
+//! Cue sheets: an album in one audio file, and where its tracks start.
+//!
+//! A small parser of what is needed here. The crates for it read UTF-8 alone, while most sheets are
+//! older than that, and have not been kept up for years or are under the GPL.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::output::note;
+use super::tags::not_empty;
+use super::walk::is_audio_name;
+
+/// The number of frames in a second of a compact disc, in which a cue sheet measures time.
+const FRAMES_PER_SECOND: f64 = 75.0;
+
+/// A track of a cue sheet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Section {
+    /// The number of the track, from 1.
+    pub track: u32,
+    /// Where it starts in the file.
+    pub start_s: f64,
+    pub title: Option<String>,
+    pub artist: Option<String>,
+    pub album: Option<String>,
+}
+
+/// The sections of each of `files` that a cue sheet divides into two tracks or more.
+///
+/// Sheets with a file per track divide nothing, nor do those whose tracks are not in order or have
+/// the same number. The first of several sheets of a file counts.
+pub fn sections(sheets: &[PathBuf], files: &[PathBuf]) -> HashMap<PathBuf, Vec<Section>> {
+    let mut all = HashMap::new();
+    for sheet in sheets {
+        let text = match std::fs::read(sheet) {
+            Ok(bytes) => decode(&bytes),
+            Err(error) => {
+                note(&format!("{}: {error}; left out", sheet.display()));
+                continue;
+            }
+        };
+        for (name, sections) in parse(&text) {
+            let numbers: HashSet<_> = sections.iter().map(|section| section.track).collect();
+            let in_order = sections.is_sorted_by(|a, b| a.start_s < b.start_s);
+            if sections.len() < 2 || !in_order || numbers.len() < sections.len() {
+                continue;
+            }
+            if let Some(file) = find(sheet, &name, files) {
+                all.entry(file).or_insert(sections);
+            }
+        }
+    }
+    all
+}
+
+/// The audio file that a sheet names, or one beside it with the same name and another extension:
+/// sheets are often made for a WAV file that is compressed afterwards.
+fn find(sheet: &Path, name: &str, files: &[PathBuf]) -> Option<PathBuf> {
+    let folder = sheet.parent()?.canonicalize().ok()?;
+    let named = folder.join(name.rsplit(['/', '\\']).next()?);
+    let candidates = [folder.join(name), named.clone()];
+    let exact = candidates.iter().filter_map(|path| path.canonicalize().ok());
+    if let Some(file) = exact.into_iter().find(|path| files.contains(path)) {
+        return Some(file);
+    }
+    let mut beside: Vec<_> =
+        files.iter().filter(|file| file.parent() == Some(&folder) && is_audio_name(file)).collect();
+    beside.sort();
+    let same_stem = |path: &Path| beside.iter().find(|file| file.file_stem() == path.file_stem());
+    same_stem(&named).or_else(|| same_stem(sheet)).map(|file| file.to_path_buf())
+}
+
+/// UTF-8 or UTF-16 with a byte order mark, else UTF-8, else Latin-1.
+fn decode(bytes: &[u8]) -> String {
+    let utf16 = |read: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> =
+            bytes[2..].chunks_exact(2).map(|pair| read([pair[0], pair[1]])).collect();
+        String::from_utf16_lossy(&units)
+    };
+    match bytes {
+        [0xff, 0xfe, ..] => utf16(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => utf16(u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
+        _ => match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_string(),
+            Err(_) => bytes.iter().map(|&byte| char::from(byte)).collect(),
+        },
+    }
+}
+
+/// The files of a sheet and the tracks that start in each.
+fn parse(text: &str) -> Vec<(String, Vec<Section>)> {
+    let mut files: Vec<(String, Vec<Section>)> = Vec::new();
+    let (mut album, mut album_artist) = (None, None);
+    // The track whose lines are being read, until its INDEX 01.
+    let mut track: Option<(u32, Option<String>, Option<String>)> = None;
+    let mut in_track = false;
+    for line in text.lines() {
+        let (command, rest) = split_word(line);
+        match command.to_uppercase().as_str() {
+            "FILE" => files.push((file_name(rest), Vec::new())),
+            "TRACK" => {
+                let (number, kind) = split_word(rest);
+                in_track = true;
+                track = number
+                    .parse()
+                    .ok()
+                    .filter(|_| kind.trim().eq_ignore_ascii_case("AUDIO"))
+                    .map(|number| (number, None, None));
+            }
+            "TITLE" | "PERFORMER" => {
+                let text = not_empty(&quoted(rest));
+                let is_title = command.eq_ignore_ascii_case("TITLE");
+                match (&mut track, in_track, is_title) {
+                    (Some((_, title, _)), _, true) => *title = text,
+                    (Some((_, _, artist)), _, false) => *artist = text,
+                    (None, false, true) => album = text,
+                    (None, false, false) => album_artist = text,
+                    (None, true, _) => {}
+                }
+            }
+            "INDEX" => {
+                let (number, time) = split_word(rest);
+                let start_s = time_s(time.trim());
+                if let (Ok(1), Some(start_s), Some((_, sections))) =
+                    (number.parse::<u32>(), start_s, files.last_mut())
+                    && let Some((track, title, artist)) = track.take()
+                {
+                    sections.push(Section {
+                        track,
+                        start_s,
+                        title,
+                        artist: artist.or_else(|| album_artist.clone()),
+                        album: album.clone(),
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    files
+}
+
+fn split_word(line: &str) -> (&str, &str) {
+    let line = line.trim();
+    line.split_once(char::is_whitespace).unwrap_or((line, ""))
+}
+
+/// The name in `"name" WAVE`, or without quotes in `name WAVE`.
+fn file_name(text: &str) -> String {
+    let text = text.trim();
+    if text.starts_with('"') {
+        return quoted(text);
+    }
+    text.rsplit_once(char::is_whitespace).map_or(text, |(name, _)| name.trim_end()).to_string()
+}
+
+/// The text between the first and the last quote, or all of it.
+fn quoted(text: &str) -> String {
+    let text = text.trim();
+    let inner = text.strip_prefix('"').and_then(|rest| rest.rsplit_once('"'));
+    inner.map_or_else(|| text.to_string(), |(inner, _)| inner.to_string())
+}
+
+/// Minutes, seconds and frames, as in 04:12:37.
+fn time_s(text: &str) -> Option<f64> {
+    let mut parts = text.split(':').map(|part| part.parse::<u32>().ok().map(f64::from));
+    let (minutes, seconds, frames) = (parts.next()??, parts.next()??, parts.next()??);
+    Some(minutes * 60.0 + seconds + frames / FRAMES_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHEET: &str = r#"REM DATE 1999
+PERFORMER "Band"
+TITLE "Album"
+FILE "disc.wav" WAVE
+  TRACK 01 AUDIO
+    TITLE "One ""of"" two"
+    INDEX 01 00:00:00
+  TRACK 02 AUDIO
+    TITLE "Two"
+    PERFORMER "Guest"
+    INDEX 00 01:02:00
+    INDEX 01 01:04:30
+"#;
+
+    #[test]
+    fn a_sheet_is_the_tracks_of_its_file() {
+        let files = parse(SHEET);
+        assert_eq!(files.len(), 1);
+        let (name, sections) = &files[0];
+        assert_eq!((name.as_str(), sections.len()), ("disc.wav", 2));
+        assert_eq!(sections[0].artist.as_deref(), Some("Band"));
+        let second = Section {
+            track: 2,
+            start_s: 64.4,
+            title: Some("Two".into()),
+            artist: Some("Guest".into()),
+            album: Some("Album".into()),
+        };
+        assert_eq!(sections[1], second);
+    }
+
+    #[test]
+    fn old_encodings_are_read() {
+        assert_eq!(decode(b"\xef\xbb\xbfTITLE"), "TITLE");
+        assert_eq!(decode(b"caf\xe9"), "café");
+        assert_eq!(decode("café".as_bytes()), "café");
+        assert_eq!(decode(&[0xff, 0xfe, b'A', 0, 0xe9, 0]), "Aé");
+    }
+
+    #[test]
+    fn what_is_not_a_sheet_has_no_tracks() {
+        assert!(parse("no sheet\n\0\u{1}").is_empty());
+        // Data tracks, wrong times, and tracks without a file.
+        let sections = &parse(
+            "FILE a.wav WAVE\nTRACK 1 MODE1/2352\nINDEX 01 00:00:00\nTRACK 2 AUDIO\nINDEX 01 x\n",
+        )[0]
+        .1;
+        assert!(sections.is_empty());
+        assert!(parse("TRACK 01 AUDIO\nINDEX 01 00:00:00\n").is_empty());
+        assert_eq!(time_s("1:2"), None);
+        assert_eq!(time_s("100:00:75"), Some(6001.0));
+    }
+}
