@@ -550,7 +550,10 @@ def test_pages_speak_the_browsers_language(browser: Browser, server: Server) -> 
         assert me.troubles == []
 
 
-def test_a_phone_on_its_side_shows_every_button(browser: Browser, server: Server) -> None:
+@pytest.mark.parametrize("locale", ["en", "de", "fr", "es", "ja"])
+def test_a_phone_on_its_side_shows_every_button(
+    browser: Browser, server: Server, locale: str
+) -> None:
     me = new_page(
         browser,
         server,
@@ -558,9 +561,14 @@ def test_a_phone_on_its_side_shows_every_button(browser: Browser, server: Server
         device_scale_factor=2,
         has_touch=True,
         is_mobile=True,
+        locale=locale,
     )
-    me.consent()
-    for control in me.page.locator(".play, .choose, #cant-tell, #undo, #listen").all():
+    page = me.page
+    page.goto(me.base)
+    page.locator("input[name=consent]").check()
+    page.locator("form button").click()
+    me.loaded()
+    for control in page.locator(".play, .choose, #cant-tell, #undo, #listen").all():
         box = control.bounding_box()
         assert box is not None
         assert box["x"] >= 0 and box["x"] + box["width"] <= 740
