@@ -1,11 +1,14 @@
-"""Compare the model's run time with MECOMP's, and a file's with bliss-audio's, in one run.
+"""Compare the model's run time with MECOMP's, and a file's with ffmpeg's and bliss-audio's.
 
     .venv/bin/python rust/bench.py --baseline mecomp.onnx --files a.mp3 b.ogg c.flac
 
 Each round runs every program once, one after the other, on one thread. CPU time is measured, not
 wall time: other load on the machine then matters only through shared caches and cores. Ratios are
 taken within a round, and their median is printed. Build first: ``cargo build --release`` in
-``rust/``, and bliss's program as described in ``docs/report.md``.
+``rust/``, and bliss's program as described in ``docs/report.md``. ffmpeg's time is that of decoding
+alone, ``ffmpeg -i FILE -f null -`` on one thread, less that of a file of half a second.
+
+``--picture FILE`` draws the stages of every file, as the command ``feelprint bench`` measures them.
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ import tract
 RUST = Path(__file__).resolve().parent
 FEELPRINT = RUST / "target" / "release" / "feelprint"
 BLISS = RUST.parent / "data" / "baselines" / "bliss" / "release" / "bliss-features"
+STAGES = ("read", "decode", "resample", "front end", "CNN", "head")
+COLOURS = ("#9ca3af", "#c2410c", "#d97706", "#0f766e", "#1d4ed8", "#7c3aed")
 RATE = 22_050
 REPEAT = 20  # runs per process, so that making the samples takes a negligible share
-TRACK_S = 210  # three and a half minutes
 
 
 def clock(run: Callable[[], object]) -> float:
@@ -95,6 +99,21 @@ class Crate:
         once, more = self.run("embed", path)[1], self.run("embed", *[path] * (1 + REPEAT))[1]
         return (more - once) / REPEAT
 
+    def decode(self, path: Path) -> float:
+        """The CPU time that ffmpeg takes to decode a file on one thread, in seconds."""
+
+        def seconds(file: Path) -> float:
+            options = ("-nostdin", "-v", "error", "-threads", 1)
+            return command("ffmpeg", *options, "-i", file, "-f", "null", "-")[1]
+
+        return seconds(path) - seconds(self.blip)
+
+    def bench(self, path: Path, repeat: int) -> dict[str, dict[str, float]]:
+        """What the command measures of a file: each line by its name."""
+        arguments = ("bench", path, "--json", "--seconds", 1, "--repeat", repeat)
+        lines = map(json.loads, self.run(*arguments)[0].splitlines())
+        return {line["what"].removesuffix(f", {path}"): line for line in lines}
+
     def duration(self, path: Path) -> float:
         """The duration of a file, in seconds."""
         return float(json.loads(self.run("embed", path)[0])["duration_s"])
@@ -143,33 +162,76 @@ def compare_models(baseline: Path, crate: Crate, seconds: int, rounds: int) -> N
 
 
 def compare_files(files: list[Path], crate: Crate, rounds: int) -> None:
-    """Print the CPU time from a file to its embedding, and that of bliss-audio for the file."""
+    """Print the CPU time from a file to its embedding, and those of ffmpeg and bliss-audio."""
     print(f"\nfile to embedding, one thread, % of the duration, {rounds} rounds")
-    names = ("all", "embed", "share", "bliss")
-    print(f"  {'file':<28}" + "".join(f"{name:>10}" for name in names))
+    names = ("all", "embed", "ffmpeg", "bliss", "all/ffmpeg", "all/bliss", "MiB")
+    print(f"  {'file':<20}" + "".join(f"{name:>11}" for name in names))
     for file in files:
         duration = crate.duration(file)
         rows: dict[str, list[float]] = {name: [] for name in names}
+        rows["MiB"].append(crate.bench(file, 1)["peak memory"]["mib"])
         for _ in range(rounds):
-            whole, embed = crate.file(file), crate.embed(duration)
-            rows["all"].append(100 * whole / duration)
-            rows["embed"].append(100 * embed / duration)
-            rows["share"].append(embed / whole)
+            whole = crate.file(file)
+            times = {"all": whole, "embed": crate.embed(duration), "ffmpeg": crate.decode(file)}
             if BLISS.exists() and file.suffix != ".opus":  # bliss does not decode Opus
-                rows["bliss"].append(100 * command(BLISS, file)[1] / duration)
-        cells = (f"{statistics.median(rows[n]):10.4f}" if rows[n] else f"{'-':>10}" for n in names)
-        print(f"  {file.name:<28}" + "".join(cells), flush=True)
+                times["bliss"] = command(BLISS, file)[1]
+            for name, seconds in times.items():
+                rows[name].append(100 * seconds / duration)
+                if name in ("ffmpeg", "bliss"):
+                    rows[f"all/{name}"].append(whole / seconds)
+        digits = {"MiB": 0, "all/ffmpeg": 3, "all/bliss": 3}
+        cells = (
+            f"{statistics.median(rows[n]):11.{digits.get(n, 4)}f}" if rows[n] else f"{'-':>11}"
+            for n in names
+        )
+        print(f"  {file.name:<20}" + "".join(cells), flush=True)
+
+
+def draw_stages(files: list[Path], crate: Crate, rounds: int, path: Path) -> None:
+    """Draw the least time of each stage from a file to its embedding, stacked, as an SVG image."""
+    benches = [crate.bench(file, rounds) for file in files]
+    shares = [
+        [b[stage]["least_ms"] / 10 / b[stage]["duration_s"] for stage in STAGES] for b in benches
+    ]
+    most = max(map(sum, shares))
+    left, bar, gap = 60, 22, 10  # in pixels
+    scale = 560 / most
+    height = 40 + (bar + gap) * len(files) + 34
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" '
+        f'font-family="sans-serif" font-size="12"><rect width="720" height="{height}" fill="#fff"/>'
+    ]
+    for at, (stage, colour) in enumerate(zip(STAGES, COLOURS, strict=True)):
+        x = left + 105 * at
+        parts.append(f'<rect x="{x}" y="12" width="12" height="12" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 17}" y="22">{stage}</text>')
+    for row, (file, values) in enumerate(zip(files, shares, strict=True)):
+        y, x = 40 + (bar + gap) * row, float(left)
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{file.suffix[1:]}</text>'
+        )
+        for value, colour in zip(values, COLOURS, strict=True):
+            width = value * scale
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{bar}" fill="{colour}"/>'
+            )
+            x += width
+        parts.append(f'<text x="{x + 6:.1f}" y="{y + 15}">{sum(values):.3f}</text>')
+    label = "from a file to its embedding, one thread: % of the track's duration"
+    parts.append(f'<text x="{left}" y="{height - 12}">{label}</text></svg>\n')
+    path.write_text("".join(parts))
 
 
 def main() -> None:
     """Parse the arguments and print the comparison."""
     parser = argparse.ArgumentParser(
-        description="Compare feelprint's CPU time with MECOMP's and bliss's."
+        description="Compare feelprint's CPU time with MECOMP's, ffmpeg's and bliss's."
     )
     parser.add_argument("--baseline", type=Path, required=True, help="MECOMP's ONNX model")
     parser.add_argument("--model", type=Path, default=RUST / "models" / "feelprint.onnx")
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="tracks to time")
     parser.add_argument("--library", type=Path, help="a folder of tracks, to time its index")
+    parser.add_argument("--picture", type=Path, help="where to draw the stages: an SVG image")
     parser.add_argument("--seconds", type=int, nargs="+", default=[60, 240])
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
@@ -184,13 +246,15 @@ def main() -> None:
         compare_files(arguments.files, crate, arguments.rounds)
         if arguments.library:
             tracks, duration_s, seconds = crate.library(arguments.library)
-            minutes = 1000 * TRACK_S * seconds / duration_s / 60
+            minutes = 1000 * seconds / tracks / 60
             print(
                 f"\nindex of {tracks} tracks, {duration_s / 60:.0f} min: "
-                f"{duration_s / seconds:.0f} s of audio per second and core; "
-                f"1,000 tracks of {TRACK_S} s: {minutes:.1f} min on one core, "
+                f"{duration_s / seconds:.0f} s of audio per second and core; 1,000 such tracks of "
+                f"{duration_s / tracks:.0f} s: {minutes:.1f} min on one core, "
                 f"{minutes / 8:.2f} min on 8"
             )
+        if arguments.picture:
+            draw_stages(arguments.files, crate, arguments.rounds, arguments.picture)
         lines = crate.run("bench", "--json", "--seconds", 1, "--repeat", 9)[0].splitlines()
     for line in map(json.loads, lines):
         if line["what"].startswith(("load", "nearest")):

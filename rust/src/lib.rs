@@ -35,6 +35,11 @@
 //! Attention pooling over the tokens of a track gives a unit vector, and a linear metric, fitted on
 //! albums, turns it into the embedding. Embeddings are compared by their Euclidean distance.
 //!
+//! Not all of a track is used: its first windows are, about half a minute, and of each later group
+//! of four the third, which counts for the four. [`track`] decodes no more than that, and
+//! [`EmbeddingStream::needed`] says what it is. [`AudioEmbeddingModel::whole`] uses every window,
+//! under a version of its own.
+//!
 //! The audio streams through the CNN, so that memory hardly grows with its length. Zeros at the
 //! end of a track hardly change its embedding, and silence has an embedding too.
 //!

@@ -38,7 +38,8 @@ impl Track {
     }
 
     /// The first damage of the file, if there is any. The embedding is that of the audio that could
-    /// be decoded.
+    /// be decoded. Of what [is not decoded](crate::decode#what-is-not-decoded), not all damage is
+    /// noticed.
     #[must_use]
     pub fn damage(&self) -> Option<&str> {
         self.stats.damage.as_deref()
@@ -53,7 +54,8 @@ impl Track {
 
 impl AudioEmbeddingModel {
     /// Decodes and embeds a file. The audio streams through the model, so that memory hardly grows
-    /// with its length.
+    /// with its length, and what the model does not use [is not
+    /// decoded](crate::decode#what-is-not-decoded).
     ///
     /// ```no_run
     /// # fn main() -> feelprint::Result<()> {

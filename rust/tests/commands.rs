@@ -322,7 +322,19 @@ fn bench_measures_files() {
     let lines = json_lines(&output);
     let of =
         |what: &str| lines.iter().find(|line| line["what"].as_str().unwrap().starts_with(what));
-    for what in ["load", "model, 1 s", "model, 2 s", "decode, ", "resample, ", "embed, ", "all, "] {
+    for what in [
+        "load",
+        "model, 1 s",
+        "model, 2 s",
+        "read, ",
+        "decode, ",
+        "resample, ",
+        "front end, ",
+        "CNN, ",
+        "head, ",
+        "embed, ",
+        "all, ",
+    ] {
         assert!(of(what).unwrap()["median_ms"].as_f64().unwrap() > 0.0, "{what}");
     }
 }

@@ -64,19 +64,21 @@ fn bench_file(
     repeat: usize,
     output: &mut Output,
 ) -> Result<()> {
-    let mut stages = [(); 7].map(|()| Vec::new());
+    let mut stages = [(); 8].map(|()| Vec::new());
     let mut duration_s = 0.0;
     for _ in 0..repeat {
         let track = model.embed_file(path)?;
         duration_s = track.duration().as_secs_f64();
         let StageTimes { read, decode, resample, front_end, cnn, head } = track.times();
-        let times = [read, decode, resample, front_end, cnn, head, track.times().total()];
+        let embed = front_end + cnn + head;
+        let all = track.times().total();
+        let times = [read, decode, resample, front_end, cnn, head, embed, all];
         for (stage, time) in stages.iter_mut().zip(times) {
             stage.push(time);
         }
     }
     let name = path.display();
-    let names = ["read", "decode", "resample", "front end", "CNN", "head", "all"];
+    let names = ["read", "decode", "resample", "front end", "CNN", "head", "embed", "all"];
     for (stage, times) in names.iter().zip(&stages) {
         line(&format!("{stage}, {name}"), duration_s, times, output)?;
     }

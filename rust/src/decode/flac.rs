@@ -437,10 +437,10 @@ fn crc16(crc: u16, bytes: &[u8]) -> u16 {
     let (slices, rest) = bytes.as_chunks::<CRC_SLICE>();
     let crc = slices.iter().fold(crc, |crc, slice| {
         let [high, low] = crc.to_be_bytes();
-        let mut slice = *slice;
-        (slice[0], slice[1]) = (slice[0] ^ high, slice[1] ^ low);
-        let shares = slice.iter().zip(tables.iter().rev());
-        shares.fold(0, |crc, (&byte, table)| crc ^ table[usize::from(byte)])
+        let share = |at: usize, byte: u8| tables[CRC_SLICE - 1 - at][usize::from(byte)];
+        // Those that do not wait for the bytes before.
+        let rest = (2..CRC_SLICE).fold(0, |crc, at| crc ^ share(at, slice[at]));
+        rest ^ share(0, slice[0] ^ high) ^ share(1, slice[1] ^ low)
     });
     rest.iter().fold(crc, |crc, &byte| (crc << 8) ^ tables[0][usize::from((crc >> 8) as u8 ^ byte)])
 }

@@ -8,6 +8,31 @@
 //! decoded as far as possible; see [`Track::damage`](crate::Track::damage). Channels are averaged;
 //! where they cancel (their mean has less than a 1000th of their power over half a second), one of
 //! them counts.
+//!
+//! # What is not decoded
+//!
+//! [`decode`] decodes everything. [`embed_file`](crate::AudioEmbeddingModel::embed_file) decodes the
+//! windows that the model uses, and before each of them what its codec needs to get there: the frames
+//! of MP3 that hold its main data and one or two more, one packet of Vorbis and AAC, 0.3 s of Opus,
+//! nothing of FLAC, ALAC and PCM. Those samples are the ones of a full decode: bit by bit, or to 1e-5
+//! for Opus. The exception is AAC's noise substitution, which is of random numbers in any decoder: the
+//! same noise, with other samples.
+//!
+//! What is in between is read and not decoded; in WAV, AIFF and PCM in MP4 it is not read either. The
+//! duration is exact, and the damage that is noticed there is what shows without decoding:
+//!
+//! - a file whose end is missing, in every format;
+//! - FLAC: any changed byte, by the frames' checksums; Ogg: any changed byte, by the pages' checksums,
+//!   and missing pages;
+//! - MP3, MP2 and AAC (ADTS): frames that are missing, cut or not where the one before ends, bytes
+//!   between frames, and fewer frames than the header states;
+//! - MP4, CAF, Matroska: samples beyond the end of the file, and a structure that cannot be read.
+//!
+//! A changed byte within a frame of MP3 or AAC, or a sample of MP4, is noticed only in a window that
+//! is used. As soon as anything is noticed, the file is decoded whole from its start, and so is one
+//! whose packets do not state their length: HE-AAC and AAC of more than two channels, Opus with a part
+//! for speech (SILK, usual below 32 kbit/s), Vorbis in Matroska; and one in which channels cancel in a
+//! window that is used.
 
 use std::any::Any;
 use std::collections::VecDeque;
