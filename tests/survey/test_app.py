@@ -364,6 +364,17 @@ def test_wrong_answers_are_refused(app: Any, body: Any) -> None:
     assert set(reply.json()) == {"error"}
 
 
+def test_a_page_of_the_last_release_may_still_send_its_answer(app: Any) -> None:
+    person = Person(app)
+    person.start()
+    old = {"round": person.rounds()[0]["token"], "place": 1, "heard_s": LISTENED_S}
+    assert person.call("/api/answer", old | {"listened_s": LISTENED_S}).status_code == 422
+    assert person.call("/api/answer", old | {"heard_s": [4.0, 4.0]}).status_code == 422
+    assert person.call("/api/answer", old).json()["answered"] == 1
+    given = person.http.get("/me.json").json()["answers"][0]
+    assert [given[f"listened_{n}_s"] for n in range(3)] == LISTENED_S
+
+
 def test_large_and_endless_bodies_are_refused(app: Any) -> None:
     person = Person(app)
     assert person.http.post("/start", content=b"x" * 20_000).status_code == 413

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from datasets_scripts.corpora.corpus import Track
 from datasets_scripts.corpora.splits import split_by_groups, track_keys
@@ -22,12 +23,15 @@ from distill.personal.answers import to_answers
 from distill.personal.crowd import assign_splits
 from survey.clips import ClipLibrary, LibraryTrack
 from survey.config import RatersPerTriplet, Shares, SurveyConfig, SurveyError
+from survey.database.rows import now
 from survey.database.schema import rounds, triplets
 from survey.database.store import Rater, Store
-from survey.results.quality import all_answers, as_triplets
+from survey.results.quality import Answered, Quality, all_answers, as_triplets, model_hits
 from survey.rounds import active
 from survey.rounds.assign import Assigner, check_gold
+from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, identity_maps, mean_accuracy
 from survey.rounds.splits import assign_streams, possible_triplets, training_only
+from survey.web.sets import TrackMap
 
 from .conftest import CONFIG
 
@@ -292,6 +296,85 @@ def test_four_of_the_first_twenty_rounds_are_gold(lite: Store, large: ClipLibrar
 
 
 # -- the selection itself
+
+
+def passes(gold: int, repeats: int, rates: tuple[float, float]) -> float:
+    """How likely a rater of these rates of right answers reaches 0.9, after so many of both."""
+    return sum(
+        binom.pmf(k, gold, rates[0]) * binom.pmf(r, repeats, rates[1])
+        for k in range(gold + 1)
+        for r in range(repeats + 1)
+        if Quality(gold, k, repeats, r).attentive >= 0.9
+    )
+
+
+def test_random_clickers_do_not_pass_the_rounds_that_they_are_given(
+    lite: Store, large: ClipLibrary
+) -> None:
+    """After twenty answers, of which two in the first ten are gold: exact, given the rounds."""
+    assigner = Assigner(lite, large, replace(CONFIG, repeat_after=8), seed=5)
+    clicker, listener = [], []
+    for _ in range(30):
+        kinds = [r.kind for r in answer_all(lite, assigner, lite.add_rater("", "", ""), 20)]
+        assert kinds[:10].count("gold") == kinds[10:].count("gold") == 2
+        counts = kinds.count("gold"), kinds.count("repeat")
+        clicker.append(passes(*counts, (1 / 3, 1 / 3)))
+        listener.append(passes(*counts, (0.95, 0.7)))
+    assert np.mean(clicker) < 0.02
+    assert np.mean(listener) > 0.75
+
+
+def lengthy(tracks: int, dim: int) -> np.ndarray:
+    """Embeddings of lengths from 0.5 to 1.8, (tracks, dim)."""
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((tracks, dim))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors * rng.uniform(0.5, 1.8, (tracks, 1))
+
+
+def test_lengths_of_embeddings_count_wherever_tracks_are_compared(
+    lite: Store, large: ClipLibrary
+) -> None:
+    """Against a computation of its own: the odd one is outside the nearest pair, by Euclid."""
+    vectors, ids = lengthy(200, 8), list(large.tracks)
+    triplets_ = active.draw_triplets(np.arange(200), 3000, np.random.default_rng(0))
+    pairs = [(1, 2), (0, 2), (0, 1)]
+    distances = np.stack(
+        [np.linalg.norm(vectors[triplets_[:, i]] - vectors[triplets_[:, j]], axis=1)
+         for i, j in pairs], axis=1,
+    )  # fmt: skip
+    odd = distances.argmin(axis=1)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    by_cosine = active.odd_probabilities(unit[None], triplets_, 0.1)[0].argmax(axis=1)
+    assert (odd != by_cosine).mean() > 0.1  # the test can tell the two
+    # Active selection and the owner's "Current model".
+    p = active.odd_probabilities(vectors[None], triplets_, 0.1)[0]
+    assert (p.argmax(axis=1) == odd).all()
+    answers_ = [
+        Answered(n, "r", "random", (ids[a], ids[b], ids[c]), int(o), 0, 9.0, now(), None)
+        for n, ((a, b, c), o) in enumerate(zip(triplets_, odd, strict=True))
+    ]
+    assert all(model_hits(answers_, (ids, vectors[None]), 0.1))
+    # The fit that the survey makes by itself: one table, many answers by this very distance.
+    base = vectors @ np.diag([1.0, 1, 1, 1, 0.2, 0.2, 0.2, 0.2])
+    fit = EnsembleConfig(members=1, temperature=0.1)
+    start = identity_maps(8, fit, np.random.default_rng(0))
+    fitted = fit_ensemble(base[None], start, triplets_, odd, fit, np.random.default_rng(0))
+    before = mean_accuracy(base[None], triplets_, odd, 0.1)
+    assert mean_accuracy(fitted, triplets_, odd, 0.1) > before + 0.05
+    # Gold distractors: the farthest tenth by Euclid.
+    assigner = Assigner(lite, large, CONFIG, (ids, vectors[None]), seed=0)
+    for track in large.two_excerpt_tracks[:20]:
+        far = np.linalg.norm(vectors - vectors[ids.index(track)], axis=1)
+        distractor = ids.index(assigner._distractor(track))
+        assert (far > far[distractor]).mean() < 0.12
+    # The taste map: distances on it are those of the plane, up to one scale.
+    flat = TrackMap((ids, vectors[None, :, :2]))
+    points = np.array([flat.places[i] for i in ids])
+    on_map = np.linalg.norm(points[triplets_[:, 0]] - points[triplets_[:, 1]], axis=1)
+    true = np.linalg.norm(vectors[triplets_[:, 0], :2] - vectors[triplets_[:, 1], :2], axis=1)
+    scale = on_map.sum() / true.sum()
+    np.testing.assert_allclose(on_map, scale * true, atol=0.15)  # places have one decimal
 
 
 def test_odd_probabilities_of_a_worked_case() -> None:

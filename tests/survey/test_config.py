@@ -59,6 +59,18 @@ def test_bad_configuration_is_named(text: str, said: str, tmp_path: Path) -> Non
         load_config(file)
 
 
+def test_keys_of_the_last_release_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "survey.yaml"
+    file.write_text("min_heard_s: 4.5\n")
+    assert load_config(file).min_listened_s == 4.5
+    file.write_text("min_heard_s: 4.5\nmin_listened_s: 5.0\n")
+    with pytest.raises(SurveyError, match="unknown key 'min_heard_s'"):
+        load_config(file)
+    file.write_text("min_heard_s: long\n")
+    with pytest.raises(SurveyError, match="min_listened_s must be a valid number"):
+        load_config(file)
+
+
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "survey.yaml").write_text("# goal: 50\n")
     assert load_config(tmp_path / "survey.yaml") == SurveyConfig()

@@ -80,6 +80,32 @@ def test_catalogue_is_complete(language: str) -> None:
             assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("language", "singular"), [("en", {1}), ("de", {1}), ("fr", {0, 1}), ("es", {1}), ("ja", set())]
+)
+def test_plurals_follow_the_rules_of_the_language(language: str, singular: set[int]) -> None:
+    one, many = (
+        "You have given %(count)s answer so far.",
+        "You have given %(count)s answers so far.",
+    )
+    found = {n: translations(language).ngettext(one, many, n) for n in range(25)}
+    assert {n for n in found if found[n] != found[2]} == singular
+
+
+@pytest.mark.parametrize("language", ["fr", "es"])
+def test_a_number_without_a_plural_form_stands_apart_from_its_noun(language: str) -> None:
+    """A script that fills in a number knows no plural: "Réponses : 1", not "1 réponses"."""
+    for message in catalogue(language):
+        if isinstance(message.id, str) and re.search(r"answered", message.id):
+            assert not re.search(r"(\}|\)s) (réponses|respuestas|respondidas)", str(message.string))
+
+
+def test_french_punctuation_does_not_begin_a_line() -> None:
+    for message in catalogue("fr"):
+        for text in [message.string] if isinstance(message.string, str) else message.string:
+            assert not re.search(r" [;:?!»]|« ", text), text
+
+
 @pytest.mark.parametrize("language", ["de", "fr", "es", "ja"])
 def test_scripts_ask_for_texts_that_the_page_has(language: str) -> None:
     """Every `texts.name` of round.js is in the template, and its placeholders are filled."""

@@ -162,6 +162,25 @@ def test_agreement_of_a_table() -> None:
     assert "no agreement to measure" in agreement(rows[-1:]).summary()
 
 
+def test_agreement_is_not_that_of_the_active_rounds() -> None:
+    """Active rounds are those on which people disagree: pooled, they would lower the ceiling."""
+    random = [Triplet(f"a{n}", "b", "c", "b", "survey-random", r) for n in range(9) for r in "xyz"]
+    active = [
+        Triplet(f"d{n}", "b", "c", odd, "survey-active", rater)
+        for n in range(9)
+        for rater, odd in (("x", "b"), ("y", "c"))
+    ]
+    found = agreement(random + active)
+    assert (found.ceiling, found.alpha, found.triplets) == (1.0, 1.0, 9)
+    assert (found.answers, found.active) == (45, 18)
+    assert "without the 18 to active rounds" in found.summary()
+    alone = agreement(active)
+    assert (alone.ceiling, alone.triplets, alone.active) == (0.0, 9, 0)
+    assert "active" not in alone.summary()
+    train = [replace(t, source="survey-random_train") for t in random]
+    assert agreement(train).ceiling == 1.0
+
+
 def tracks() -> list[Track]:
     """Twelve artists of two tracks each: eight to train, two to validate, two to test."""
     made = []

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datasets_scripts.corpora.corpus import Corpus
+from datasets_scripts.corpora.open import open_corpus
 from distill.personal import embed
 from student import Feelprint
 from survey.rounds.active import read_embeddings
@@ -37,3 +38,24 @@ def test_table_is_read_by_the_survey(tmp_path: Path, capsys: pytest.CaptureFixtu
     shutil.rmtree(tmp_path / "model")
     assert embed.main([*given, str(out)]) == 1
     assert "is not a model's folder: it has no feelprint.onnx" in capsys.readouterr().err
+
+
+def test_a_folder_of_music_is_taken_as_the_survey_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids of the table are those of the survey of this folder; a broken file is left out."""
+    monkeypatch.setattr(embed, "SURVEY", tmp_path / "data")
+    write_tones(tmp_path / "corpus", seconds=4.0, albums=4, tracks=1)
+    music = tmp_path / "corpus-files"
+    (music / "broken.flac").write_bytes((music / "0-0.flac").read_bytes()[:200])
+    torch.manual_seed(0)
+    Feelprint(TINY).eval().save(str(tmp_path / "model"))
+    (tmp_path / "model" / "feelprint.onnx").touch()
+    out = tmp_path / "base.parquet"
+    given = ["--corpus", str(music), "--base", str(tmp_path / "model"), "--out", str(out)]
+    assert embed.main(given) == 0
+    assert f"{out}: 4 tracks" in capsys.readouterr().out
+    survey = open_corpus(music, tmp_path / "data")
+    assert len(survey.tracks) >= 4
+    ids, _ = read_embeddings([out], [t.id for t in survey.tracks])
+    assert len(ids) == 4

@@ -77,3 +77,22 @@ def test_guesses_give_no_model(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: no personal model was written") and "150 answers" in error
     assert not out.exists()
+
+
+def test_answers_about_tracks_that_are_gone_are_left_out_alone(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b, c, d = (track.id for track in corpus.tracks[:4])
+    rows = [
+        Triplet(a, b, c, a, "survey-random_train", "me"),
+        Triplet(a, b, "gone", "gone", "survey-random_train", "me"),
+        Triplet(a, "gone@12.5", "lost", None, "survey-random", "me"),
+        Triplet(f"{b}@3.0", c, d, d, "survey-random", "me"),
+    ]
+    assert personalize.answers_about(rows, [corpus]) == [rows[0], rows[3]]
+    said = capsys.readouterr().out
+    assert "left out 2 of 4 answers: 2 of their tracks are not in" in said
+    assert personalize.answers_about(rows[:1], [corpus]) == rows[:1]
+    assert capsys.readouterr().out == ""
+    with pytest.raises(personalize.AnswersError, match="none of the 1 answers is about tracks of"):
+        personalize.answers_about(rows[1:2], [corpus])

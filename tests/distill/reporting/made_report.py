@@ -35,6 +35,7 @@ def made_people() -> dict[str, Any]:
         "clips": 356,
         "artists": 351,
         "genres": 17,
+        "cross_validated": True,
         "rows": {"student": scores(0.0123), "untrained": scores(-0.1), "MSD_musicnn": scores(0.02)},
         "absent": {"bliss": "no bliss program"},
         "chance": {

@@ -234,5 +234,6 @@ def test_the_card_compares_with_people_or_says_that_it_does_not(run, tmp_path):
     row = next(line for line in card.splitlines() if line.startswith("| this model"))
     assert "0.712 <br>[0.662, 0.762]" in row
     assert card.index("## Agreement with people") < card.index("## Metrics")  # people's come first
+    assert "is fitted to these ratings" in card and "cross-validated" in card
     without = model_card(made_run(tmp_path / "without", people=None), "alice/feel", "alice/free")
     assert "Not measured: the report was made without the clips" in without
