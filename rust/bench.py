@@ -187,9 +187,9 @@ def compare_files(files: list[Path], crate: Crate, rounds: int) -> None:
         print(f"  {file.name:<20}" + "".join(cells), flush=True)
 
 
-def draw_stages(files: list[Path], crate: Crate, rounds: int, path: Path) -> None:
+def draw_stages(files: list[Path], crate: Crate, path: Path) -> None:
     """Draw the least time of each stage from a file to its embedding, stacked, as an SVG image."""
-    benches = [crate.bench(file, rounds) for file in files]
+    benches = [crate.bench(file, REPEAT) for file in files]
     shares = [
         [b[stage]["least_ms"] / 10 / b[stage]["duration_s"] for stage in STAGES] for b in benches
     ]
@@ -254,7 +254,7 @@ def main() -> None:
                 f"{minutes / 8:.2f} min on 8"
             )
         if arguments.picture:
-            draw_stages(arguments.files, crate, arguments.rounds, arguments.picture)
+            draw_stages(arguments.files, crate, arguments.picture)
         lines = crate.run("bench", "--json", "--seconds", 1, "--repeat", 9)[0].splitlines()
     for line in map(json.loads, lines):
         if line["what"].startswith(("load", "nearest")):
