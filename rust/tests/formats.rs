@@ -3,10 +3,11 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{Folder, ffmpeg, piece, tone, write_wav};
 use feelprint::decode::decode;
-use feelprint::{AudioEmbeddingModel, SAMPLE_RATE};
+use feelprint::{AudioEmbeddingModel, ResampledAudio, SAMPLE_RATE};
 
 const SECONDS: f32 = 4.0;
 
@@ -231,6 +232,50 @@ fn a_file_has_the_embedding_of_its_samples() {
     let bytes = std::fs::read(&wav).unwrap();
     let from_memory = feelprint::decode::decode_bytes(bytes).unwrap();
     assert_eq!(from_memory.samples, decode(&wav).unwrap().samples);
+}
+
+/// The windows between those that the model uses are not decoded, and nothing shows it.
+#[test]
+fn a_long_file_and_its_sections_have_the_embeddings_of_their_samples() {
+    let folder = Folder::new();
+    let model = AudioEmbeddingModel::load_default().unwrap();
+    let wav = folder.path().join("long.wav");
+    let seconds = 100.0;
+    write_wav(&wav, 44_100, &[piece(1, 44_100, seconds), piece(2, 44_100, seconds)]);
+    for (name, codec) in [
+        ("a.wav", &[][..]),
+        ("a.mp3", &["-q:a", "2"]),
+        ("a.flac", &[]),
+        ("a.ogg", &["-c:a", "libvorbis"]),
+        ("a.opus", &["-c:a", "libopus", "-b:a", "128k"]),
+        ("a.m4a", &["-c:a", "aac", "-aac_pns", "0"]),
+    ] {
+        let arguments = [&["-i", wav.to_str().unwrap()], codec].concat();
+        let file = ffmpeg(&arguments, &folder.path().join(name));
+        let audio = decode(&file).unwrap();
+        let track = model.embed_file(&file).unwrap();
+        let distance = track.analysis().embedding().distance(&model.embed(&audio).unwrap());
+        assert!(distance < 1e-4, "{name}: {distance}");
+        let used = track.analysis().used_windows();
+        let stand_for: u64 = used.iter().map(|window| window.stands_for).sum();
+        let windows = audio.samples.len().div_ceil(model.window());
+        assert!(used.len() < windows / 2 + 1 && stand_for.abs_diff(windows as u64) < 4, "{name}");
+        assert!((track.duration().as_secs_f64() - self::seconds(&audio.samples)).abs() < 1e-3);
+
+        // Each section follows the rule from its own start.
+        let starts_s = [7.5, 12.0, 61.0];
+        let sections = model.embed_sections(&file, &starts_s).unwrap();
+        let at = |seconds: f64| (seconds * f64::from(SAMPLE_RATE)).round() as usize;
+        let bounds = [at(7.5), at(12.0), at(61.0), audio.samples.len()];
+        for (section, bounds) in sections.into_iter().zip(bounds.windows(2)) {
+            let samples = audio.samples[bounds[0]..bounds[1]].to_vec();
+            let want = model.embed(&ResampledAudio { path: file.clone(), samples }).unwrap();
+            let distance = section.unwrap().analysis().embedding().distance(&want);
+            assert!(distance < 1e-4, "{name}, from {}: {distance}", bounds[0]);
+        }
+        let whole = model.until(Arc::default()).whole().embed_file(&file).unwrap();
+        assert_eq!(whole.analysis().windows(), windows, "{name}");
+    }
 }
 
 fn assert_error(path: &Path, expected: &str) {
