@@ -194,8 +194,8 @@ def test_a_silent_window_has_no_effect_on_the_spectrum() -> None:
     [
         (
             TeacherConfig(name="wav2vec"),
-            "unknown teacher wav2vec; known: musicnn, musicnn-tags, musicnn-mtt, vibenet, spectrum, "
-            "mert, clap",
+            "unknown teacher wav2vec; known: musicnn, musicnn-tags, musicnn-mtt, vibenet, "
+            "spectrum, mert, clap",
         ),
         (TeacherConfig(name="mert"), "mert needs a path: m-a-p/MERT-v1-95M"),
         (TeacherConfig(name="clap"), "clap needs a path: laion/larger_clap_music"),
