@@ -216,7 +216,7 @@ fn audio_of_any_length_has_an_embedding() {
 #[test]
 fn twenty_minutes_that_repeat_a_piece_have_its_embedding() {
     let model = AudioEmbeddingModel::load_default().unwrap();
-    let whole = model.clone().whole();
+    let whole = AudioEmbeddingModel::load_default().unwrap().whole();
     let piece = noise(20 * model.window());
     let repeats = (20 * 60 * SAMPLE_RATE as usize).div_ceil(piece.len());
     // The model uses one of every four windows, and thus five of the twenty.
