@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::SAMPLE_RATE;
 pub use crate::decode::StageTimes;
@@ -87,10 +87,12 @@ impl AudioEmbeddingModel {
 
     fn embed_source(&self, open: impl Fn() -> Result<Source>) -> Result<Track> {
         let (stream, mut stats) = decode_with(open, || self.stream())?;
+        let start = Instant::now();
         let (analysis, [cnn, head]) = stream.finish_timed()?;
         let times = &mut stats.times;
         (times.cnn, times.head) = (cnn, head);
-        times.front_end = times.front_end.saturating_sub(cnn);
+        // The last window is encoded at the end.
+        times.front_end = (times.front_end + start.elapsed()).saturating_sub(cnn + head);
         Ok(Track { analysis, stats })
     }
 

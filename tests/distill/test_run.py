@@ -172,9 +172,13 @@ def test_the_metric_is_fitted_to_the_corpus_that_is_evaluated_on(
     tones: Path, wheel_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load(CONFIGS / "default.yaml")
-    assert config.finetune.metric_weight > 0
+    assert config.finetune.metric_weight > 0 and config.finetune.people
+    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, people=""))
+    # VibeNet's weights are not on every machine that runs the tests
     teachers = tuple(
-        dataclasses.replace(t, path=str(wheel_folder) if t.path else "") for t in config.teachers
+        dataclasses.replace(t, path=str(wheel_folder) if t.path else "")
+        for t in config.teachers
+        if t.name != "vibenet"
     )
     given = miniature(config, tones, tmp_path, teachers=teachers)
     assert run.main([*given, "--stage", "cache"]) == 0

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from survey.cli import main
 from survey.clips import ClipError, ClipLibrary
 from survey.config import SurveyConfig, SurveyError, check, load_config
-from survey.database.schema import rounds, triplets
+from survey.database.schema import migrate, open_database, rounds, triplets
 from survey.database.store import Store
 from survey.rounds.assign import Assigner
 from survey.web.app import create_app
@@ -139,6 +139,67 @@ def test_without_codes_none_is_asked(app: Any, lite: Store) -> None:
     assert 'name="invite"' not in Person(app).text("/")
     assert Person(app).start(invite="anything").status_code == 303
     assert [p.group for p in lite.people()] == [""]
+
+
+# -- the owner's buttons and commands
+
+
+def test_a_paused_survey_gives_no_rounds_and_keeps_everything(
+    make: Callable[..., Any], lite: Store
+) -> None:
+    site = make(owner_token="a-long-owner-token")
+    person, owner = Person(site), Person(site)
+    person.start()
+    person.answer(person.rounds()[0]["token"])
+    current = person.rounds()[0]
+    owner.http.post("/owner", data={"csrf": owner.csrf("/owner"), "token": "a-long-owner-token"})
+    form = {"csrf": owner.csrf("/owner"), "paused": "yes"}
+    assert (
+        person.http.post("/owner/pause", data=form | {"csrf": person.csrf("/me")}).status_code
+        == 403
+    )
+    assert not lite.paused()
+    assert owner.http.post("/owner/pause", data=form).status_code == 303
+    assert "The survey is paused" in owner.text("/owner")
+    page = person.http.get("/round", headers={"Accept-Language": "de"})
+    assert page.status_code == 503 and int(page.headers["retry-after"]) > 0
+    assert "Die Umfrage macht Pause" in page.text
+    assert person.call("/api/rounds", {}).status_code == 503
+    assert "what you answered is stored" in person.call("/api/rounds", {}).json()["error"]
+    assert person.answer(current["token"]).status_code == 200  # what was under way is stored
+    assert "Your answers" in person.text("/me")
+    owner.http.post("/owner/pause", data=form | {"paused": "no"})
+    assert person.http.get("/round").status_code == 200
+
+
+def test_the_commands_pause_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'survey.db'}")
+    migrate(engine)
+    for command, paused in (("pause", True), ("resume", False)):
+        assert main([command, "--data", str(tmp_path)]) == 0
+        assert Store(engine, 0.0).paused() == paused
+    assert "paused: raters are given no rounds\nresumed" in capsys.readouterr().out
+    engine.dispose()
+
+
+def test_a_rater_is_left_out_by_a_button(make: Callable[..., Any], lite: Store) -> None:
+    site = make(owner_token="a-long-owner-token")
+    person, owner = Person(site), Person(site)
+    person.start()
+    person.answer(person.rounds()[0]["token"])
+    (rater,) = (p.name for p in lite.people())
+    owner.http.post("/owner", data={"csrf": owner.csrf("/owner"), "token": "a-long-owner-token"})
+    assert "<dt>Answers</dt>\n<dd><strong>1</strong>" in owner.text("/owner")
+    form = {"csrf": owner.csrf("/owner"), "rater": rater, "excluded": "yes"}
+    stranger = form | {"csrf": person.csrf("/me")}
+    assert person.http.post("/owner/exclude", data=stranger).status_code == 403
+    assert owner.http.post("/owner/exclude", data=form | {"rater": "nobody"}).status_code == 404
+    assert owner.http.post("/owner/exclude", data=form).status_code == 303
+    page = owner.text("/owner")  # at once, and not when the figures are a minute old
+    assert "<dt>Answers</dt>\n<dd><strong>0</strong>" in page and "no: include" in page
+    assert person.http.get("/round").status_code == 200  # the rater does not notice
+    owner.http.post("/owner/exclude", data=form | {"excluded": "no"})
+    assert "<dt>Answers</dt>\n<dd><strong>1</strong>" in owner.text("/owner")
 
 
 # -- HEAD

@@ -62,5 +62,5 @@ def test_the_image_has_what_the_server_imports() -> None:
     distributions = metadata.packages_distributions()
     imported = {canonical(name) for module in modules for name in distributions.get(module, [])}
     assert {"fastapi", "sqlalchemy"} <= imported
-    missing = imported - with_dependencies(set(listed[1].split("|"))) - {"feelprint"}
+    missing = imported - with_dependencies(set(listed[1].split("|"))) - {"feelprint-training"}
     assert not missing

@@ -39,6 +39,8 @@ from survey.results.report import (
     Figure,
     ReportCache,
     _agreement,
+    _coverage,
+    _forecast,
     grouped_figure,
     report,
     share_figure,
@@ -315,6 +317,46 @@ def test_a_figure_is_of_the_stream_that_it_names(lite: Store) -> None:
     assert "30 random" in figures["Krippendorff's alpha"].note
     assert figures["Krippendorff's alpha"].value == "1.00"
     assert abs(float(figures["Krippendorff's alpha, active"].value)) < 0.15
+
+
+def test_the_forecast_comes_true() -> None:
+    """After as many more answers as it said, the ceiling's interval is about as wide as it said."""
+    few = made_answers(0.4, triplets=100, raters=3)
+    figure = _forecast(few, few)
+    assert "±3%" in figure.note
+    more = int(figure.value)
+    now_half = float(re.findall(r"now ±([\d.]+)%", figure.note)[0])
+    assert more > 300 and now_half > 4
+    later = made_answers(0.4, triplets=100 + more // 3, raters=3)
+    then = _forecast(later, later)
+    assert float(re.findall(r"now ±([\d.]+)%", then.note)[0]) == pytest.approx(3, abs=0.4)
+    enough = made_answers(0.4, triplets=3 * (100 + more // 3), raters=3)
+    assert _forecast(enough, enough).value == "0"
+    assert _forecast(few[:9], few[:9]).value == "–"
+
+
+def test_coverage_counts_triplets_with_all_their_raters(lite: Store, library: ClipLibrary) -> None:
+    assert _coverage(lite).value == "–"
+    config = replace(CONFIG, shares=Shares(0.0, 1.0, 0.0, 0.0))
+    assigner = Assigner(lite, library, config, seed=0)
+    for _ in range(2):  # of three raters for each triplet
+        rater = lite.add_rater("", "", "")
+        for _ in range(4):
+            current = assigner.rounds(rater, 1)[0]
+            lite.show(current)
+            lite.answer(rater, current.token, 0, [4.0, 4.0, 4.0])
+    begun, done = lite.coverage()
+    assert done == 0 and _coverage(lite).value == "0%"
+    third = lite.add_rater("", "", "")
+    for _ in range(4):
+        current = assigner.rounds(third, 1)[0]
+        lite.show(current)
+        lite.answer(third, current.token, None, [4.0, 4.0, 4.0])
+    counts = Counter(a.abc for a in all_answers(lite))
+    expected = sum(n >= 3 for n in counts.values())
+    assert expected > 0 and lite.coverage() == (len(counts), expected)
+    assert _coverage(lite).note == f"{expected} of {len(counts)} triplets are complete"
+    assert begun <= len(counts)
 
 
 def test_alpha_and_ceiling_of_counts_are_those_of_the_reference() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from accelerate import debug_launcher
+from tqdm import tqdm
 
 from datasets_scripts.corpora.corpus import Corpus, Item, Track, file_sha256, write_corpus
 from distill.config import CacheConfig
@@ -333,6 +335,8 @@ def test_after_kills_at_random_times_the_cache_is_completed(
     build_cache([corpus], extractors(reference), reference, SEGMENT_S)
     want = contents(Path(reference.folder))
     rng = np.random.default_rng(0)
+    # a child that is killed while it holds tqdm's lock between processes would block its parent
+    tqdm.set_lock(threading.RLock())
     fork = multiprocessing.get_context("fork")
     kills = 0
     for _ in range(6):

@@ -151,7 +151,9 @@ def test_a_cnn_with_a_learning_rate_of_zero_does_not_change(
     finetune(Accelerator(), model, batches(found, targets), config, tmp_path)
     before = student().state_dict()
     for name, value in model.state_dict().items():
-        frozen = name.startswith(("cnn.filters", "cnn.layers", "head.metric_transform"))
+        frozen = name.startswith(
+            ("cnn.filters", "cnn.layers", "head.metric_transform", "head.rating_transform")
+        )
         assert torch.equal(value, before[name]) == frozen, name
 
 
