@@ -22,8 +22,8 @@
 //! duration is exact, and the damage that is noticed there is what shows without decoding:
 //!
 //! - a file whose end is missing, in every format;
-//! - FLAC: any changed byte, by the frames' checksums; Ogg: any changed byte, by the pages' checksums,
-//!   and missing pages;
+//! - FLAC: any changed byte of a frame, by its checksum; Ogg: pages that are missing or whose checksum is
+//!   wrong, if they hold more than 0.1 s;
 //! - MP3, MP2 and AAC (ADTS): frames that are missing, cut or not where the one before ends, bytes
 //!   between frames, and fewer frames than the header states;
 //! - MP4, CAF, Matroska: samples beyond the end of the file, and a structure that cannot be read.
@@ -591,7 +591,13 @@ mod tests {
             let at = (bytes.len() as f64 * at) as usize;
             let mut gap = bytes.clone();
             gap.drain(at..at + 3_000);
-            for (what, bytes) in [("a gap", &gap[..]), ("an end", &bytes[..at])] {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x10;
+            // Only these have checksums of everything.
+            let changed = ["a.flac", "a.ogg"].contains(&name).then_some(("a byte", &changed[..]));
+            for (what, bytes) in
+                [("a gap", &gap[..]), ("an end", &bytes[..at])].into_iter().chain(changed)
+            {
                 std::fs::write(&path, bytes).unwrap();
                 let ([got, want], stats, share) = both(&path);
                 assert!(stats.damage.is_some() && share == 0.0, "{name}, {what}: {share}");
