@@ -29,7 +29,7 @@ import feelprint
 FIELD = "feelprint"
 """The tag, written only if asked: the model's version and the embedding in Base64."""
 
-PROGRESS_EVERY_S = 0.5
+PROGRESS_EVERY_S = 0.1
 
 
 class FeelprintPlugin(BeetsPlugin):

@@ -48,6 +48,7 @@ def reference_signals(window: int) -> dict[str, Samples]:
         "silence_then_sound": np.concatenate([np.zeros(window, "f4"), noise(2 * window)]),
         "silence": np.zeros(2 * window, np.float32),
         "twenty_windows": chirp_saw(20 * window),
+        "every_window_and_some": chirp_saw(41 * window) + noise(41 * window),
     }
 
 

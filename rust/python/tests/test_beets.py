@@ -113,7 +113,7 @@ def test_only_what_is_new_is_analysed(beets: Beets) -> None:
 
 def test_progress_in_a_terminal(imported: Beets) -> None:
     for title in ("One", "Two", "Three"):
-        write_wav(imported.music / "Album" / f"{title}.wav", np.tile(piece(1), 200))  # 10 minutes
+        write_wav(imported.music / "Album" / f"{title}.wav", np.tile(piece(1), 600))  # 30 minutes
     ours, theirs = pty.openpty()
     words = [sys.executable, "-m", "beets", "feelprint", "--force", "--threads", "1"]
     process = subprocess.Popen(words, stderr=theirs, env=imported.environment)

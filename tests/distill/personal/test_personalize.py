@@ -64,7 +64,7 @@ def test_consistent_answers_give_a_model_file(
         for path in (base, mine)
     ]
     assert made[1].shape == (1, 32)
-    transform = Feelprint.from_pretrained(str(out)).head.metric_transform.numpy()
+    transform = Feelprint.from_pretrained(str(out)).head.transform.numpy()
     assert np.linalg.norm(made[1] @ np.linalg.inv(transform)) == pytest.approx(1, abs=1e-5)
     assert np.abs(made[1] - made[0]).max() > 1e-3
 
