@@ -62,7 +62,7 @@ from distill.training.batches import ClipBatches, Targets
 from distill.training.rating_metric import fit_rating_metric
 from distill.training.teacher_init import fit_channel_targets, init_from_musicnn
 from distill.training.teacher_space import SpaceError, TeacherSpace, eligible_albums
-from distill.training.train import distill, finetune
+from distill.training.train import distill, finetune, store_transform
 from student import ConfigError, Feelprint, FeelprintConfig
 
 log = logging.getLogger("feelprint")
@@ -328,12 +328,8 @@ class Run:
         prior = self.student("finetune").without_ratings().fold_for_inference()
         ids = [str(id) for id in ratings.ids]
         embeddings = embed_clips(corpus, ids, student_embedder(prior), "rated clips")
-        transform = torch.from_numpy(fit_rating_metric(embeddings, ratings)).float()
-        path = self.checkpoints / "finetune.pt"
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state["module"]["model.head.rating_transform"] = transform
-        with atomic_path(path) as part:
-            torch.save(state, part)
+        transform = fit_rating_metric(embeddings, ratings)
+        store_transform(self.checkpoints / "finetune.pt", "rating_transform", transform)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
         """Add the figures of a stage to those of the others in metrics.json."""

@@ -228,7 +228,7 @@ def excerpt_cosine_to_teacher(
     """Mean cosine between the student's and the teachers' reduced embeddings of the excerpts.
 
     ``embeddings`` (tracks, 2, embedding_dim) and ``teachers`` (tracks, 2, sum of the teachers'
-    dims). The linear metrics are undone first, since the student was trained without it. None
+    dims). The linear metrics are undone first, since the student was trained without them. None
     without a ``space``.
     """
     if space is None:

@@ -288,7 +288,7 @@ def people_figures(
         absent: row -> why this baseline is missing
         chance: figure -> level
         ceiling: figure -> {value, low, high, n}, one country's raters against the other's; empty
-            where the ratings are not told apart by country
+            without ratings by country
 
     The row student is cross-validated where its rating transform was fitted to these ratings: it
     is fitted anew without the artists of each fold. Any other model is measured as it is, which is

@@ -53,6 +53,13 @@ def _save(path: Path, state: dict[str, object]) -> None:
         torch.save(state, part)
 
 
+def store_transform(path: Path, name: str, transform: np.ndarray) -> None:
+    """Put a linear metric of the head, (dim, dim), into the checkpoint of the third stage."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state["module"][f"model.head.{name}"] = torch.from_numpy(transform).float()
+    _save(path, state)
+
+
 class Trainer:
     """Trains ``module`` for ``steps`` batches, and resumes from ``folder/name.pt`` if it exists.
 
@@ -347,11 +354,9 @@ def finetune(
     trainer = Trainer(accelerator, "finetune", module, groups, loss_fn, config.steps, folder)
     trainer.train(batches)
     if config.metric_weight and accelerator.is_main_process:
-        state = torch.load(trainer.path, map_location="cpu", weights_only=True)
         clips, albums = unit_embeddings(module, metric_recordings, max(config.clip_segments))
         transform = fit_metric_transform(clips, albums, config.metric_weight)
-        state["module"]["model.head.metric_transform"] = torch.from_numpy(transform)
-        _save(trainer.path, state)
+        store_transform(trainer.path, "metric_transform", transform)
     accelerator.wait_for_everyone()
 
 
