@@ -288,9 +288,9 @@ class Feelprint(
 
         A window's weight is its non-silent ratio times the number of windows that it stands for.
         """
+        windows, spans = self.windows(audio)
         # one comparison is false for NaN, infinity and samples that are too large
-        finite = torch.where(audio.abs() < MAX_SAMPLE, audio, 0.0)
-        windows, spans = self.windows(finite)
+        windows = torch.where(windows.abs() < MAX_SAMPLE, windows, 0.0)
         log_mel, nonsilent_ratio = self.log_mel(windows.flatten(0, 1))
         batch = audio.shape[0]
         log_mel = log_mel.view(batch, -1, *log_mel.shape[1:])

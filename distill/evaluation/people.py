@@ -154,20 +154,16 @@ def figures(
     return {name: summarise(name, [scores[name]], resamples) for name in FIGURES}
 
 
-def cross_validated(
-    embeddings: np.ndarray,
-    fit: FitFn,
-    ratings: Ratings,
-    folds: np.ndarray,
-    resamples: int = RESAMPLES,
-) -> dict[str, Score]:
-    """The five figures of embeddings that ``fit`` transforms, on clips that it has not seen.
+def cross_validated_scores(
+    embeddings: np.ndarray, fit: FitFn, ratings: Ratings, folds: np.ndarray
+) -> list[AnchorScores]:
+    """The `anchor_scores` of embeddings that ``fit`` transforms, on clips that it has not seen.
 
     ``fit(train_embeddings, train_ratings)`` returns a matrix (dim, m) by which embeddings (n, dim)
     are multiplied. ``folds`` (seeds, n) numbers the folds of each seed; no artist may be in two
     folds of a seed. For every fold the matrix is fitted on the other folds. The fold's clips are
-    the anchors: their neighbours are of all clips, their triplets of this fold only. The figures
-    are averaged over the seeds.
+    the anchors: their neighbours are of all clips, their triplets of this fold only. Returns one
+    entry for each seed.
 
     Raises ValueError for folds that share an artist.
     """
@@ -183,6 +179,18 @@ def cross_validated(
             for name in FIGURES:
                 seed_scores[name][held_out] = scores[name][held_out]
         seeds.append(seed_scores)
+    return seeds
+
+
+def cross_validated(
+    embeddings: np.ndarray,
+    fit: FitFn,
+    ratings: Ratings,
+    folds: np.ndarray,
+    resamples: int = RESAMPLES,
+) -> dict[str, Score]:
+    """The five figures of `cross_validated_scores`, averaged over the seeds."""
+    seeds = cross_validated_scores(embeddings, fit, ratings, folds)
     return {name: summarise(name, [s[name] for s in seeds], resamples) for name in FIGURES}
 
 
