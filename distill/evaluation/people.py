@@ -61,6 +61,7 @@ RESAMPLES = 1_000
 
 AnchorScores = dict[str, np.ndarray]  # figure -> (n, 2), see anchor_scores
 FitFn = Callable[[np.ndarray, Ratings], np.ndarray]
+EmbedWithout = Callable[[np.ndarray], np.ndarray]
 
 
 def anchor_scores(
@@ -154,16 +155,15 @@ def figures(
     return {name: summarise(name, [scores[name]], resamples) for name in FIGURES}
 
 
-def cross_validated_scores(
-    embeddings: np.ndarray, fit: FitFn, ratings: Ratings, folds: np.ndarray
+def held_out_scores(
+    embed_without: EmbedWithout, ratings: Ratings, folds: np.ndarray
 ) -> list[AnchorScores]:
-    """The `anchor_scores` of embeddings that ``fit`` transforms, on clips that it has not seen.
+    """The `anchor_scores` of clips that a fit has not seen, one entry for each seed of the folds.
 
-    ``fit(train_embeddings, train_ratings)`` returns a matrix (dim, m) by which embeddings (n, dim)
-    are multiplied. ``folds`` (seeds, n) numbers the folds of each seed; no artist may be in two
-    folds of a seed. For every fold the matrix is fitted on the other folds. The fold's clips are
-    the anchors: their neighbours are of all clips, their triplets of this fold only. Returns one
-    entry for each seed.
+    ``embed_without(held_out)`` fits to the clips outside the mask (n,) and returns the embeddings
+    of all, (n, m). ``folds`` (seeds, n) numbers the folds of each seed; no artist may be in two
+    folds of a seed. The fold's clips are the anchors: their neighbours are of all clips, their
+    triplets of this fold only.
 
     Raises ValueError for folds that share an artist.
     """
@@ -174,12 +174,24 @@ def cross_validated_scores(
             held_out = fold_of == fold
             if shared := set(ratings.artist[held_out]) & set(ratings.artist[~held_out]):
                 raise ValueError(f"the artist {min(shared)} is in two folds")
-            matrix = fit(embeddings[~held_out], ratings.subset(~held_out))
-            scores = anchor_scores(embeddings @ matrix, ratings, held_out)
+            scores = anchor_scores(embed_without(held_out), ratings, held_out)
             for name in FIGURES:
                 seed_scores[name][held_out] = scores[name][held_out]
         seeds.append(seed_scores)
     return seeds
+
+
+def fitted_without(embeddings: np.ndarray, fit: FitFn, ratings: Ratings) -> EmbedWithout:
+    """For `held_out_scores`: embeddings (n, dim) times what ``fit`` gives for the other clips.
+
+    ``fit(train_embeddings, train_ratings)`` returns a matrix (dim, m).
+    """
+    return lambda held_out: embeddings @ fit(embeddings[~held_out], ratings.subset(~held_out))
+
+
+def over_seeds(seeds: Sequence[AnchorScores], resamples: int = RESAMPLES) -> dict[str, Score]:
+    """The five figures of `held_out_scores`, averaged over the seeds."""
+    return {name: summarise(name, [s[name] for s in seeds], resamples) for name in FIGURES}
 
 
 def cross_validated(
@@ -189,9 +201,9 @@ def cross_validated(
     folds: np.ndarray,
     resamples: int = RESAMPLES,
 ) -> dict[str, Score]:
-    """The five figures of `cross_validated_scores`, averaged over the seeds."""
-    seeds = cross_validated_scores(embeddings, fit, ratings, folds)
-    return {name: summarise(name, [s[name] for s in seeds], resamples) for name in FIGURES}
+    """The five figures of embeddings (n, dim) that ``fit`` transforms, on clips it has not seen."""
+    seeds = held_out_scores(fitted_without(embeddings, fit, ratings), ratings, folds)
+    return over_seeds(seeds, resamples)
 
 
 def fold_table(artists: np.ndarray, folds: int = FOLDS, seeds: int = FOLD_SEEDS) -> np.ndarray:

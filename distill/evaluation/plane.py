@@ -24,9 +24,10 @@ from datasets_scripts.ratings import Ratings, rated_corpus
 from distill.evaluation.excerpts import student_embedder
 from distill.evaluation.people import (
     anchor_scores,
-    cross_validated_scores,
     embed_clips,
+    fitted_without,
     fold_table,
+    held_out_scores,
     is_fitted_to,
 )
 from distill.training.rating_metric import fit_rating_metric
@@ -46,7 +47,8 @@ def places(model: Feelprint, folder: Path) -> tuple[np.ndarray, np.ndarray, Rati
     embeddings = embed_clips(corpus, [str(id) for id in ratings.ids], embed, "student")
     if is_fitted_to(model, embeddings, ratings):
         folds = fold_table(ratings.artist)
-        seeds = cross_validated_scores(embeddings, fit_rating_metric, ratings, folds)
+        without = fitted_without(embeddings, fit_rating_metric, ratings)
+        seeds = held_out_scores(without, ratings, folds)
     else:
         seeds = [anchor_scores(embeddings @ model.head.rating_transform.numpy(), ratings)]
     # the second column is the neighbours' mean rating
