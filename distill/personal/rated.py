@@ -1,52 +1,51 @@
 """`python -m distill.personal.rated`: a head fitted to people's ratings, as a second model.
 
-The released model takes people's ratings through a linear metric alone. Here the whole head is
-fitted to them: to the triplets that ratings of valence and arousal imply, with a prior to the
-base's embeddings; the linear metric is then fitted again. The result is a second model, under the
-licence of the rated clips.
+The released model takes people's ratings through a linear metric alone. Here the head is trained
+on them, with the token layer below it: by the contrastive loss of the triplets that ratings of
+valence and arousal imply, with a prior to the base's embeddings; the linear metric is then fitted
+again. The result is a second model, under the licence of the rated clips.
 
 The figures are cross-validated: for each fold by artist, head and metric are fitted to the other
-folds. The prior is what it costs to learn from few clips; it is chosen with `--priors`.
+folds. `--priors` compares weights of the prior.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import dataclasses
+import hashlib
 import json
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
 
+from datasets_scripts.audio import AudioError, decode
 from datasets_scripts.config import read_config
-from datasets_scripts.corpora.corpus import CorpusError
+from datasets_scripts.corpora.corpus import Corpus, CorpusError
 from datasets_scripts.files import write_text
 from datasets_scripts.ratings import Ratings, rated_corpus
 from datasets_scripts.triplets.rated import near_and_far
 from distill.evaluation.metrics import Score
 from distill.evaluation.people import FIGURES, fold_table, held_out_scores, over_seeds
-from distill.export import ExportError, check_export, export_onnx
-from distill.personal.answers import (
-    Answers,
-    AnswersError,
-    EncodedTracks,
-    FitConfig,
-    base_model,
-    embed,
-    encode_tracks,
-    fit,
-    with_head,
-)
-from distill.personal.personalize import origin_of
+from distill.export import ExportError, Origin, check_export, export_onnx
+from distill.personal.answers import AnswersError, base_model
+from distill.training.losses import cosine_loss, odd_one_out_loss
 from distill.training.rating_metric import fit_rating_metric
 from student import ConfigError, Feelprint
-from student.model import AttentionPool
+
+WARM_UP = 20  # steps
 
 
 @dataclass(frozen=True)
@@ -57,106 +56,174 @@ class RatedConfig:
     base: str  # a model's folder
     corpus: str  # with ratings, as `python -m datasets_scripts musifeast` writes it
     licence: str  # of the fitted model
-    triplets: int = 8_000  # drawn for each fit
+    steps: int = 200
+    batch_size: int = 96  # triplets
+    learning_rate: float = 5e-4
+    prior: float = 10.0  # weight of the base's embeddings, against that of the triplets
+    temperature: float = 0.1
+    dropout: float = 0.2  # on the tokens
     fold_seeds: int = 3  # cross-validations with other folds
     seed: int = 0
-    fit: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=200, learning_rate=1e-3, rank=0, prior=5.0)
-    )
 
     def __post_init__(self) -> None:
-        if self.triplets < 1 or self.fold_seeds < 1:
-            raise ConfigError(
-                f"triplets and fold_seeds must be 1 or more, got {self.triplets} and "
-                f"{self.fold_seeds}"
-            )
+        for name in ("steps", "batch_size", "fold_seeds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
 
 
-def rated_answers(ratings: Ratings, among: np.ndarray, count: int, seed: int) -> Answers:
-    """``count`` triplets of the clips in the mask ``among`` (n,), each clip as often an anchor.
+@dataclass(frozen=True)
+class Clips:
+    """Pooled features of n clips by a frozen CNN, padded to the longest.
 
-    Of each, the anchor and the positive are near each other in the plane of valence and arousal,
-    and the negative, the odd one, is far (`near_and_far`). The answers have the weight 1 /
-    ``count``, so that a prior's weight does not depend on their number.
-
-    Raises AnswersError where no clip has both a positive and a negative.
+    features (n, windows, features), window_weight (n, windows): 0 behind the end of a clip.
     """
-    near, far = (mask & among[None] for mask in near_and_far(ratings.plane, ratings.artist))
-    anchors = np.flatnonzero(among & near.any(axis=1) & far.any(axis=1))
-    if not len(anchors):
+
+    features: Tensor
+    window_weight: Tensor
+
+    @classmethod
+    @torch.inference_mode()
+    def encode(cls, model: Feelprint, corpus: Corpus, ids: Sequence[str]) -> Clips:
+        """Decode and encode whole clips. Raises AudioError."""
+        features, weights = [], []
+        for id in tqdm(ids, desc="clips", unit="clip"):
+            audio = torch.from_numpy(decode(corpus.audio_bytes(id), model.config.sample_rate))
+            log_mel, window_weight = (each[0] for each in model.log_mel_windows(audio[None]))
+            features.append(model.cnn.norm(model.cnn.pooled_features(log_mel)))
+            weights.append(window_weight)
+        return cls(
+            torch.nn.utils.rnn.pad_sequence(features, batch_first=True).clone(),
+            torch.nn.utils.rnn.pad_sequence(weights, batch_first=True).clone(),
+        )
+
+    @torch.inference_mode()
+    def embed(self, model: Feelprint) -> np.ndarray:
+        """The clips' embeddings by ``model``, whose CNN encoded them: (n, dim)."""
+        return model.head(model.cnn.token(self.features), self.window_weight)[0].numpy()
+
+
+def trainable_clips(ratings: Ratings, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positives and the negatives of each clip in the mask ``among`` (n,): two masks (n, n).
+
+    Positives are near an anchor in the plane of valence and arousal, negatives far
+    (`near_and_far`); both are in ``among``.
+
+    Raises AnswersError where no clip has both.
+    """
+    near, far = (
+        mask & among & among[:, None] for mask in near_and_far(ratings.plane, ratings.artist)
+    )
+    if not (near.any(axis=1) & far.any(axis=1)).any():
         raise AnswersError(
             f"none of {among.sum()} clips has one of similar and one of other ratings; expected "
             "clips that differ in valence and arousal"
         )
-    rng = np.random.default_rng(seed)
-    drawn = np.resize(rng.permutation(anchors), count)
-    rows = [
-        (a, rng.choice(np.flatnonzero(near[a])), rng.choice(np.flatnonzero(far[a]))) for a in drawn
-    ]
-    return Answers(np.array(rows), np.full(count, 1 / count))
+    return near, far
 
 
+@torch.inference_mode(False)
 def fit_rated(
-    head: AttentionPool,
-    tracks: EncodedTracks,
-    ratings: Ratings,
-    among: np.ndarray,
-    config: RatedConfig,
-    seed: int,
-) -> AttentionPool:
-    """A copy of ``head`` fitted to the ratings of the clips in ``among`` (n,), with its metric.
+    base: Feelprint, clips: Clips, ratings: Ratings, among: np.ndarray, config: RatedConfig
+) -> Feelprint:
+    """A copy of ``base`` whose token layer and head are fitted to the clips in ``among`` (n,).
 
-    ``head`` has no rating metric, or one that saw no other clips than these.
+    ``base`` has no rating metric; the copy has one that is fitted to the same clips.
     """
-    answers = rated_answers(ratings, among, config.triplets, seed)
-    fitted = fit(head, tracks, answers, config.fit, seed=seed)
-    metric = fit_rating_metric(embed(fitted, tracks)[among], ratings.subset(among))
-    fitted.rating_transform.copy_(torch.from_numpy(metric))
-    return fitted
+    near, far = trainable_clips(ratings, among)
+    anchors = np.flatnonzero(near.any(axis=1) & far.any(axis=1))
+    rng = np.random.default_rng(config.seed)
+    torch.manual_seed(config.seed)
+    model = copy.deepcopy(base)
+    token, head = model.cnn.token.requires_grad_(True), model.head.requires_grad_(True)
+    with torch.no_grad():
+        prior = head.unit_embedding(token(clips.features), clips.window_weight)[0]
+    parameters = [*token.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.01)
+    for step in range(config.steps):
+        factor = (
+            min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        )
+        optimiser.param_groups[0]["lr"] = config.learning_rate * factor
+        drawn = rng.choice(anchors, config.batch_size)
+        triplets = np.array(
+            [
+                (one, rng.choice(np.flatnonzero(near[one])), rng.choice(np.flatnonzero(far[one])))
+                for one in drawn
+            ]
+        )
+        used, rows = np.unique(triplets, return_inverse=True)
+        tokens = F.dropout(token(clips.features[used]), config.dropout)
+        embeddings = head.unit_embedding(tokens, clips.window_weight[used])[0]
+        anchor, positive, negative = torch.from_numpy(rows.reshape(-1, 3).T)
+        loss = odd_one_out_loss(
+            embeddings[anchor], embeddings[positive], embeddings[negative], config.temperature
+        ) + config.prior * cosine_loss(embeddings, prior[used])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.parameters():  # as in a release
+            parameter.copy_(parameter.half().float())
+        metric = fit_rating_metric(clips.embed(model)[among], ratings.subset(among))
+        model.head.rating_transform.copy_(torch.from_numpy(metric).half().float())
+    return model.eval()
 
 
 def cross_validate(
-    head: AttentionPool, tracks: EncodedTracks, ratings: Ratings, config: RatedConfig
+    base: Feelprint, clips: Clips, ratings: Ratings, config: RatedConfig
 ) -> dict[str, Score]:
     """The figures of clips by artists that the head and its metric were not fitted to."""
     folds = fold_table(ratings.artist, seeds=config.fold_seeds)
 
     def embed_without(held_out: np.ndarray) -> np.ndarray:
-        return embed(fit_rated(head, tracks, ratings, ~held_out, config, config.seed), tracks)
+        return clips.embed(fit_rated(base, clips, ratings, ~held_out, config))
 
     return over_seeds(held_out_scores(embed_without, ratings, folds))
+
+
+def read(config: RatedConfig) -> tuple[Feelprint, Clips, Ratings]:
+    """The base without its rating metric, the clips, and their ratings.
+
+    Raises AnswersError, AudioError, CorpusError.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # the hub's library prints where it loads from
+        base = base_model(Path(config.base)).without_ratings()
+    corpus, ratings = rated_corpus(Path(config.corpus))
+    return base, Clips.encode(base, corpus, [str(id) for id in ratings.ids]), ratings
+
+
+def origin_of(config: RatedConfig) -> Origin:
+    """The metadata of the fitted file: the base's, with the clips' licence and a hash of both."""
+    base = onnx.load(Path(config.base) / "feelprint.onnx")
+    metadata = {each.key: each.value for each in base.metadata_props}
+    table = hashlib.sha256((Path(config.corpus) / "ratings.parquet").read_bytes()).hexdigest()
+    text = json.dumps([metadata["feelprint.config_hash"], asdict(config), table])
+    return Origin(
+        f"{metadata['feelprint.version']}+rated",
+        hashlib.sha256(text.encode()).hexdigest()[:16],
+        metadata["feelprint.teacher"],
+        config.licence,
+    )
 
 
 def fit_model(config: RatedConfig, out: Path) -> dict[str, Any]:
     """Fit, cross-validate and export; writes the model and metrics.json into ``out``.
 
-    Raises AnswersError, CorpusError, ExportError.
+    Raises AnswersError, AudioError, CorpusError, ExportError.
     """
-    base, tracks, ratings = _read(config)
-    figures = {
-        "figures": cross_validate(base.head, tracks, ratings, config),
+    base, clips, ratings = read(config)
+    figures: dict[str, Any] = {
+        "figures": cross_validate(base, clips, ratings, config),
         "config": asdict(config),
     }
-    every = np.ones(len(ratings), dtype=bool)
-    fitted = with_head(base, fit_rated(base.head, tracks, ratings, every, config, config.seed))
+    fitted = fit_rated(base, clips, ratings, np.ones(len(ratings), dtype=bool), config)
     out.mkdir(parents=True, exist_ok=True)
-    table = (Path(config.corpus) / "ratings.parquet").read_bytes()
-    origin = origin_of(Path(config.base) / "feelprint.onnx", config.fit, table)
-    origin = dataclasses.replace(
-        origin, version=origin.version.replace("+personal", "+rated"), licence=config.licence
-    )
-    export_onnx(fitted, out / "feelprint.onnx", origin)
+    export_onnx(fitted, out / "feelprint.onnx", origin_of(config))
     figures["export"] = check_export(fitted, out / "feelprint.onnx")
     fitted.save(str(out))
     write_text(out / "metrics.json", json.dumps({"rated": figures}, indent=2) + "\n")
     return figures
-
-
-def _read(config: RatedConfig) -> tuple[Feelprint, EncodedTracks, Ratings]:
-    """The base without its rating metric, the clips' tokens, and their ratings."""
-    base = base_model(Path(config.base)).without_ratings()
-    corpus, ratings = rated_corpus(Path(config.corpus))
-    return base, encode_tracks(base, [corpus], [str(id) for id in ratings.ids]), ratings
 
 
 def table(rows: dict[str, dict[str, Score]]) -> str:
@@ -178,19 +245,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = read_config(RatedConfig, options.config)
         if options.priors:
-            base, tracks, ratings = _read(config)
-            settings = {
-                f"prior {prior:g}": dataclasses.replace(
-                    config, fit=dataclasses.replace(config.fit, prior=prior)
-                )
-                for prior in options.priors
-            }
-            judge = partial(cross_validate, base.head, tracks, ratings)
-            print(table({name: judge(each) for name, each in settings.items()}))
+            inputs = read(config)
+            settings = [dataclasses.replace(config, prior=prior) for prior in options.priors]
+            print(
+                table({f"prior {each.prior:g}": cross_validate(*inputs, each) for each in settings})
+            )
         else:
             figures = fit_model(config, options.runs / config.name)
             print(table({config.name: figures["figures"]}))
-    except (AnswersError, ConfigError, CorpusError, ExportError, ValueError) as error:
+    except (AnswersError, AudioError, ConfigError, CorpusError, ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
