@@ -71,6 +71,94 @@ fn an_album_in_one_file_is_its_songs() {
     assert!(!output.status.success());
 }
 
+/// A block CUESHEET (RFC 9639, section 8.7) of tracks that start at these samples; the second one
+/// has a pause of 1,000 samples before it, and the last one is the lead-out.
+fn cue_block(starts: &[u64]) -> Vec<u8> {
+    let mut block = vec![0; 128 + 8 + 259];
+    block.push(starts.len() as u8);
+    for (position, &start) in starts.iter().enumerate() {
+        let is_last = position == starts.len() - 1;
+        let pause = if position == 1 { 1_000 } else { 0 };
+        block.extend((start - pause).to_be_bytes());
+        block.push(if is_last { 255 } else { position as u8 + 1 });
+        block.extend([0; 12 + 14]);
+        let points = match (is_last, pause) {
+            (true, _) => &[][..],
+            (false, 0) => &[(0, 1)],
+            (false, _) => &[(0_u64, 0_u8), (1_000, 1)],
+        };
+        block.push(points.len() as u8);
+        for &(offset, number) in points {
+            block.extend(offset.to_be_bytes());
+            block.extend([number, 0, 0, 0]);
+        }
+    }
+    block
+}
+
+#[test]
+fn a_sheet_in_a_flac_file_is_one_beside_it() {
+    let (folder, path) = library();
+    let album = folder.path().join("album");
+    let wav = album.join("album.wav");
+    std::fs::remove_file(album.join("album.cue")).unwrap();
+    let plain = common::ffmpeg(&["-i", wav.to_str().unwrap()], &album.join("plain.flac"));
+    let plain = std::fs::read(plain).unwrap();
+    std::fs::remove_file(album.join("plain.flac")).unwrap();
+    // The comment, with the name that the file had and without one; and the block, behind STREAMINFO.
+    let without_file = SHEET.replace("FILE \"album.wav\" WAVE\n", "");
+    let comments = ["-i", wav.to_str().unwrap(), "-metadata"];
+    for (name, sheet) in [("comment", SHEET), ("nameless", &without_file)] {
+        let comment = format!("CUESHEET={sheet}");
+        let arguments = [&comments[..], &[&comment]].concat();
+        common::ffmpeg(&arguments, &album.join(format!("{name}.flac")));
+    }
+    let block = cue_block(&[0, 3 * 22_050, 7 * 22_050, 12 * 22_050]);
+    let header = [&[5][..], &(block.len() as u32).to_be_bytes()[1..]].concat();
+    let with_block = [&plain[..42], &header, &block, &plain[42..]].concat();
+    std::fs::write(album.join("block.flac"), with_block).unwrap();
+    std::fs::remove_file(&wav).unwrap();
+
+    assert_eq!(index(&path, &album)["analysed"], 9);
+    assert_eq!(index(&path, &album)["unchanged"], 9);
+    for name in ["comment", "nameless", "block"] {
+        let file = album.join(format!("{name}.flac")).canonicalize().unwrap();
+        for song in 0..3_usize {
+            let single = folder.path().join(format!("single/{song}.wav"));
+            let output = feelprint(&path, &["similar", single.to_str().unwrap(), "--json"]);
+            let lines = json_lines(&output);
+            let is_it = |line: &&Value| {
+                line["path"] == file.to_str().unwrap() && line["track"] == song as u64 + 1
+            };
+            let found = lines.iter().find(is_it).unwrap_or_else(|| panic!("{name}: {lines:?}"));
+            assert!(found["distance"].as_f64().unwrap() < 1e-3, "{name}: {found}");
+            // The block has no titles.
+            let titles = ["One", "Two", "Three"].map(|title| (name != "block").then_some(title));
+            assert_eq!(found["title"].as_str(), titles[song], "{name}");
+        }
+    }
+    // A sheet beside the file comes first; when it goes, that in the file counts again.
+    let file = album.join("comment.flac");
+    let beside = album.join("comment.cue");
+    std::fs::write(&beside, SHEET.replace("Two", "Zwei")).unwrap();
+    assert_eq!(index(&path, &file)["recognised"], 3);
+    std::fs::remove_file(&beside).unwrap();
+    assert_eq!(index(&path, &file)["recognised"], 3);
+    assert_eq!(index(&path, &file)["unchanged"], 3);
+    // A sheet with a file per track, and one that is broken, divide nothing.
+    let two = "FILE \"0.wav\" WAVE\nTRACK 01 AUDIO\nINDEX 01 00:00:00\nFILE \"1.wav\" WAVE\n\
+               TRACK 02 AUDIO\nINDEX 01 00:00:00\n";
+    let single = folder.path().join("single/0.wav");
+    for sheet in [two, "no sheet", ""] {
+        let comment = format!("CUESHEET={sheet}");
+        let arguments = ["-i", single.to_str().unwrap(), "-metadata", &comment];
+        let flac = common::ffmpeg(&arguments, &folder.path().join("one.flac"));
+        assert_eq!(index(&path, &flac)["analysed"], 1, "{sheet}");
+        std::fs::remove_file(&flac).unwrap();
+        feelprint(&path, &["forget", flac.to_str().unwrap()]);
+    }
+}
+
 #[test]
 fn the_songs_follow_the_sheet() {
     let (folder, path) = library();

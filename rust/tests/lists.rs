@@ -160,9 +160,20 @@ fn standard_input_is_a_song_or_a_list() {
         let output = with_stdin(&index, &["playlist", "-", "--json"], list.as_bytes());
         assert_eq!(songs(&output), [2, 3, 4, 5]);
     }
+    let explained = json_lines(&feelprint(&index, &["explain", "--json", &b, &a])).remove(0);
+    let output = with_stdin(&index, &["explain", "--json", &b, "-"], &bytes);
+    let from_stdin = json_lines(&output).remove(0);
+    assert_eq!(from_stdin["songs"][1]["path"], "-");
+    for key in ["distance", "alike"] {
+        assert_eq!(from_stdin[key], explained[key]);
+    }
     let music = folder.path().join("music");
     let output = with_stdin(&index, &["index", "-", "--json"], music.to_str().unwrap().as_bytes());
     assert_eq!(json_lines(&output)[0]["unchanged"], 6);
+    let two = format!("{a}\n{b}\n");
+    let output = with_stdin(&index, &["explain", &a, "-"], two.as_bytes());
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("3 songs, expected two"));
     let output = with_stdin(&index, &["embed", "-"], b"");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard input is empty"));

@@ -409,6 +409,68 @@ fn the_tables_of_an_mp4_need_not_be_right() {
     }
 }
 
+#[test]
+fn an_mp4_whose_index_is_cut_off_is_used_or_says_what_is_missing() {
+    let music = Music::new();
+    let error = |what: &str, bytes: &[u8]| {
+        let path = music.path("file");
+        std::fs::write(&path, bytes).unwrap();
+        let error = model().embed_file(&path).expect_err(what);
+        assert!(error.is_audio(), "{what}: {error}");
+        error.to_string()
+    };
+    let formats = [
+        ("aac.m4a", "aac"),
+        ("alac.m4a", "alac"),
+        ("opus.mp4", "libopus"),
+        ("mp3.mp4", "libmp3lame"),
+        ("pcm.mov", "pcm_s24be"),
+    ];
+    for (name, codec) in formats {
+        let mp4 = music.coded("a.wav", name, &["-c:a", codec, "-strict", "-2"]);
+        let whole = music.assert(name, &mp4, SECONDS, false);
+        // The index is at the end. Every table of it is cut in its middle.
+        let index = position(&mp4, b"moov");
+        let table = |name: &str| index + position(&mp4[index..], name.as_bytes());
+        let middle = |name: &str| {
+            let at = table(name);
+            let len = u32::from_be_bytes(mp4[at - 4..at].try_into().unwrap()) as usize;
+            &mp4[..at - 4 + len / 2]
+        };
+        let without = |name: &str| {
+            let mut bytes = mp4.clone();
+            bytes[table(name)..][..4].copy_from_slice(b"free");
+            bytes
+        };
+        let cut = music.assert(name, middle("stco"), SECONDS, true);
+        assert!(cut.distance(&whole) < 0.05, "{name}");
+        let is_pcm = name == "pcm.mov";
+        if is_pcm {
+            // The sizes of its samples are known from the codec.
+            for table in ["stts", "stsc", "stsz"] {
+                music.assert(&format!("{name} cut in {table}"), middle(table), SECONDS, true);
+                music.assert_whole(&format!("{name} without {table}"), &without(table), &whole);
+            }
+        } else {
+            let (half_s, _, damage) = music.analyse(name, middle("stsz"));
+            assert!((2.0..4.0).contains(&half_s), "{name}: {half_s} s");
+            assert!(damage.is_some(), "{name}");
+            let mut zeros = mp4.clone();
+            zeros[table("stsz") + 4..table("stco") - 4].fill(0);
+            for bytes in [middle("stts"), middle("stsc"), &without("stsz"), &zeros] {
+                let problem = error(name, bytes);
+                assert!(problem.contains("stsz, the table of sample sizes"), "{name}: {problem}");
+            }
+        }
+        for bytes in [middle("hdlr"), &without("stsd"), &without("mdia")] {
+            let problem = error(name, bytes);
+            assert!(problem.contains("stsd, the table of codecs"), "{name}: {problem}");
+        }
+        let problem = error(name, &mp4[..index - 4]);
+        assert!(problem.contains("the index (moov)"), "{name}: {problem}");
+    }
+}
+
 /// The pages of an Ogg file.
 fn pages(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut pages = Vec::new();

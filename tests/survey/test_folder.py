@@ -102,7 +102,8 @@ def test_a_rater_does_not_wait_for_the_clips_of_others(
     *_, wanted, practice = library.tracks
     background = threading.Thread(target=library.cut_all, args=([practice],))
     background.start()
-    time.sleep(0.15)
+    while not order:
+        time.sleep(0.001)
     library.path(wanted, 0, "ogg")
     background.join()
     assert order[0] == practice and order.index(wanted) <= 3

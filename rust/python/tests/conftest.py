@@ -65,14 +65,34 @@ def write_wav(path: Path, samples: Samples, rate: int = RATE) -> Path:
     """Write float samples, (samples,) or (samples, channels), as a WAV file."""
     samples = samples.reshape(len(samples), -1).astype("<f4")
     channels, data = samples.shape[1], samples.tobytes()
-    fields = [
-        (3, 2), (channels, 2), (rate, 4), (rate * channels * 4, 4), (channels * 4, 2), (32, 2),
-    ]  # fmt: skip
-    format_ = b"".join(value.to_bytes(width, "little") for value, width in fields)
-    chunk = b"WAVEfmt " + (16).to_bytes(4, "little") + format_
-    chunk += b"data" + len(data).to_bytes(4, "little") + data
-    path.write_bytes(b"RIFF" + len(chunk).to_bytes(4, "little") + chunk)
+    path.write_bytes(wav_header(3, channels, rate, 4, len(data)) + data)
     return path
+
+
+def write_silence(path: Path, hours: float, rate: int = RATE) -> Path:
+    """Write silence as a 16-bit WAV file that takes no space on the disk, to work on for long."""
+    size = int(hours * 3600 * rate) * 2
+    header = wav_header(1, 1, rate, 2, size)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+    return path
+
+
+def wav_header(kind: int, channels: int, rate: int, width: int, size: int) -> bytes:
+    """The header of a WAV file.
+
+    `kind` is 1 for integers, 3 for floats; `width` of a sample and `size` of the data are in bytes.
+    """
+    fields = [
+        (kind, 2), (channels, 2), (rate, 4), (rate * channels * width, 4), (channels * width, 2),
+        (8 * width, 2),
+    ]  # fmt: skip
+    format_ = b"".join(value.to_bytes(length, "little") for value, length in fields)
+    chunk = (
+        b"WAVEfmt " + (16).to_bytes(4, "little") + format_ + b"data" + size.to_bytes(4, "little")
+    )
+    return b"RIFF" + (len(chunk) + size).to_bytes(4, "little") + chunk
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_an_update_waits_for_another_process(index: feelprint.Index, library: Pa
     write_wav(library / "new.wav", piece(9))
     code = (
         "import sqlite3, sys, time; db = sqlite3.connect(sys.argv[1]);"
-        "db.execute('BEGIN IMMEDIATE'); print(flush=True); time.sleep(3)"
+        "db.execute('BEGIN IMMEDIATE'); print(flush=True); time.sleep(5)"
     )
     words = [sys.executable, "-c", code, index.path]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as other:

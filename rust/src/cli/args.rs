@@ -175,9 +175,9 @@ pub enum Command {
     /// Explain the distance of two songs: the seconds without which it changes most, and similar
     /// windows
     Explain {
-        /// An audio file
+        /// An audio file; - reads it from standard input
         a: PathBuf,
-        /// Another audio file
+        /// Another audio file; - reads it from standard input
         b: PathBuf,
     },
     /// Print the embeddings of files, as JSON lines

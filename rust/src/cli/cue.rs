@@ -1,10 +1,13 @@
-//! Cue sheets: an album in one audio file, and where its tracks start.
+//! Cue sheets: an album in one audio file, and where its tracks start. A sheet is a file beside the
+//! audio, or in the metadata of a FLAC file.
 //!
 //! A small parser of what is needed here. The crates for it read UTF-8 alone, while most sheets are
 //! older than that, and have not been kept up for years or are under the GPL.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+
+use crate::decode::{EmbeddedCue, embedded_cue};
 
 use super::output::note;
 use super::tags::not_empty;
@@ -40,17 +43,43 @@ pub fn sections(sheets: &[PathBuf], files: &[PathBuf]) -> HashMap<PathBuf, Vec<S
             }
         };
         for (name, sections) in parse(&text) {
-            let numbers: HashSet<_> = sections.iter().map(|section| section.track).collect();
-            let in_order = sections.is_sorted_by(|a, b| a.start_s < b.start_s);
-            if sections.len() < 2 || !in_order || numbers.len() < sections.len() {
-                continue;
-            }
-            if let Some(file) = find(sheet, &name, files) {
+            if is_division(&sections)
+                && let Some(file) = find(sheet, &name, files)
+            {
                 all.entry(file).or_insert(sections);
             }
         }
     }
     all
+}
+
+/// The sections of a FLAC file by the cue sheet in its metadata; none if it has none that divides it
+/// into two tracks or more. The comment `CUESHEET`, which has titles, comes before the block.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read.
+pub fn embedded_sections(file: &Path) -> crate::Result<Vec<Section>> {
+    if !file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("flac")) {
+        return Ok(Vec::new());
+    }
+    let EmbeddedCue { text, tracks } = embedded_cue(file)?;
+    // The file that it names is this one, whatever its name was when the sheet was made.
+    let mut files = parse(&format!("FILE this\n{}", text.unwrap_or_default()));
+    files.retain(|(_, sections)| !sections.is_empty());
+    let of_text = files.pop().filter(|_| files.is_empty()).map(|(_, sections)| sections);
+    let section =
+        |(track, start_s)| Section { track, start_s, title: None, artist: None, album: None };
+    let of_block = tracks.into_iter().map(section).collect();
+    let both = of_text.into_iter().chain([of_block]);
+    Ok(both.into_iter().find(|sections| is_division(sections)).unwrap_or_default())
+}
+
+/// Whether these are two tracks or more, in order and of different numbers.
+fn is_division(sections: &[Section]) -> bool {
+    let numbers: HashSet<_> = sections.iter().map(|section| section.track).collect();
+    let in_order = sections.is_sorted_by(|a, b| a.start_s < b.start_s);
+    sections.len() > 1 && in_order && numbers.len() == sections.len()
 }
 
 /// The audio file that a sheet names, or one beside it with the same name and another extension:

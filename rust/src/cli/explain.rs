@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::{Analysis, AudioEmbeddingModel, Embedding, SAMPLE_RATE, Track};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use super::input::{Input, inputs};
 use super::output::Output;
 use super::progress;
 
@@ -34,11 +35,16 @@ struct WindowPair {
 /// the most similar tokens.
 pub fn explain(model: &AudioEmbeddingModel, a: &Path, b: &Path, output: &mut Output) -> Result<()> {
     let window_s = model.window() as f64 / f64::from(SAMPLE_RATE);
-    let embed = |path: &Path| {
-        progress::begin(format!("analysing {}", path.display()));
-        model.embed_file(path)
+    let inputs = inputs(&[a.to_path_buf(), b.to_path_buf()])?;
+    let [a, b] = &inputs[..] else {
+        bail!("{} songs, expected two: standard input must be one of them", inputs.len());
+    };
+    let embed = |input: &Input| {
+        progress::begin(format!("analysing {}", input.name.display()));
+        model.embed_file(&input.path)
     };
     let [a_track, b_track] = [embed(a)?, embed(b)?];
+    let [a, b] = [&a.name, &b.name];
     progress::begin("comparing the windows");
     let [a_analysis, b_analysis] = [a_track.analysis(), b_track.analysis()];
     let distance = a_analysis.embedding().distance(&b_analysis.embedding());

@@ -173,8 +173,20 @@ fn outdated(
             }
         };
         let rows = index.rows_of(path)?;
-        let sections = root.sections.get(path).cloned().unwrap_or_default();
         let same_file = !rows.is_empty() && rows.iter().all(|row| row.stat == stat);
+        let mut sections = root.sections.get(path).cloned().unwrap_or_default();
+        // A file that is known as one track is not opened again.
+        let is_known = same_file && !options.force && is_current(model, &rows, &sections);
+        if sections.is_empty() && !is_known {
+            match cue::embedded_sections(path) {
+                Ok(embedded) => sections = embedded,
+                Err(error) => {
+                    note(&error);
+                    counts.unreadable += 1;
+                    continue;
+                }
+            }
+        }
         let folder = folder_of(&rows, &root.path);
         let mut task = Task {
             path: path.clone(),

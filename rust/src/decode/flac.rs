@@ -89,6 +89,87 @@ impl StreamInfo {
     }
 }
 
+/// A block of metadata.
+struct Block {
+    kind: u8,
+    /// The position and the length of its content.
+    content: u64,
+    len: u64,
+    is_last: bool,
+}
+
+/// The block at `at`; none if it is of an unknown kind or does not end before `end`.
+fn block(window: &mut Window, at: u64, end: u64) -> Option<Block> {
+    let header: [u8; 4] = window.bytes(at, 4).try_into().ok()?;
+    let (kind, len, content) = (header[0] & 0x7f, number(&header[1..]), at + 4);
+    let is_last = header[0] & 0x80 != 0;
+    (kind <= 6 && content + len <= end).then_some(Block { kind, content, len, is_last })
+}
+
+/// A cue sheet in the metadata of a file.
+#[cfg(feature = "cli")]
+#[derive(Debug, Default)]
+pub(crate) struct EmbeddedCue {
+    /// The text of the comment `CUESHEET`.
+    pub(crate) text: Option<String>,
+    /// The audio tracks of the block CUESHEET: their numbers, and their starts in seconds.
+    pub(crate) tracks: Vec<(u32, f64)>,
+}
+
+/// The cue sheet in the metadata at `start`; an empty one if there is none.
+#[cfg(feature = "cli")]
+pub(super) fn embedded_cue(window: &mut Window, start: u64, end: u64) -> EmbeddedCue {
+    let mut cue = EmbeddedCue::default();
+    if window.bytes(start, 4) != b"fLaC" {
+        return cue;
+    }
+    let (mut at, mut info) = (start + 4, None);
+    while let Some(Block { kind, content, len, is_last }) = block(window, at, end) {
+        match (kind, &info) {
+            (0, None) => info = StreamInfo::parse(window.bytes(content, STREAM_INFO)),
+            (4, _) if len <= MAX_COMMENTS => {
+                let (_, text) = comment(window.bytes(content, len as usize), "cuesheet");
+                cue.text = cue.text.or(text);
+            }
+            (5, Some(info)) if len <= MAX_COMMENTS => {
+                let starts = cue_tracks(window.bytes(content, len as usize));
+                let rate = info.rate as f64;
+                cue.tracks = starts.map(|(track, at)| (track, at as f64 / rate)).collect();
+            }
+            _ => {}
+        }
+        at = content + len;
+        if is_last {
+            break;
+        }
+    }
+    cue
+}
+
+/// The audio tracks in a block CUESHEET, section 8.7: their numbers, and the samples before them.
+#[cfg(feature = "cli")]
+fn cue_tracks(block: &[u8]) -> impl Iterator<Item = (u32, u64)> {
+    /// The catalogue number, the lead-in, flags and reserved bytes, and the number of tracks.
+    const HEADER: usize = 128 + 8 + 259 + 1;
+    /// An offset, a number, an ISRC, flags and reserved bytes, and the number of index points.
+    const TRACK: usize = 8 + 1 + 12 + 14 + 1;
+    /// An offset from that of the track, a number, and reserved bytes.
+    const POINT: usize = 8 + 1 + 3;
+    let mut rest = block.get(HEADER..).unwrap_or_default();
+    let tracks = std::iter::from_fn(move || {
+        let (track, after) = rest.split_at_checked(TRACK)?;
+        let (points, after) = after.split_at_checked(POINT * usize::from(track[TRACK - 1]))?;
+        rest = after;
+        // The music begins at index point 1; 0 is the pause before it.
+        let point = points.chunks_exact(POINT).find(|point| point[8] == 1);
+        let start = number(&track[..8]).saturating_add(point.map_or(0, |p| number(&p[..8])));
+        let is_audio = track[21] & 0x80 == 0;
+        Some((u32::from(track[8]), start, is_audio))
+    });
+    // The lead-out has the number 170 or 255.
+    tracks.filter(|&(track, _, is_audio)| is_audio && track < 100).map(|(track, at, _)| (track, at))
+}
+
 /// Reads the metadata at `start`; none if it does not begin as that of FLAC does.
 fn metadata(window: &mut Window, start: u64, end: u64) -> Option<Metadata> {
     if window.bytes(start, 4) != b"fLaC" {
@@ -97,20 +178,14 @@ fn metadata(window: &mut Window, start: u64, end: u64) -> Option<Metadata> {
     let mut at = start + 4;
     let (mut info, mut album, mut is_broken) = (None, None, false);
     loop {
-        let Ok::<[u8; 4], _>(header) = window.bytes(at, 4).try_into() else {
+        let Some(Block { kind, content, len, is_last }) = block(window, at, end) else {
             is_broken = true;
             break;
         };
-        let (kind, len) = (header[0] & 0x7f, number(&header[1..]));
-        let content = at + 4;
-        if kind > 6 || content + len > end {
-            is_broken = true;
-            break;
-        }
         match kind {
             0 if info.is_none() => info = StreamInfo::parse(window.bytes(content, STREAM_INFO)),
             4 if album.is_none() && len <= MAX_COMMENTS => {
-                let (is_whole, found) = comments(window.bytes(content, len as usize));
+                let (is_whole, found) = comment(window.bytes(content, len as usize), "album");
                 is_broken |= !is_whole;
                 album = found;
             }
@@ -118,7 +193,7 @@ fn metadata(window: &mut Window, start: u64, end: u64) -> Option<Metadata> {
             _ => {}
         }
         at = content + len;
-        if header[0] & 0x80 != 0 {
+        if is_last {
             break;
         }
     }
@@ -159,25 +234,25 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
-/// Whether the block of comments is whole, and the album in it.
-fn comments(block: &[u8]) -> (bool, Option<String>) {
+/// Whether the block of comments is whole, and the first value of `key`, which is in lower case.
+fn comment(block: &[u8], key: &str) -> (bool, Option<String>) {
     fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         let (len, rest) = bytes.split_at_checked(4)?;
         rest.split_at_checked(u32::from_le_bytes(len.try_into().ok()?) as usize)
     }
     let Some((_, rest)) = field(block) else { return (false, None) };
     let Some((count, mut rest)) = rest.split_at_checked(4) else { return (false, None) };
-    let mut album = None;
+    let mut found = None;
     for _ in 0..u32::from_le_bytes(count.try_into().unwrap_or_default()) {
-        let Some((entry, after)) = field(rest) else { return (false, album) };
+        let Some((entry, after)) = field(rest) else { return (false, found) };
         rest = after;
-        if let Some((key, value)) = std::str::from_utf8(entry).ok().and_then(|e| e.split_once('='))
-            && key.eq_ignore_ascii_case("album")
+        if let Some((name, value)) = std::str::from_utf8(entry).ok().and_then(|e| e.split_once('='))
+            && name.eq_ignore_ascii_case(key)
         {
-            album.get_or_insert(value.to_string());
+            found.get_or_insert(value.to_string());
         }
     }
-    (true, album)
+    (true, found)
 }
 
 /// Whether the lengths in the block of a picture are right. `head` is its beginning, `len` its

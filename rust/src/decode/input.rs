@@ -1,9 +1,13 @@
 //! The bytes of a file, for several readers.
 
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use symphonia::core::io::MediaSource;
+
+use crate::error::{Error, Result};
 
 /// The bytes read from a file, as a multiple of its size, after which its reader is assumed to loop
 /// forever.
@@ -39,6 +43,17 @@ struct State {
 }
 
 impl Input {
+    /// Opens a file.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let io = |error| Error::io(path, error);
+        let metadata = std::fs::metadata(path).map_err(io)?;
+        if !metadata.is_file() {
+            return Err(Error::audio("not a file"));
+        }
+        let file = File::open(path).map_err(io)?;
+        Ok(Self::new(Box::new(file), metadata.len()))
+    }
+
     pub(super) fn new(media: Box<dyn Media>, len: u64) -> Self {
         let remaining = len.saturating_mul(MAX_READS).saturating_add(1 << 20);
         let state = State { media, at: 0, remaining, failure: None, has_failed: false };

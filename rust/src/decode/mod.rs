@@ -36,7 +36,6 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::Cursor;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,6 +58,8 @@ mod mp4;
 mod probing;
 mod source;
 
+#[cfg(feature = "cli")]
+pub(crate) use flac::EmbeddedCue;
 use input::Input;
 pub(crate) use source::Source;
 
@@ -104,6 +105,20 @@ pub fn decode_bytes(bytes: Vec<u8>) -> Result<ResampledAudio> {
     let open = || Source::from_bytes(Arc::clone(&bytes));
     let (samples, _) = catch_decoder_panic(Path::new(""), || decode_with(open, Samples::default))?;
     Ok(ResampledAudio { path: PathBuf::new(), samples: samples.0 })
+}
+
+/// The cue sheet in the metadata of a FLAC file; an empty one if there is none.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read.
+#[cfg(feature = "cli")]
+pub(crate) fn embedded_cue(path: &Path) -> Result<EmbeddedCue> {
+    let input = Input::open(path)?;
+    let mut window = input::Window::new(input.clone());
+    let start = probing::after_tags(&mut window, 0);
+    let cue = flac::embedded_cue(&mut window, start, input.len());
+    input.take_failure().map_or(Ok(cue), |failure| Err(Error::reading(failure).at(path)))
 }
 
 /// What decoded samples go to.

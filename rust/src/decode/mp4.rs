@@ -5,6 +5,8 @@
 //! is damage. Entries are used as far as a table has them, whatever count it states. Durations are
 //! not used, except those of the edit list, and the edit list only if it agrees with the samples.
 
+use std::ops::Range;
+
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW,
@@ -16,7 +18,7 @@ use symphonia::core::codecs::audio::well_known::{
 
 use super::frames::channels;
 use super::input::{Input, Window};
-use super::{Packets, Span, Step, Stream, StreamPacket};
+use super::{Packets, Span, Step, Stream, StreamPacket, chunks};
 use crate::error::{Error, Result};
 
 /// The largest index (`moov`) that is read, in bytes.
@@ -133,6 +135,7 @@ impl Mp4 {
         let len = input.len();
         let mut window = Window::new(input.clone());
         let (mut moov, mut media, mut fragment) = (None, None, None);
+        let mut is_cut = false;
         let mut at = start;
         while let Some((kind, from, end)) = top_level(&mut window, at, len) {
             match &kind {
@@ -142,14 +145,20 @@ impl Mp4 {
                         return Err(Error::audio(format!("an index of {size} bytes")));
                     }
                     moov = Some(window.bytes(from, size as usize).to_vec());
+                    is_cut = end > len;
                 }
-                b"mdat" if media.is_none() => media = Some(from),
+                b"mdat" if media.is_none() => media = Some(from..end.min(len)),
                 b"moof" if fragment.is_none() => fragment = Some(at),
                 _ => {}
             }
             at = end;
         }
-        let moov = moov.ok_or_else(|| Error::audio("no index (moov): its end is missing"))?;
+        let moov = moov.ok_or_else(|| {
+            Error::audio(
+                "the index (moov), which says where the audio is, is missing: the file is cut short \
+                 or was not finished",
+            )
+        })?;
         let audio: Vec<_> = atoms(&moov)
             .filter(|atom| &atom.kind == b"trak")
             .filter(|track| {
@@ -167,7 +176,10 @@ impl Mp4 {
                     problem = reason;
                     continue;
                 }
-                None => continue,
+                None => {
+                    problem = lacks("stsd, the table of codecs", is_cut);
+                    continue;
+                }
             };
             let track_id = find(track.content, b"tkhd")
                 .and_then(|tkhd| number(tkhd, if tkhd.first() == Some(&1) { 20 } else { 12 }, 4));
@@ -176,8 +188,14 @@ impl Mp4 {
                 Some(size) => Sizes::Constant(size),
                 None => sample_sizes(table),
             };
-            let contiguous = if only_track { media } else { None };
+            let contiguous = if only_track { media.clone() } else { None };
             let runs = runs(table, &sizes, contiguous, len, fragment.is_some());
+            if fragment.is_none()
+                && let Some(missing) = missing_table(table, &sizes, &runs)
+            {
+                problem = lacks(missing, is_cut);
+                continue;
+            }
             let span = span(&moov, track.content, entry.stream.parameters.codec == CODEC_ID_OPUS);
             let mut stream = entry.stream;
             stream.span = span;
@@ -193,7 +211,7 @@ impl Mp4 {
                 fragments,
                 next_atom: fragment.unwrap_or(len),
                 delivered: 0,
-                damage: None,
+                damage: is_cut.then(|| chunks::CUT.to_string()),
                 ended: false,
                 album: album(&moov),
             });
@@ -360,19 +378,41 @@ fn sample_sizes(table: &[u8]) -> Sizes {
     Sizes::Table(sizes)
 }
 
-/// The samples by their chunks. If `contiguous` is the position of the only track's data, samples
-/// that no chunk has follow the last one.
+/// The error of an index without a table.
+fn lacks(table: &str, is_cut: bool) -> String {
+    let state = if is_cut { "cut short" } else { "broken" };
+    format!("the index (moov) is {state}: {table}, is missing or empty")
+}
+
+/// The table without which no sample of the track is found; none if there are samples.
+fn missing_table(table: &[u8], sizes: &Sizes, runs: &[Run]) -> Option<&'static str> {
+    if matches!(sizes, Sizes::Table(sizes) if sizes.iter().all(|&size| size == 0)) {
+        return Some("stsz, the table of sample sizes");
+    }
+    runs.is_empty().then(|| match chunk_offsets(table)[..] {
+        [] => "stco, the table of chunk offsets",
+        _ => "stsc, the table of samples per chunk",
+    })
+}
+
+/// The positions of the chunks in the file.
+fn chunk_offsets(table: &[u8]) -> Vec<u64> {
+    match find(table, b"co64") {
+        Some(co64) => entries(Some(co64), 8, 8).map(be).collect(),
+        None => entries(find(table, b"stco"), 8, 4).map(be).collect(),
+    }
+}
+
+/// The samples by their chunks. If `contiguous` is the only track's data, samples that no chunk has
+/// follow the last one.
 fn runs(
     table: &[u8],
     sizes: &Sizes,
-    contiguous: Option<u64>,
+    contiguous: Option<Range<u64>>,
     len: u64,
     fragmented: bool,
 ) -> Vec<Run> {
-    let chunks: Vec<u64> = match find(table, b"co64") {
-        Some(co64) => entries(Some(co64), 8, 8).map(be).collect(),
-        None => entries(find(table, b"stco"), 8, 4).map(be).collect(),
-    };
+    let chunks = chunk_offsets(table);
     let per_chunk: Vec<(u64, u64)> = entries(find(table, b"stsc"), 8, 12)
         .map(|entry| (be(&entry[..4]), be(&entry[4..8])))
         .collect();
@@ -392,7 +432,7 @@ fn runs(
         }
         let Some(&(_, count)) = per_chunk.get(group) else { break };
         // A chunk before any data, or an empty one, is no chunk.
-        if contiguous.is_some_and(|from| at < from.min(16)) || count == 0 {
+        if contiguous.as_ref().is_some_and(|data| at < data.start.min(16)) || count == 0 {
             break;
         }
         let count = count.min(left);
@@ -412,14 +452,17 @@ fn runs(
         }
         end = Some(at.saturating_add(bytes));
     }
-    if let Some(from) = contiguous
+    if let Some(data) = contiguous
         && !fragmented
     {
-        let at = end.unwrap_or(from);
+        let at = end.unwrap_or(data.start);
         let rest = match sizes {
             Sizes::Table(_) => left,
             // The count that the table states may be of PCM frames or of bytes; no more than these.
-            Sizes::Constant(size) if end.is_none() => stated.min(len.saturating_sub(at) / size),
+            Sizes::Constant(size) if end.is_none() && stated > 0 => {
+                stated.min(len.saturating_sub(at) / size)
+            }
+            Sizes::Constant(size) if end.is_none() => (data.end - data.start) / size,
             Sizes::Constant(_) => 0,
         };
         if rest > 0 {
@@ -622,6 +665,7 @@ fn sample_entry(stsd: &[u8]) -> Option<std::result::Result<SampleEntry, String>>
     };
     let name = String::from_utf8_lossy(&entry.kind).into_owned();
     let unsupported = Some(Err(format!("the codec {} is not supported", name.escape_default())));
+    let lacks = |config| Some(Err(format!("the codec's configuration ({config}) is missing")));
     let pcm_bits = |default: u64| if bits == 0 { default } else { bits };
     let (codec, pcm_bits) = match &entry.kind {
         b"mp4a" | b".mp3" | b"ms\0U" => {
@@ -641,17 +685,19 @@ fn sample_entry(stsd: &[u8]) -> Option<std::result::Result<SampleEntry, String>>
         }
         b"alac" => {
             let cookie = config(b"alac").and_then(|alac| alac.get(4..));
-            parameters.with_extra_data(cookie.unwrap_or_default().into());
+            let Some(cookie) = cookie else { return lacks("alac") };
+            parameters.with_extra_data(cookie.into());
             (Some(CODEC_ID_ALAC), 0)
         }
         b"fLaC" => {
             let info = config(b"dfLa").and_then(|flac| flac.get(8..8 + 34));
-            parameters.with_extra_data(info.unwrap_or_default().into());
+            let Some(info) = info else { return lacks("dfLa") };
+            parameters.with_extra_data(info.into());
             (Some(CODEC_ID_FLAC), 0)
         }
         b"Opus" => {
-            let head = config(b"dOps").and_then(opus_head);
-            parameters.with_extra_data(head.unwrap_or_default().into());
+            let Some(head) = config(b"dOps").and_then(opus_head) else { return lacks("dOps") };
+            parameters.with_extra_data(head.into());
             (Some(CODEC_ID_OPUS), 0)
         }
         b"raw " if pcm_bits(8) == 8 => (Some(CODEC_ID_PCM_U8), 8),

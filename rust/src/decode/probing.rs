@@ -93,7 +93,7 @@ pub(super) fn open(input: &Input, start: u64) -> Result<Opened> {
 }
 
 /// Where the tags ID3v2 at the start of a file end, and the zeros behind them.
-fn after_tags(window: &mut Window, start: u64) -> u64 {
+pub(super) fn after_tags(window: &mut Window, start: u64) -> u64 {
     let mut at = start;
     while let Some(len) = id3v2_len(window.bytes(at, 10)) {
         // A tag with a wrong length may reach beyond the file.

@@ -54,13 +54,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let io = |error| Error::io(path, error);
-        let metadata = std::fs::metadata(path).map_err(io)?;
-        if !metadata.is_file() {
-            return Err(Error::audio("not a file"));
-        }
-        let file = File::open(path).map_err(io)?;
-        Self::new(Input::new(Box::new(file), metadata.len()))
+        Self::new(Input::open(path)?)
     }
 
     pub(crate) fn from_bytes(bytes: Arc<[u8]>) -> Result<Self> {
