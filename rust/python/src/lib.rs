@@ -4,6 +4,7 @@
 mod errors;
 mod index;
 mod model;
+mod neighbours;
 mod work;
 
 use std::ffi::OsString;
@@ -21,6 +22,8 @@ mod _feelprint {
     use index::Index;
     #[pymodule_export]
     use model::Model;
+    #[pymodule_export]
+    use neighbours::nearest;
 
     /// Runs the command with these arguments, of which the first is the program's name. Returns its
     /// exit status.

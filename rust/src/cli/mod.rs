@@ -19,7 +19,7 @@ pub mod index;
 pub mod input;
 pub mod library;
 mod list;
-mod map;
+pub mod map;
 mod numbers;
 mod output;
 mod pages;
