@@ -27,6 +27,8 @@ __all__ = [
     "Model",
     "ModelError",
     "__version__",
+    "audio_files",
+    "is_audio_name",
     "main",
     "nearest",
 ]
@@ -86,6 +88,8 @@ class Index:
     def paths(self) -> list[Path]: ...
     def forget(self, paths: list[str], dry_run: bool) -> int: ...
 
+def audio_files(folder: str) -> tuple[list[Path], list[str]]: ...
+def is_audio_name(name: str) -> bool: ...
 def main(arguments: list[str]) -> int: ...
 def nearest(
     embeddings: npt.NDArray[np.float32], queries: npt.NDArray[np.float32], n: int, threads: int

@@ -30,7 +30,7 @@ mod schema;
 pub mod similar;
 mod status;
 mod tags;
-mod walk;
+pub mod walk;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
