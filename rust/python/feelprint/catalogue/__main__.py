@@ -13,8 +13,8 @@ from feelprint.catalogue.embed import embed
 from feelprint.catalogue.neighbours import EXACT_UP_TO, find_neighbours
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command. Returns its exit status: 2 after an error, 130 after Ctrl-C."""
+def arguments_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m feelprint.catalogue",
         description="Embed the audio files of a folder or an object store on a Ray cluster. A run "
@@ -36,6 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--address", help="of a Ray cluster [RAY_ADDRESS, or this machine alone]")
     parser.add_argument("--model", help="another model: an ONNX file that all machines see")
     parser.add_argument("--whole", action="store_true", help="use every window of a track")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command. Returns its exit status: 2 after an error, 130 after Ctrl-C."""
+    parser = arguments_parser()
     options = parser.parse_args(arguments)
     for name in ("neighbours", "workers"):
         value = getattr(options, name)
