@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 import feelprint
 from conftest import RATE, piece, write_wav
 from feelprint import catalogue
-from feelprint.catalogue.embed import READ_AHEAD, _rows
+from feelprint.catalogue.embed import READ_AHEAD, Embedder, _rows
 from feelprint.catalogue.target import Target
 
 NODE = {"num_cpus": 1, "object_store_memory": 200 << 20, "include_dashboard": False}
@@ -138,6 +138,13 @@ def test_wrong_sources_and_targets(cluster: Cluster, tmp_path: Path) -> None:
     write_wav(tmp_path / "song.wav", piece(1))
     with pytest.raises(OSError, match="file"):
         catalogue.embed(str(tmp_path), str(tmp_path / "file"))
+
+
+def test_all_machines_need_the_same_model(tmp_path: Path) -> None:
+    version = f"{feelprint.model_version}+whole"
+    Embedder(str(tmp_path), None, True, version).load()
+    with pytest.raises(feelprint.Error, match=r"has the model .*, expected .*\+whole: install"):
+        Embedder(str(tmp_path), None, False, version).load()
 
 
 @pytest.mark.parametrize("kind", ["folder", "store"])

@@ -91,12 +91,21 @@ class Summary:
 class Embedder:
     """A process of the cluster that holds one model and embeds one shard after another."""
 
-    def __init__(self, target: str, model: str | None, whole: bool) -> None:
-        self.target, self.path, self.whole = target, model, whole
+    def __init__(self, target: str, model: str | None, whole: bool, version: str) -> None:
+        self.target, self.path, self.whole, self.version = target, model, whole, version
 
     def load(self) -> None:
-        """Load the model."""
+        """Load the model.
+
+        Raises:
+            Error: It is of another version than that of the process that started this one.
+        """
         self.model = feelprint.Model(self.path, self.whole)
+        if self.model.version != self.version:
+            raise feelprint.Error(
+                f"a machine of the cluster has the model {self.model.version}, expected "
+                f"{self.version}: install the same version of feelprint on all machines"
+            )
 
     def embed(self, shard: str, paths: list[str], sizes: list[int | None], alone: bool) -> Summary:
         """Embed the files of a shard, and write it.
@@ -257,7 +266,7 @@ def _embed_all(
 
     def start_worker() -> None:
         # It is given a shard when it runs, which may be never on a cluster that has lost a machine.
-        actor = actor_class.remote(target, model._path, model._whole)
+        actor = actor_class.remote(target, model._path, model._whole, model.version)
         waiting[actor.load.remote()] = actor, None
 
     try:
@@ -268,7 +277,9 @@ def _embed_all(
             actor, shard = waiting.pop(ref)
             try:
                 result = ray.get(ref)
-            except ray.exceptions.RayActorError:
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError:  # the process or its machine died, or is out of reach
                 ray.kill(actor)
                 summary.deaths += 1
                 deaths_in_a_row += 1
@@ -282,8 +293,6 @@ def _embed_all(
                     ) from None
                 start_worker()
                 continue
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
             if shard:
                 deaths_in_a_row = 0
                 summary.add(result)

@@ -78,10 +78,10 @@ class Target:
         # Absolute: the processes of the cluster have other working directories.
         self.url = self.root if self.is_local else url
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else {*self.fs.protocol}
-        if not self.is_local and not protocols & {"s3", "gs", "gcs", "abfs", "az", "oss"}:
+        if not self.is_local and not protocols & {"s3", "gs"}:
             raise ValueError(
                 f"{url}: a target of the kind {sorted(protocols)[0]}, expected a folder, or an "
-                "object store (s3, gs, abfs, oss), which writes a file in one step"
+                "object store (s3, gs), which writes a file in one step"
             )
 
     def path(self, *names: str) -> str:
