@@ -52,9 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         path = options.model and os.path.abspath(options.model)
         model = feelprint.Model(path, options.whole)
-        address = options.address or os.environ.get("RAY_ADDRESS")
-        local = {} if address else {"include_dashboard": False}
-        ray.init(address, log_to_driver=False, logging_level="warning", **local)
+        address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+        dashboard = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address, log_to_driver=False, logging_level="warning", **dashboard)
         summary = embed(options.source, options.out, model=model, workers=options.workers)
         for problem in summary.problems:
             print(problem, file=sys.stderr)

@@ -279,7 +279,8 @@ def _embed_all(
                 result = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            except ray.exceptions.RayError:  # the process or its machine died, or is out of reach
+            except ray.exceptions.RayError as error:
+                # The process or its machine died, or is out of reach.
                 ray.kill(actor)
                 summary.deaths += 1
                 deaths_in_a_row += 1
@@ -289,7 +290,8 @@ def _embed_all(
                 if deaths_in_a_row > 10 * workers or (shard and deaths[shard.id] > MAX_DEATHS):
                     raise feelprint.Error(
                         f"the processes that embed die ({summary.deaths} so far); is there enough "
-                        "memory? What is written stays, and the next run goes on from there"
+                        "memory? What is written stays, and the next run goes on from there. The "
+                        f"last: {error}"
                     ) from None
                 start_worker()
                 continue
