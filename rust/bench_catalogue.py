@@ -53,8 +53,9 @@ def throughput(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = copy_tracks(options.folder, folder / "music", options.copies)
-        ray.init(num_cpus=options.cores, include_dashboard=False, log_to_driver=False)
-        ratios: dict[str, list[float]] = {"wall": [], "CPU": [], "CPU with Ray": []}
+        ray.init("local", num_cpus=options.cores, include_dashboard=False, log_to_driver=False)
+        ratios: dict[str, list[float]] = {"CPU": [], "CPU with Ray": []}
+        least_s = [float("inf")] * 2
         for number in range(options.rounds):
             command_s = index(options.command, folder, options.cores)
             target, before, start = folder / f"catalogue {number}", ray_cpu_s(), time.process_time()
@@ -67,12 +68,14 @@ def throughput(options: argparse.Namespace) -> None:
                 f"{done.peak_bytes / 1e6:.0f} MB; {files} files, {done.duration_s:.0f} s of audio",
                 flush=True,
             )
-            ratios["wall"].append(command_s[0] / done.wall_s)
+            least_s = [min(least_s[0], command_s[0]), min(least_s[1], done.wall_s)]
             ratios["CPU"].append(command_s[1] / done.cpu_s)
             ratios["CPU with Ray"].append(command_s[1] / (done.cpu_s + overhead_s))
         ray.shutdown()
     for what, values in ratios.items():
         print(f"throughput, catalogue / command, by {what}: {statistics.median(values):.2f}")
+    # Other programs lengthen the others.
+    print(f"by the least wall time of each: {least_s[0] / least_s[1]:.2f}")
 
 
 def copy_tracks(source: Path, target: Path, copies: int) -> int:
