@@ -130,6 +130,8 @@ def test_wrong_sources_and_targets(cluster: Cluster, tmp_path: Path) -> None:
     for missing in (str(tmp_path / "nowhere"), "s3://bucket/nowhere"):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             catalogue.embed(missing, str(tmp_path / "out"))
+    with pytest.raises(ImportError, match="gcsfs"):
+        catalogue.embed("gs://bucket/music", str(tmp_path / "out"))
     with pytest.raises(ValueError, match="a target of the kind memory, expected a folder"):
         catalogue.embed(str(tmp_path / "empty"), "memory://out")
     with pytest.raises(feelprint.Error, match="no track has an embedding"):

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the next run goes on from here", file=sys.stderr)
         return 130
-    except (feelprint.Error, OSError, ValueError) as error:
+    except (feelprint.Error, ImportError, OSError, ValueError) as error:
         print(f"feelprint.catalogue: {error}", file=sys.stderr)
         return 2
     finally:

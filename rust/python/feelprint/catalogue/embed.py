@@ -233,6 +233,7 @@ def embed(
 
     Raises:
         Error: The catalogue is of another model; there is no audio file; processes keep dying.
+        ImportError: The object store needs another package, such as s3fs.
         OSError: The source cannot be listed, or the target not be written.
         ValueError: The target is of a kind that cannot be written in one step.
     """
