@@ -95,35 +95,11 @@ impl Neighbours {
         n: usize,
         predicate: impl Fn(usize) -> bool,
     ) -> Vec<Neighbour> {
-        if n == 0 {
-            return Vec::new();
-        }
-        let mut heap: BinaryHeap<Neighbour> = BinaryHeap::with_capacity(n.min(self.len()) + 1);
-        let mut squares = [0.0; BLOCK];
+        let mut nearest = Nearest::new(n, self.len());
         for (block, rows) in self.rows.chunks(BLOCK).enumerate() {
-            for (square, row) in squares.iter_mut().zip(rows) {
-                *square = squared_distance(row, &query.0);
-            }
-            for (row, &square) in squares[..rows.len()].iter().enumerate() {
-                let index = block * BLOCK + row;
-                let candidate = Neighbour { index, distance: square };
-                let full = heap.len() == n;
-                if full && heap.peek().is_some_and(|farthest| *farthest <= candidate) {
-                    continue;
-                }
-                if predicate(index) {
-                    if full {
-                        heap.pop();
-                    }
-                    heap.push(candidate);
-                }
-            }
+            nearest.add(block * BLOCK, rows, &query.0, &predicate);
         }
-        let mut nearest = heap.into_sorted_vec();
-        for neighbour in &mut nearest {
-            neighbour.distance = neighbour.distance.sqrt();
-        }
-        nearest
+        nearest.sorted()
     }
 
     /// The `n` embeddings nearest to any of `queries`, among those whose index satisfies
@@ -151,6 +127,76 @@ impl Neighbours {
         let squares = self.rows.iter().map(|row| squared_distance(row, &query.0));
         let near = squares.enumerate().filter(|&(_, square)| square <= limit);
         near.map(|(index, square)| Neighbour { index, distance: square.sqrt() }).collect()
+    }
+}
+
+/// The `n` nearest of `rows` to each of `queries`, nearest first: the results of
+/// [`Neighbours::nearest`], in less time, because each block of rows is read from memory once for all
+/// queries. Embeddings are given by their values.
+#[must_use]
+pub fn nearest_to_each(
+    rows: &[[f32; DIM_EMBEDDING]],
+    queries: &[[f32; DIM_EMBEDDING]],
+    n: usize,
+) -> Vec<Vec<Neighbour>> {
+    let mut nearest: Vec<_> = queries.iter().map(|_| Nearest::new(n, rows.len())).collect();
+    for (block, rows) in rows.chunks(BLOCK).enumerate() {
+        for (query, nearest) in queries.iter().zip(&mut nearest) {
+            nearest.add(block * BLOCK, rows, query, |_| true);
+        }
+    }
+    nearest.into_iter().map(Nearest::sorted).collect()
+}
+
+/// The nearest rows so far.
+struct Nearest {
+    n: usize,
+    /// Their distances are squared.
+    heap: BinaryHeap<Neighbour>,
+}
+
+impl Nearest {
+    fn new(n: usize, rows: usize) -> Self {
+        Self { n, heap: BinaryHeap::with_capacity(n.min(rows) + 1) }
+    }
+
+    /// Adds a block of rows, of which the first has the index `first`.
+    fn add(
+        &mut self,
+        first: usize,
+        rows: &[[f32; DIM_EMBEDDING]],
+        query: &[f32; DIM_EMBEDDING],
+        predicate: impl Fn(usize) -> bool,
+    ) {
+        if self.n == 0 {
+            return;
+        }
+        let mut squares = [0.0; BLOCK];
+        for (square, row) in squares.iter_mut().zip(rows) {
+            *square = squared_distance(row, query);
+        }
+        for (row, &square) in squares[..rows.len()].iter().enumerate() {
+            let index = first + row;
+            let candidate = Neighbour { index, distance: square };
+            let full = self.heap.len() == self.n;
+            if full && self.heap.peek().is_some_and(|farthest| *farthest <= candidate) {
+                continue;
+            }
+            if predicate(index) {
+                if full {
+                    self.heap.pop();
+                }
+                self.heap.push(candidate);
+            }
+        }
+    }
+
+    fn sorted(self) -> Vec<Neighbour> {
+        let mut nearest = self.heap.into_sorted_vec();
+        for neighbour in &mut nearest {
+            neighbour.distance = neighbour.distance.sqrt();
+        }
+        nearest
     }
 }
 

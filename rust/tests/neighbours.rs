@@ -1,6 +1,6 @@
 //! The search against the definition.
 
-use feelprint::neighbours::Neighbours;
+use feelprint::neighbours::{Neighbours, nearest_to_each};
 use feelprint::{DIM_EMBEDDING, Embedding};
 use proptest::prelude::*;
 
@@ -29,6 +29,19 @@ proptest! {
             prop_assert_eq!(got.index, *index);
             prop_assert!((got.distance - distance).abs() < 1e-5);
         }
+    }
+
+    #[test]
+    fn nearest_to_each_is_nearest_for_each(
+        tracks in prop::collection::vec(embedding(), 0..300),
+        queries in prop::collection::vec(embedding(), 0..20),
+        n in 0_usize..320,
+    ) {
+        let rows: Vec<_> = tracks.iter().map(|track| track.0).collect();
+        let queries_rows: Vec<_> = queries.iter().map(|query| query.0).collect();
+        let neighbours: Neighbours = tracks.into_iter().collect();
+        let want: Vec<_> = queries.iter().map(|query| neighbours.nearest(query, n)).collect();
+        prop_assert_eq!(nearest_to_each(&rows, &queries_rows, n), want);
     }
 
     #[test]

@@ -90,6 +90,8 @@ def check_python(arguments: Sequence[str], fragment: bool) -> None:
 
 def check_module(module: str, arguments: Sequence[str], fragment: bool) -> None:
     """Check the arguments of `python -m module`."""
+    if module.startswith("feelprint."):
+        return  # of the wheel, whose tests check them
 
     def start() -> None:
         with warnings.catch_warnings():

@@ -38,7 +38,14 @@ class FeelprintPlugin(BeetsPlugin):
     def __init__(self) -> None:
         super().__init__("feelprint")
         self.config.add(
-            {"auto": True, "index": None, "model": None, "threads": None, "write": False}
+            {
+                "auto": True,
+                "index": None,
+                "model": None,
+                "whole": False,
+                "threads": None,
+                "write": False,
+            }
         )
         self._model: feelprint.Model | None = None
         self._removed: set[str] = set()
@@ -174,7 +181,9 @@ class FeelprintPlugin(BeetsPlugin):
         if self._model is None:
             path = self.config["model"].get()
             try:
-                self._model = feelprint.Model(None if path is None else normpath(path))
+                self._model = feelprint.Model(
+                    None if path is None else normpath(path), self.config["whole"].get(bool)
+                )
             except (feelprint.Error, OSError) as error:
                 raise UserError(str(error)) from error
         if self.config["index"].get() is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from feelprint._feelprint import AudioError, Error, ModelError, __version__
 from feelprint._index import Duplicates, Index, IndexedTrack, IndexWarning, Update
 from feelprint._model import DIM_EMBEDDING, DamageWarning, Model, StrPath, Track
+from feelprint._neighbours import nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,7 @@ __all__ = [
     "embed_many",
     "embed_samples",
     "model_version",
+    "nearest",
 ]
 
 model_version: str

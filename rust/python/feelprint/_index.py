@@ -248,6 +248,39 @@ class Index:
             for identical, tracks in groups
         ]
 
+    def map(
+        self,
+        out: StrPath,
+        folders: StrPath | Iterable[StrPath] = (),
+        *,
+        relative: bool = False,
+    ) -> int:
+        """Write a page that shows the tracks in two dimensions, as `feelprint map` does.
+
+        It is one HTML file that needs no network. After Ctrl-C no page is written, but the part of
+        the work that arranges the tracks goes on in the background to its end.
+
+        Args:
+            out: The file of the page, such as `map.html`; a map that is there is replaced.
+            folders: A folder or audio file, or several, whose tracks are shown; without one, all.
+            relative: Whether the page links to the files by their way from its folder, so that both
+                can be moved together, instead of by their absolute paths.
+
+        Returns:
+            How many tracks the page shows.
+
+        Raises:
+            Error: There is no index, or no track in it that can be compared, or none in one of the
+                folders; `out` is a folder or a file that is no map.
+            OSError: The page cannot be written.
+
+        Warns:
+            IndexWarning: Tracks are left out since they are missing or of another model.
+        """
+        shown, notes = self._index.map(os.fsdecode(out), _paths(folders), relative)
+        _warn(notes)
+        return shown
+
     def tracks(self) -> tuple[list[IndexedTrack], npt.NDArray[np.float32]]:
         """The tracks that can be compared, sorted by path, and their embeddings.
 

@@ -45,15 +45,19 @@ class Model:
     Args:
         path: An ONNX file, or a folder that holds `feelprint.onnx`; without one, the released
             model.
+        whole: Whether every window of a track is used, which takes about three times as long. Such
+            embeddings are of a version of their own, which ends with `+whole`, and can be compared
+            with each other only.
 
     Raises:
         ModelError: The file is not a feelprint model.
         OSError: It cannot be read.
     """
 
-    def __init__(self, path: StrPath | None = None) -> None:
+    def __init__(self, path: StrPath | None = None, whole: bool = False) -> None:
         self._path = None if path is None else os.fsdecode(path)
-        self._model = _feelprint.Model(self._path)
+        self._whole = whole
+        self._model = _feelprint.Model(self._path, whole)
 
     @property
     def version(self) -> str:
@@ -183,7 +187,7 @@ class Model:
         return [it if isinstance(it, Exception) else Track(*it) for it in results]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Model, (self._path,)
+        return Model, (self._path, self._whole)
 
     def __repr__(self) -> str:
         return f"<feelprint.Model {self.version}>"

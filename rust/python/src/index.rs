@@ -9,6 +9,7 @@ use feelprint::cli::exclude::{Exclude, excluded};
 use feelprint::cli::index::{IndexOptions, update};
 use feelprint::cli::input::Input;
 use feelprint::cli::library::Library;
+use feelprint::cli::map::write_map;
 use feelprint::cli::playlist::{Limits, steps};
 use feelprint::cli::similar::nearest;
 use feelprint::cli::{default_index, forget};
@@ -152,6 +153,21 @@ impl Index {
             };
             Ok(duplicates(tracks, within)?.into_iter().map(group).collect())
         })
+    }
+
+    /// Writes the page. Returns how many tracks it shows, and the notes.
+    fn map(
+        &self,
+        py: Python<'_>,
+        out: PathBuf,
+        folders: Vec<PathBuf>,
+        relative: bool,
+    ) -> PyResult<(usize, Vec<String>)> {
+        let path = self.path.clone();
+        let work =
+            move |model: &AudioEmbeddingModel| write_map(model, &path, &folders, &out, relative);
+        let Done { result, notes } = work::run(py, &self.model, None, work)?;
+        Ok((result.map_err(|error| command_exception(&error))?.songs, notes))
     }
 
     /// Returns the tracks that can be compared, their embeddings, (tracks, 32), and the notes.

@@ -52,10 +52,11 @@ impl Summary {
 #[pymethods]
 impl Model {
     #[new]
-    fn new(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Self> {
+    fn new(py: Python<'_>, path: Option<PathBuf>, whole: bool) -> PyResult<Self> {
         let config = ModelConfig { path };
         let model = py.detach(|| AudioEmbeddingModel::load(&config));
-        Ok(Self { model: Arc::new(model.map_err(|error| exception(&error))?) })
+        let model = model.map_err(|error| exception(&error))?;
+        Ok(Self { model: Arc::new(if whole { model.whole() } else { model }) })
     }
 
     #[getter]

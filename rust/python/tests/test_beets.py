@@ -223,3 +223,7 @@ def test_an_index_and_a_model_of_ones_own(beets: Beets) -> None:
     beets.run("import", "--quiet", str(beets.source))
     assert not beets.index.exists()
     assert len(feelprint.Index(beets.folder / "other.sqlite").paths()) == 6
+    beets.configure("whole: yes")
+    beets.run("feelprint")
+    index = feelprint.Index(beets.index, feelprint.Model(whole=True))
+    assert len(index.tracks()[0]) == 6 and index.model_version.endswith("+whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -16,8 +17,10 @@ from test_beets import Beets
 
 import feelprint
 from conftest import ROOT, piece, write_wav
+from feelprint.catalogue.__main__ import arguments_parser
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "rust" / "python" / "README.md"]
+SCALE = ROOT / "docs" / "scale.md"
 WORKFLOW = ROOT / ".github" / "workflows" / "release.yml"
 
 # With the programs of this environment.
@@ -110,6 +113,40 @@ def test_the_crate_is_whole() -> None:
     assert not {name for name in names if name.startswith(("python/", "."))} - {
         ".cargo_vcs_info.json"
     }
+
+
+def catalogue_lines(document: Path) -> list[str]:
+    """The calls of `python -m feelprint.catalogue` in a document."""
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.findall(r"python -m feelprint\.catalogue[^\n`#]+", text)
+
+
+def test_calls_of_the_catalogue_are_ones_that_it_accepts() -> None:
+    lines = [line for document in [*DOCUMENTS, SCALE] for line in catalogue_lines(document)]
+    assert len(lines) >= 4
+    for line in lines:
+        arguments_parser().parse_args(shlex.split(line)[3:])
+
+
+def test_the_catalogue_of_the_readme(tmp_path: Path) -> None:
+    (line,) = catalogue_lines(DOCUMENTS[1])
+    (tmp_path / "Music").mkdir()
+    for seed in range(3):
+        write_wav(tmp_path / "Music" / f"{seed}.mp3", piece(seed))
+    done = subprocess.run(shlex.split(line), env=PROGRAMS, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b"the 10 nearest of 3 tracks: exact\n")
+
+
+def test_the_job_for_kubernetes() -> None:
+    (job,) = (yaml.safe_load(block) for block in blocks(SCALE, "yaml"))
+    assert job["kind"] == "RayJob" and job["apiVersion"] == "ray.io/v1"
+    spec = job["spec"]["rayClusterSpec"]
+    assert spec["rayVersion"] == importlib.metadata.version("ray")
+    options = arguments_parser().parse_args(shlex.split(job["spec"]["entrypoint"])[3:])
+    (group,) = spec["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    assert options.workers == group["maxReplicas"] * int(container["resources"]["limits"]["cpu"])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name)

@@ -158,6 +158,62 @@ def test_a_model_of_ones_own(song: Path, tmp_path: Path) -> None:
         feelprint.Model(tmp_path / "none.onnx")
 
 
+def test_every_window_is_used_if_asked(tmp_path: Path, command: str, vectors: list[dict]) -> None:
+    samples = reference_signals(vectors[2]["samples"])["every_window_and_some"]
+    path = write_wav(tmp_path / "long.wav", samples)
+    model = feelprint.Model(whole=True)
+    done = subprocess.run([command, "embed", "--whole", path], check=True, capture_output=True)
+    expected = json.loads(done.stdout)
+    assert model.version == expected["version"] == f"{feelprint.model_version}+whole"
+    embedding = model.embed(path)
+    assert embedding.tobytes() == np.array(expected["embedding"], np.float32).tobytes()
+    assert not np.array_equal(embedding, feelprint.embed(path))
+    again = pickle.loads(pickle.dumps(model))
+    assert again.version == model.version
+    assert again.embed(path).tobytes() == embedding.tobytes()
+    index = feelprint.Index(tmp_path / "index.sqlite", model)
+    assert index.update(path).analysed == 1 and index.model_version == model.version
+    assert index.tracks()[1].tobytes() == embedding.tobytes()
+    with pytest.raises(feelprint.Error, match=r"model .*\+whole, the model in use is"):
+        feelprint.Index(index.path).tracks()
+
+
+def test_nearest_is_exact() -> None:
+    random = np.random.default_rng(0)
+    # Few distinct values, so that there are ties.
+    embeddings = random.integers(-1, 2, (5_000, 32)).astype(np.float32)
+    queries = np.concatenate([embeddings[:50], random.normal(size=(50, 32)).astype(np.float32)])
+    indices, distances = feelprint.nearest(embeddings, queries, 12, threads=2)
+    assert indices.shape == distances.shape == (100, 12)
+    assert (indices.dtype, distances.dtype) == (np.int64, np.float32)
+    expected = np.linalg.norm(embeddings[None] - queries[:, None], axis=2)
+    order = np.argsort(expected[:50].round(4), axis=1, kind="stable")[:, :12]
+    np.testing.assert_array_equal(indices[:50], order)
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :12], rtol=1e-5)
+    fewer, _ = feelprint.nearest(embeddings[:3].tolist(), queries[::2], n=12)
+    assert fewer.shape == (50, 3)
+    assert feelprint.nearest(embeddings, queries[:0])[0].shape == (0, 10)
+    assert feelprint.nearest(embeddings[:0], queries, n=5)[0].shape == (100, 0)
+    embeddings.flags.writeable = False  # as arrays in shared memory are
+    np.testing.assert_array_equal(feelprint.nearest(embeddings, queries, 12)[0], indices)
+
+
+def test_wrong_arrays_are_errors() -> None:
+    good = np.zeros((3, 32), np.float32)
+    bad = good.copy()
+    bad[1, 1] = np.nan
+    with pytest.raises(ValueError, match=r"queries of shape \(32,\), expected \(rows, 32\)"):
+        feelprint.nearest(good, good[0])
+    with pytest.raises(ValueError, match=r"embeddings of shape \(3, 31\)"):
+        feelprint.nearest(good[:, 1:], good)
+    with pytest.raises(ValueError, match="queries have a value that is not finite"):
+        feelprint.nearest(good, bad)
+    with pytest.raises(ValueError, match="n is -1, expected at least 0"):
+        feelprint.nearest(good, good, -1)
+    with pytest.raises(ValueError, match="threads is 0"):
+        feelprint.nearest(good, good, threads=0)
+
+
 def test_model_version_is_the_commands(song: Path, command: str) -> None:
     done = subprocess.run([command, "embed", song], check=True, capture_output=True)
     assert json.loads(done.stdout)["version"] == feelprint.model_version

@@ -100,6 +100,37 @@ def test_duplicates_as_the_command(index: feelprint.Index, library: Path, comman
         index.duplicates(within=-1)
 
 
+def test_map_as_the_command(index: feelprint.Index, library: Path, command: str) -> None:
+    folder = library.parent
+    for options, arguments, n_shown in [
+        ({}, [], 7),
+        ({"relative": True}, ["--relative"], 7),
+        ({"folders": library / "1.wav"}, [library / "1.wav"], 1),
+        ({"folders": [library / "1.wav", library]}, [library / "1.wav", library], 7),
+    ]:
+        shown = index.map(folder / "map.html", **options)
+        (expected,) = by_command(command, index, "map", *arguments, "--out", folder / "other.html")
+        assert shown == expected["songs"] == n_shown
+        assert (folder / "map.html").read_bytes() == (folder / "other.html").read_bytes()
+
+
+def test_wrong_maps_are_errors(index: feelprint.Index, library: Path, tmp_path: Path) -> None:
+    page = tmp_path / "map.html"
+    with pytest.raises(feelprint.Error, match="nowhere: the index has no song there to show"):
+        index.map(page, "nowhere")
+    with pytest.raises(feelprint.Error, match="a file that is no map is there"):
+        index.map(library / "1.wav")
+    with pytest.raises(feelprint.Error, match="a folder, expected the name of a file"):
+        index.map(library)
+    with pytest.raises(FileNotFoundError):
+        index.map(tmp_path / "nowhere" / "map.html")
+    assert not page.exists()
+    (library / "0.wav").unlink()
+    index.update(library)
+    with pytest.warns(feelprint.IndexWarning, match="1 song is left out, missing"):
+        assert index.map(page) == 6
+
+
 def test_tracks_are_those_that_can_be_compared(index: feelprint.Index, library: Path) -> None:
     tracks, embeddings = index.tracks()
     assert [it.path for it in tracks] == sorted(library.glob("*.wav"))

@@ -18,7 +18,7 @@ use super::paths::{full_path, full_path_of_missing, relative_to};
 use super::progress;
 use super::tags::album_or_folder;
 
-/// Writes the map of the tracks under `folders`, or of all tracks, to `out`.
+/// Writes the map, and prints what was written.
 pub fn map(
     model: &AudioEmbeddingModel,
     index: &Path,
@@ -27,6 +27,28 @@ pub fn map(
     relative: bool,
     output: &mut Output,
 ) -> Result<()> {
+    let Written { songs, bytes } = write_map(model, index, folders, out, relative)?;
+    let value = json!({ "path": out.to_string_lossy(), "songs": songs, "bytes": bytes });
+    let mut line = output.name(out);
+    let kilobytes = thousands(bytes.div_ceil(1000));
+    line.extend(format!(": {}, {kilobytes} kB", count(songs, "song")).into_bytes());
+    output.print(&value, line)
+}
+
+/// The page that was written.
+pub struct Written {
+    pub songs: usize,
+    pub bytes: u64,
+}
+
+/// Writes the map of the tracks under `folders`, or of all tracks, to `out`.
+pub fn write_map(
+    model: &AudioEmbeddingModel,
+    index: &Path,
+    folders: &[PathBuf],
+    out: &Path,
+    relative: bool,
+) -> Result<Written> {
     // Before the work: whether the page can be written.
     let page_folder = check_out(out)?;
     let library = Library::open(model, index)?;
@@ -36,15 +58,12 @@ pub fn map(
         Progress::Begin(what, steps) => progress::begin_of(what, steps as u64),
         Progress::Step => progress::advance(1),
     })?;
+    // The map is a part of the work that cannot be stopped in the middle.
+    model.check_stopped()?;
     progress::begin(format!("writing {}", out.display()));
     let page = page(&data);
     write(out, page.as_bytes()).with_context(|| out.display().to_string())?;
-    let bytes = page.len() as u64;
-    let value = json!({ "path": out.to_string_lossy(), "songs": tracks.len(), "bytes": bytes });
-    let mut line = output.name(out);
-    let kilobytes = thousands(bytes.div_ceil(1000));
-    line.extend(format!(": {}, {kilobytes} kB", count(tracks.len(), "song")).into_bytes());
-    output.print(&value, line)
+    Ok(Written { songs: tracks.len(), bytes: page.len() as u64 })
 }
 
 /// The tracks under one of `folders`, or all without any. With `page_folder`, links are relative to

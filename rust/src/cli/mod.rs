@@ -19,7 +19,7 @@ pub mod index;
 pub mod input;
 pub mod library;
 mod list;
-mod map;
+pub mod map;
 mod numbers;
 mod output;
 mod pages;
@@ -30,7 +30,7 @@ mod schema;
 pub mod similar;
 mod status;
 mod tags;
-mod walk;
+pub mod walk;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
