@@ -293,7 +293,9 @@ def test_configuration_loads(path: Path) -> None:
     from datasets_scripts.corpora.free import FreeConfig
     from distill.config import RunConfig
     from distill.personal.crowd import CrowdConfig
+    from distill.personal.rated import RatedConfig
 
     keys = yaml.safe_load(path.read_text(encoding="utf-8"))
-    kind = FreeConfig if "packages" in keys else CrowdConfig if "answers" in keys else RunConfig
+    kinds = {"packages": FreeConfig, "answers": CrowdConfig, "prior": RatedConfig}
+    kind = next((kind for key, kind in kinds.items() if key in keys), RunConfig)
     assert read_config(kind, path)
