@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ import numpy.typing as npt
 import pytest
 
 ROOT = Path(__file__).parents[3]
+
+# Programs that a shell runs in the background ignore SIGINT, and so would the commands that these
+# tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 RATE = 22_050
 
 Samples = npt.NDArray[np.float32]
