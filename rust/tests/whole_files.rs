@@ -174,6 +174,22 @@ fn joined_files_are_decoded_to_their_end() {
 }
 
 #[test]
+fn the_mark_of_a_flac_without_metadata_is_passed_over() {
+    let music = Music::new();
+    let flac = music.coded("a.wav", "a.flac", &[]);
+    let (seconds, ..) = music.analyse("flac", &flac);
+    for behind in [b"fLaC".to_vec(), b"fLaC\x00\x00\x00\x22".to_vec(), b"fLaC".repeat(1_000)] {
+        let at_the_end = [&flac[..], &behind].concat();
+        assert_eq!(music.analyse("flac", &at_the_end).0, seconds, "{} bytes", behind.len());
+        let between = [&flac[..], &behind, &flac].concat();
+        music.assert("flac", &between, 2.0 * seconds, false);
+    }
+    // Many beginnings, behind each of which a first frame is looked for: it must come to an end.
+    let beginnings = flac[..4 + 4 + 34].repeat(20_000);
+    assert_eq!(music.analyse("flac", &[&flac[..], &beginnings].concat()).0, seconds);
+}
+
+#[test]
 fn a_file_that_is_cut_short_is_used_and_damaged() {
     let music = Music::new();
     let fragments = ["-c:a", "aac", "-movflags", "empty_moov", "-frag_duration", "500000"];

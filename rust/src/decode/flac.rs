@@ -308,6 +308,24 @@ impl FlacFrames {
         })
     }
 
+    /// Whether the file is not yet one in which too much was searched.
+    fn may_search(&self) -> bool {
+        self.searched <= MAX_SEARCHED * self.end + MAX_SEARCHED_MORE
+    }
+
+    /// The metadata of a file that begins at `at` with a frame behind it.
+    fn metadata(&mut self) -> Option<Metadata> {
+        if !self.may_search() || self.window.bytes(self.at, 4) != b"fLaC" {
+            return None;
+        }
+        let found = metadata(&mut self.window, self.at, self.end)?;
+        if found.is_broken {
+            self.searched += self.end - self.at; // for its first frame
+        }
+        let begins = self.window.bytes(found.end, HEADER);
+        frame(begins, &found.info).is_some().then_some(found)
+    }
+
     /// The length of the frame at `at`, and whether its checksum is right.
     fn frame_len(&mut self, number: u64) -> Option<(u64, bool)> {
         // Tags and other files are rare, so that they are looked for only if nothing else is found.
@@ -322,7 +340,7 @@ impl FlacFrames {
     /// As [`Self::frame_len`], if what follows begins with one of these bytes or is the end.
     fn frame_len_before(&mut self, number: u64, first: &[u8]) -> Option<(u64, bool)> {
         let most = self.info.max_frame().min((self.end - self.at) as usize);
-        if self.searched > MAX_SEARCHED * self.end + MAX_SEARCHED_MORE {
+        if !self.may_search() {
             return None;
         }
         // Where the next frame seems to begin, if none has a right checksum before it.
@@ -381,10 +399,11 @@ impl FlacFrames {
         }
     }
 
-    /// Goes to the next frame with a right checksum, or to the next file. Returns whether there is
-    /// one.
+    /// Goes to the next frame with a right checksum, or to the next file, behind `at`, where neither
+    /// begins. Returns whether there is one.
     fn resync(&mut self) -> bool {
-        let mut at = self.at;
+        // `fLaC` at `at` begins no file, or one without a frame: it would be found for ever.
+        let mut at = self.at + 1;
         loop {
             let info = &self.info;
             let found = find_any(&mut self.window, at, self.end, info);
@@ -413,9 +432,7 @@ impl Packets for FlacFrames {
                 self.at = tag_end;
                 continue;
             }
-            if head.starts_with(b"fLaC")
-                && let Some(metadata) = metadata(&mut self.window, self.at, self.end)
-            {
+            if let Some(metadata) = self.metadata() {
                 self.end_stream();
                 if metadata.is_broken {
                     self.damage.get_or_insert("a block of metadata is broken".to_string());
