@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from datasets_scripts.files import atomic_path
 from student import Feelprint
+from student.frontend import MAX_SAMPLE
 
 OPSET = 18
 MAX_BYTES = 5_000_000
@@ -81,9 +83,12 @@ class _Head(nn.Module):
 
 
 def _graph(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: tuple[str, ...],
+    rewrite: Callable[[onnx.GraphProto], None] | None = None,
 ) -> onnx.ModelProto:
-    """``module`` as a simplified graph whose inputs are dynamic in their first two axes."""
+    """``module`` as a graph, rewritten and simplified; the first two axes of inputs are dynamic."""
     auto = torch.export.Dim.AUTO
     program = torch.onnx.export(
         module.eval(),
@@ -97,7 +102,10 @@ def _graph(
         verbose=False,
     )
     assert program is not None
-    simplified, same = onnxsim.simplify(program.model_proto)
+    exported = program.model_proto
+    if rewrite is not None:
+        rewrite(exported.graph)
+    simplified, same = onnxsim.simplify(exported)
     if not same:
         raise ExportError("onnxsim changed what the graph computes; no file is written")
     del simplified.metadata_props[:]
@@ -122,7 +130,9 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     audio = torch.zeros(2, 3 * config.window_length + 5)
     log_mel = torch.zeros(2, 3, config.n_mels, config.window_frames)
     tokens, window_weight = torch.zeros(2, 3, config.dim), torch.ones(2, 3)
-    front_end = _graph(_FrontEnd(model), {"audio": audio}, ("log_mel", "window_weight"))
+    front_end = _graph(
+        _FrontEnd(model), {"audio": audio}, ("log_mel", "window_weight"), _threshold_samples
+    )
     encoder = _graph(_Encoder(model), {"log_mel": log_mel}, ("tokens",))
     head = _graph(
         _Head(model),
@@ -136,6 +146,25 @@ def export_onnx(model: Feelprint, path: Path, origin: Origin) -> None:
     onnx.checker.check_model(joined)
     with atomic_path(path) as part:
         part.write_bytes(joined.SerializeToString())
+
+
+def _threshold_samples(graph: onnx.GraphProto) -> None:
+    """Replace the Where that selects the samples below `MAX_SAMPLE` by thresholds.
+
+    onnxruntime takes three times as long for the Where. Like the comparison, a threshold is false
+    for NaN. The samples change their sign, which their power does not depend on.
+    """
+    make = onnx.helper.make_node
+    for where in [node for node in graph.node if node.op_type == "Where"]:
+        samples, selected = where.input[1], where.output[0]
+        at = list(graph.node).index(where)
+        del graph.node[at]
+        for node in (  # the last first
+            make("ThresholdedRelu", ["negated"], [selected], alpha=-MAX_SAMPLE),
+            make("Neg", ["above"], ["negated"]),
+            make("ThresholdedRelu", [samples], ["above"], alpha=-MAX_SAMPLE),
+        ):
+            graph.node.insert(at, node)
 
 
 def _joined(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-DFT_RADIX = 16  # first factor of the two-stage DFT: rows of 16 samples, one cache line of 64 bytes
+DFT_RADIX = 32  # factor of the two-stage DFT: a frame is rows of 32 samples
 
 T = TypeVar("T")
 

@@ -1,14 +1,14 @@
 """Audio to log-mel, as plain convolutions that every runtime executes fast.
 
 A DFT of ``n_fft`` samples is factorised in two (Cooley and Tukey, 1965). With the samples of a
-frame written as rows of 16, ``n = 16 r + c`` and ``R = n_fft / 16``::
+frame written as R rows of C = 32, ``n = C r + c`` and ``n_fft = C R``::
 
     X[k] = sum_c exp(-2 pi i c k / n_fft) Y_c[k mod R]
-    Y_c[q] = sum_r x[16 r + c] w[16 r + c] exp(-2 pi i r q / R)
+    Y_c[q] = sum_r x[C r + c] w[C r + c] exp(-2 pi i r q / R)
 
-The first stage is a convolution along the rows with 16 groups (one per column c), whose stride is
-the hop: no framing operation is needed. The second is a 1 x 1 convolution with R / 2 groups (one
-per residue q; the residues above R / 2 are complex conjugates of those below).
+The first stage is a convolution along the rows for each column c, whose stride is the hop: no
+framing operation is needed. The second is a 1 x 1 convolution with R / 2 groups (one per residue q;
+the residues above R / 2 are complex conjugates of those below).
 """
 
 from __future__ import annotations
@@ -91,15 +91,14 @@ class MelPower(nn.Module):
         filters = slaney_mel_filters(
             config.sample_rate, n_fft, config.n_mels, config.f_min, config.f_max
         )
-        # the filters sum the squares of the real and the imaginary parts, which saves one pass
-        # over the bins
         mel = torch.from_numpy(filters[:, bins])[:, :, None, None].contiguous()
         self.register_buffer("mel", mel, persistent=False)
 
     def _rows_dft(self, rows: int) -> Tensor:
-        """Weights of the first stage, (16 * rows, 1, 1, rows): group c, residue q, real/imaginary.
+        """Weights of the first stage, (columns, rows, 1, 1, rows).
 
-        Residues 0 and R / 2 are real: the two share one complex slot.
+        Each column has its residues, and each residue its real and imaginary part. Residues 0
+        and R / 2 are real: the two share one complex slot.
         """
         window = hann_window(self.config.n_fft).reshape(rows, DFT_RADIX)  # (row, column)
         half, r = rows // 2, np.arange(rows)
@@ -110,18 +109,18 @@ class MelPower(nn.Module):
             weights[:, q, 1] = -np.sin(angle) * window.T
         weights[:, 0, 0] = window.T
         weights[:, 0, 1] = np.cos(np.pi * r) * window.T
-        return torch.from_numpy(weights.reshape(DFT_RADIX * rows, 1, 1, rows)).float()
+        return torch.from_numpy(weights.reshape(DFT_RADIX, rows, 1, 1, rows)).float()
 
     def _columns_dft(self, rows: int) -> tuple[Tensor, np.ndarray]:
         """Weights of the second stage, and the bin that each of its outputs belongs to.
 
         Group q computes the bins q + R m and R (m + 1) - q; group 0 the bins R m and R / 2 + R m.
-        All real parts come first, then all imaginary parts.
+        In each group all real parts come first, then all imaginary parts.
         """
         half, n_fft, c = rows // 2, self.config.n_fft, np.arange(DFT_RADIX)
         weights = np.zeros((half, 2, 2 * self.bands, DFT_RADIX, 2))
         real, imaginary = weights[:, 0], weights[:, 1]
-        bins = np.zeros((half, 2, 2 * self.bands), dtype=np.int64)
+        bins = np.zeros((half, 2 * self.bands), dtype=np.int64)
         for q in range(half):
             for m in range(self.bands):
                 below, above = (
@@ -134,7 +133,7 @@ class MelPower(nn.Module):
                 )
                 for slot, (k, mirrored) in enumerate(((below, False), (above, True))):
                     at = 2 * m + slot
-                    bins[q, :, at] = k
+                    bins[q, at] = k
                     cos, sin = np.cos(2 * np.pi * c * k / n_fft), np.sin(2 * np.pi * c * k / n_fft)
                     if q == 0:  # the two real residues: 0 gives `below`, R / 2 gives `above`
                         real[q, at, :, slot], imaginary[q, at, :, slot] = cos, -sin
@@ -156,18 +155,18 @@ class MelPower(nn.Module):
             .t()
             .reshape(1, DFT_RADIX, -1, cfg.window_length // DFT_RADIX)
         )
-        y = nn.functional.conv2d(
-            x,
-            self.rows_dft,
-            stride=(1, cfg.hop_length // DFT_RADIX),
-            padding=(0, pad),
-            groups=DFT_RADIX,
-        )  # (1, column * residue * part, window, frame)
-        y = y.view(DFT_RADIX, rows // 2, 2, -1, cfg.window_frames).transpose(0, 1)
-        y = y.reshape(1, DFT_RADIX * rows, -1, cfg.window_frames)  # residue, column, part
+        # a convolution for each column, not one of 32 groups: onnxruntime has a faster kernel
+        columns = [
+            nn.functional.conv2d(
+                column, weight, stride=(1, cfg.hop_length // DFT_RADIX), padding=(0, pad)
+            ).view(rows // 2, 1, 2, -1, cfg.window_frames)
+            for column, weight in zip(x.split(1, dim=1), self.rows_dft, strict=True)
+        ]  # (residue, 1, part, window, frame)
+        y = torch.cat(columns, dim=1).reshape(1, DFT_RADIX * rows, -1, cfg.window_frames)
         parts = nn.functional.conv2d(y, self.columns_dft, groups=rows // 2)
-        # (1, part of a bin, window, frame)
-        return nn.functional.conv2d(parts * parts, self.mel).squeeze(0).transpose(0, 1)
+        squares = (parts * parts).view(rows // 2, 2, 2 * self.bands, -1)  # residue, part, bin
+        power = squares.sum(dim=1).view(1, -1, *parts.shape[2:])  # (1, bin, window, frame)
+        return nn.functional.conv2d(power, self.mel).squeeze(0).transpose(0, 1)
 
 
 class LogMel(nn.Module):
@@ -187,10 +186,11 @@ class LogMel(nn.Module):
     def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Windows (batch, window_length) -> log-mel, nonsilent_ratio (batch,)."""
         power = self.mel_power(windows)
-        power = power / power.mean(dim=(1, 2), keepdim=True).clamp(min=POWER_EPS)
-        nonsilent = loudest(power) > SILENCE_RATIO * self.floor
+        mean = power.mean(dim=(1, 2), keepdim=True).clamp(min=POWER_EPS)
+        nonsilent = loudest(power) > SILENCE_RATIO * self.floor * mean.unsqueeze(1)
         nonsilent_ratio = nonsilent.to(power.dtype).mean(dim=(1, 2, 3))
-        return torch.log(power * nonsilent_ratio.view(-1, 1, 1) + self.floor), nonsilent_ratio
+        scale = nonsilent_ratio.view(-1, 1, 1) / mean
+        return torch.log(power * scale + self.floor), nonsilent_ratio
 
 
 def loudest(mels: Tensor) -> Tensor:

@@ -105,8 +105,8 @@ class WindowCNN(nn.Module):
         ``log_mel`` (windows, n_mels, frames), ``activity`` its mask (windows, 1, 1, frames).
         """
         # the mask is broadcast over the mels by a product: tract multiplies equal shapes far faster
-        mask = log_mel.new_ones(log_mel.shape[1], 1) @ activity
-        image = ((log_mel - LOG_MEL_MEAN) / LOG_MEL_STD).unsqueeze(1) * mask
+        mask = log_mel.new_full((log_mel.shape[1], 1), 1 / LOG_MEL_STD) @ activity
+        image = (log_mel - LOG_MEL_MEAN).unsqueeze(1) * mask
         maps = [F.relu(torch.cat([filters(image) for filters in self.filters], dim=1))]
         for layer in self.layers:
             maps.append(layer(torch.cat(maps[1:] or maps, dim=1)))
@@ -265,18 +265,14 @@ class Feelprint(
         # one expanded number: the form of a tensor of dynamic shape that tract reads too
         one = audio.new_ones(1, 1)
         zeros = (one * 0.0).expand(batch, groups * stride * length - samples)
-        grouped = torch.cat([audio, zeros], dim=1).reshape(batch, groups, stride * length)
+        windows = torch.cat([audio, zeros], dim=1).reshape(batch, groups * stride, length)
         if stride == 1:
-            return grouped, one.expand(batch, groups)
-        # tract reads a slice whose end is the lesser of two numbers, and none with a step
+            return windows, one.expand(batch, groups)
         dense = torch.sym_min(groups, self.config.dense_windows // stride)
-        middle = stride // 2 * length
-        used = [
-            grouped[:, :dense].reshape(batch, dense * stride, length),
-            grouped[:, dense:, middle : middle + length],
-        ]
+        later = torch.arange(dense, groups, device=audio.device) * stride + stride // 2
+        index = torch.cat([torch.arange(dense * stride, device=audio.device), later])
         spans = [one.expand(batch, dense * stride), (one * stride).expand(batch, groups - dense)]
-        return torch.cat(used, dim=1), torch.cat(spans, dim=1)
+        return windows.index_select(1, index), torch.cat(spans, dim=1)
 
     def tokens(self, log_mel: Tensor) -> Tensor:
         """Log-mel (batch, windows, n_mels, frames) -> tokens (batch, windows, dim)."""

@@ -73,7 +73,7 @@ def test_the_licence_of_a_non_commercial_teacher_is_passed_on() -> None:
         ),
         ({"evaluate": {"split": "tests"}}, "split is 'tests'; known: train, validation, test"),
         ({"evaluate": {"excerpt_s": 0}}, "excerpt_s must be more than 0"),
-        ({"student": {"hop_length": 700}}, "multiple of 16"),
+        ({"student": {"hop_length": 700}}, "multiple of 32"),
     ],
 )
 def test_an_invalid_one_gives_a_clear_error(values: dict[str, object], message: str) -> None:

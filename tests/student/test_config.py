@@ -22,9 +22,9 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("hop_length", 700, "multiple of 16"),
-        ("n_fft", 1_000, "multiple of 16 samples and n_fft of 32"),
-        ("hop_length", 720, "n_fft - hop_length"),
+        ("hop_length", 700, "multiple of 32"),
+        ("n_fft", 1_000, "multiple of 32 samples and n_fft of 64"),
+        ("hop_length", 736, "n_fft - hop_length"),
         ("f_max", 12_000.0, "f_min < f_max"),
         ("f_min", 9_000.0, "f_min < f_max"),
         ("n_mels", 40, "mels up to 40, frames, stride"),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from student import FeelprintConfig
+from student.config import DFT_RADIX
 from student.frontend import LogMel, MelPower, hann_window, slaney_mel_filters
 
 DEFAULT = FeelprintConfig()
@@ -44,7 +45,7 @@ def frames(window: np.ndarray, config: FeelprintConfig) -> np.ndarray:
 @pytest.mark.parametrize("config", SHAPES, ids=lambda c: f"{c.n_fft}-{c.hop_length}")
 def test_the_two_stage_dft_is_the_dft(config: FeelprintConfig) -> None:
     module = MelPower(config)
-    part_of = module._columns_dft(config.n_fft // 16)[1]
+    part_of = module._columns_dft(config.n_fft // DFT_RADIX)[1]
     order = np.unique(part_of)
     every = torch.from_numpy(order[:, None] == part_of).float()  # every bin comes out, summed
     module.mel = every[:, :, None, None]

@@ -624,14 +624,19 @@ mod tests {
     #[test]
     fn channels_that_cancel_are_decoded_whole() {
         let folder = Folder::new("cancelling");
-        let inverted = ["-af", "pan=stereo|c0=c0|c1=-1*c0"];
-        let late = [
-            "-filter_complex",
-            "[0]asplit[a][b];[a]atrim=0:20[x];[b]atrim=20,pan=stereo|c0=c0|c1=-1*c0[y];\
-             [x][y]concat=v=0:a=1",
-        ];
-        for (name, arguments) in [("a.flac", &inverted[..]), ("late.flac", &late)] {
-            let ([got, want], _, share) = both(&folder.coded(name, arguments));
+        let inverted = "pan=stereo|c0=c0|c1=-1*c0";
+        let from = |second: u32| {
+            format!(
+                "[0]asplit[a][b];[a]atrim=0:{second}[x];[b]atrim={second},{inverted}[y];\
+                 [x][y]concat=v=0:a=1"
+            )
+        };
+        for (name, option, filter) in [
+            ("a.flac", "-af", inverted.to_owned()),
+            ("late.flac", "-filter_complex", from(20)),
+            ("at-the-end.flac", "-filter_complex", from(25)),
+        ] {
+            let ([got, want], _, share) = both(&folder.coded(name, &[option, &filter]));
             assert_eq!((got, share), (want, 0.0), "{name}");
         }
     }

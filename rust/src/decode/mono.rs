@@ -74,14 +74,23 @@ impl Downmix {
         }
     }
 
+    /// Lets the averaged powers fade by the duration of frames that are left out: what comes behind
+    /// them is judged by itself.
+    pub(super) fn skip(&mut self, frames: u64, rate: u32) {
+        let keep = (-(frames as f64) / f64::from(rate.max(1)) / AVERAGED_S).exp();
+        self.mean_power *= keep;
+        for power in &mut self.channel_power {
+            *power *= keep;
+        }
+    }
+
     /// Adds a block to the averaged powers.
     fn add(&mut self, channels: &[f64], mean: f64, rate: u32, frames: usize) {
-        let seconds = frames as f64 / f64::from(rate.max(1));
-        let keep = (-seconds / AVERAGED_S).exp();
+        self.skip(frames as u64, rate);
         self.channel_power.resize(channels.len(), 0.0);
-        self.mean_power = self.mean_power * keep + mean;
+        self.mean_power += mean;
         for (power, energy) in self.channel_power.iter_mut().zip(channels) {
-            *power = *power * keep + energy;
+            *power += energy;
         }
     }
 

@@ -202,6 +202,7 @@ impl Source {
             return 0;
         }
         let frames = self.read(|packets| packets.skip(unneeded).map(Some)).unwrap_or(0);
+        self.downmix.skip(frames, self.planes.rate);
         self.frames += frames;
         self.has_skipped |= frames > 0;
         frames
@@ -228,6 +229,7 @@ impl Source {
 
     /// Leaves a packet out.
     fn leave_out(&mut self, packet: StreamPacket, frames: u64) {
+        self.downmix.skip(frames, self.planes.rate);
         self.packets += 1;
         self.frames += frames;
         self.has_skipped = true;
