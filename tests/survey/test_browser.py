@@ -583,12 +583,18 @@ def test_a_phone_on_its_side_shows_every_button(
     page.locator("input[name=consent]").check()
     page.locator("form button").click()
     me.practise_in_any_language()
-    for control in page.locator(".play, .choose, #cant-tell, #undo, #listen").all():
-        box = control.bounding_box()
-        assert box is not None
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 740
-        assert box["y"] >= 0 and box["y"] + box["height"] <= 360
-        assert min(box["width"], box["height"]) >= 44
+    # Without the browser's own bars, and with them on phones of several sizes.
+    for width, height in ((740, 360), (844, 340), (667, 331), (568, 320), (740, 304), (640, 300)):
+        page.set_viewport_size({"width": width, "height": height})
+        for control in page.locator(".play, .choose, #cant-tell, #undo, #listen").all():
+            box = control.bounding_box()
+            assert box is not None
+            where = f"{control} in {width} x {height}: {box}"
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width, where
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height, where
+            assert min(box["width"], box["height"]) >= 44, where
+        for shown in ("#heading", "#definition", "#progress-text"):
+            assert page.locator(shown).bounding_box()["height"] > 10, shown  # type: ignore[index]
     assert me.troubles == []
 
 
