@@ -7,6 +7,7 @@ import hmac
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
@@ -94,6 +95,14 @@ class Site:
     def base_url(self, request: Request) -> str:
         """The address of the survey for raters, without a slash at its end."""
         return self.config.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+
+    def invited_url(self, request: Request, invite: str) -> str:
+        """The address that fills in an invite code; without one, that of the survey.
+
+        The code is not checked here, where guesses would not be limited.
+        """
+        base = self.base_url(request)
+        return f"{base}/?{urlencode({'invite': invite})}" if invite else base
 
     def private_link(self, rater: Rater, request: Request) -> str:
         """The address that signs the rater in on any device."""

@@ -22,7 +22,7 @@ from survey.results.export import export
 from survey.results.quality import all_answers, qualities
 from survey.rounds.assign import Assigner
 
-from .conftest import CONFIG
+from .conftest import CONFIG, empty_database
 
 LISTENED_S = [5.0, 5.0, 5.0]
 
@@ -120,6 +120,7 @@ def test_there_is_nothing_to_back_up(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_postgresql_is_backed_up_by_its_own_program(tmp_path: Path, postgres: str) -> None:
+    empty_database(postgres)
     engine = open_database(postgres)
     migrate(engine)
     with pytest.raises(SurveyError, match="pg_dump"):

@@ -249,5 +249,12 @@ def test_the_poster_shows_the_public_address(make: Callable[..., Any], tmp_path:
     other = Person(make()).http.get("/qr.svg")
     assert other.text != reply.text
     assert "script" not in reply.text
+    invited = person.http.get("/qr.svg?invite=open%20day%26")
+    assert invited.text not in (reply.text, person.http.get("/qr.svg?invite=open").text)
+    page = person.text("/poster?invite=open%20day%26")
+    assert '<p class="address">https://music.example/?invite=open+day%26</p>' in page
+    (image,) = re.findall(r'src="(/qr.svg[^"]*)"', page)
+    assert person.http.get(image).text == invited.text
+    assert person.http.get("/poster?invite=" + "x" * 41).status_code == 422
     long = Person(make(), base="http://" + "a" * 3000)
     assert long.http.get("/qr.svg").status_code == 400
