@@ -38,9 +38,10 @@ def backup(store: Store, out: Path) -> str:
 def merge(store: Store, other: sa.Engine) -> list[str]:
     """Copies the raters, rounds and answers of `other`, a database of the newest schema.
 
-    A rater whom both know was merged before, and is skipped. Where a triplet is of the test
-    stream in one survey and of a training stream in the other, it becomes a training triplet,
-    because it may have been trained on. Open rounds are not copied. Returns lines for the owner.
+    Of a rater whom both know, because the surveys were merged before, only new answers are copied,
+    and none to a triplet that they have answered here. Where a triplet is of the test stream in one
+    survey and of a training stream in the other, it becomes a training triplet, because it may have
+    been trained on. Open rounds are not copied. Returns lines for the owner.
     """
     with other.connect() as db:
         rows = {
@@ -49,17 +50,21 @@ def merge(store: Store, other: sa.Engine) -> list[str]:
         }
     answered = {row["round"] for row in rows["answers"]}
     with store.write() as db:
-        known = set(db.execute(sa.select(raters.c.name)).scalars())
+        known = {name: key for name, key in db.execute(sa.select(raters.c.name, raters.c.id))}
         new = [row for row in rows["raters"] if row["name"] not in known]
-        rater_ids = {row["id"]: _insert(db, raters, row) for row in new}
-        copied = [r for r in rows["rounds"] if r["rater"] in rater_ids and r["id"] in answered]
+        rater_ids = {row["id"]: known.get(row["name"]) or _insert(db, raters, row)
+                     for row in rows["raters"]}  # fmt: skip
+        here = _rounds_here(db)
+        copied = [r for r in rows["rounds"] if r["id"] in answered]
         used = {row["triplet"] for row in copied}
-        triplet_ids, demoted = {}, 0
+        triplet_ids: dict[int, int] = {}
+        changed: set[int] = set()
         for row in rows["triplets"]:
             if row["id"] in used:
-                triplet_ids[row["id"]], changed = _take_triplet(db, row)
-                demoted += changed
+                triplet_ids[row["id"]], has_changed = _take_triplet(db, row)
+                changed |= {row["id"]} if has_changed else set()
         round_ids: dict[int, int] = {}
+        new_rounds: set[int] = set()
         for row in sorted(copied, key=lambda r: r["id"]):  # a repeat comes after its first round
             again = row["repeats"]
             if again is not None and again not in round_ids:
@@ -69,19 +74,41 @@ def merge(store: Store, other: sa.Engine) -> list[str]:
                 "triplet": triplet_ids[row["triplet"]],
                 "repeats": None if again is None else round_ids[again],
             }
-            round_ids[row["id"]] = _insert(db, rounds, row | values)
-        kept = [row for row in rows["answers"] if row["round"] in round_ids]
+            same = values["rater"], values["triplet"], again is not None
+            if same not in here:
+                round_ids[row["id"]] = _insert(db, rounds, row | values)
+                new_rounds.add(row["id"])
+                continue
+            round_ids[row["id"]], is_answered = here[same]
+            if not is_answered:  # it is open here
+                seen = {name: row[name] for name in ("places", "shown", "fetched")}
+                change = sa.update(rounds).where(rounds.c.id == round_ids[row["id"]])
+                db.execute(change.values(expired=None, **seen))
+                new_rounds.add(row["id"])
+        kept = [row for row in rows["answers"] if row["round"] in new_rounds]
         for row in kept:
             _insert(db, answers, row | {"round": round_ids[row["round"]]})
         _follow_stream(db)
         store.count_taken(db, set(triplet_ids.values()))
-    lines = [f"merged {len(kept)} answers of {len(new)} raters"]
-    skipped = len(rows["raters"]) - len(new)
+    demoted = len(changed & {row["triplet"] for row in copied if row["id"] in new_rounds})
+    rater_of = {row["id"]: row["rater"] for row in copied}
+    merged = {row["id"] for row in new} | {rater_of[row["round"]] for row in kept}
+    lines = [f"merged {len(kept)} answers of {len(merged)} raters"]
+    skipped = len(rows["raters"]) - len(merged)
     if skipped:
         lines.append(f"skipped {skipped} raters who are here already")
     if demoted:
         lines.append(f"{demoted} triplets of a test stream were training ones in the other survey")
     return lines
+
+
+def _rounds_here(db: sa.Connection) -> dict[tuple[int, int, bool], tuple[int, bool]]:
+    """(id, whether it is answered) of every round, by (rater, triplet, whether it repeats)."""
+    query = sa.select(rounds, answers.c.id.label("answer")).join_from(rounds, answers, isouter=True)
+    return {
+        (row.rater, row.triplet, row.repeats is not None): (row.id, row.answer is not None)
+        for row in db.execute(query)
+    }
 
 
 def _insert(db: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> int:

@@ -102,6 +102,12 @@ class Store:
             row = db.execute(sa.select(raters.c.id).where(raters.c.name == name)).first()
         return None if row is None else Rater(row.id, name)
 
+    def rater_of_id(self, key: int) -> Rater | None:
+        """The rater with this id; None when their data was deleted, until the id is used again."""
+        with self.read() as db:
+            name = db.execute(sa.select(raters.c.name).where(raters.c.id == key)).scalar()
+        return None if name is None else Rater(key, name)
+
     def people(self) -> list[Person]:
         """Every rater, in the order of their consent."""
         columns = [raters.c[f.name] for f in fields(Person)]
@@ -109,10 +115,28 @@ class Store:
             return [Person(*row) for row in db.execute(sa.select(*columns).order_by(raters.c.id))]
 
     def exclude(self, name: str, excluded: bool) -> bool:
-        """Leaves a rater out of figures and exports, or takes them in again; False if unknown."""
+        """Leaves a rater out of figures and exports, or takes them in again; False if unknown.
+
+        The places of an excluded rater are given to others.
+        """
         change = sa.update(raters).where(raters.c.name == name).values(excluded=excluded)
+        who = sa.select(raters.c.id).where(raters.c.name == name)
         with self.write() as db:
-            return db.execute(change).rowcount == 1
+            if db.execute(change).rowcount != 1:
+                return False
+            self._count_taken_of(db, db.execute(who).scalar_one())
+        return True
+
+    def free_excluded(self, db: sa.Connection, rater: Rater) -> None:
+        """Frees the places of the rater's rounds, if the rater is excluded."""
+        query = sa.select(raters.c.excluded).where(raters.c.id == rater.id)
+        if db.execute(query).scalar():
+            self._count_taken_of(db, rater.id)
+
+    def _count_taken_of(self, db: sa.Connection, rater: int) -> None:
+        given = sa.select(rounds.c.triplet).where(rounds.c.rater == rater).distinct()
+        for part in _parts(db.execute(given).scalars().all()):
+            self.count_taken(db, set(part))
 
     def end_session(self, nonce: str) -> None:
         """Makes the cookie of a session worthless; the rater's other sessions stay."""
@@ -143,14 +167,16 @@ class Store:
     def coverage(self) -> tuple[int, int]:
         """How many triplets were begun, and how many of them have an answer of all their raters.
 
-        Gold rounds, and triplets whose tracks are gone, do not count.
+        Gold rounds, triplets whose tracks are gone, and excluded raters do not count.
         """
         given = sa.func.count(answers.c.id)
         query = (
             sa.select(triplets.c.quota, given)
             .join_from(triplets, rounds)
             .join(answers)
+            .join(raters)
             .where(triplets.c.stream != "gold", triplets.c.quota > 0, rounds.c.kind != "repeat")
+            .where(~raters.c.excluded)
             .group_by(triplets.c.id, triplets.c.quota)
         )
         with self.read() as db:
@@ -296,10 +322,12 @@ class Store:
         return len(found)
 
     def count_taken(self, db: sa.Connection, changed: set[int]) -> None:
-        """Counts again how many raters these triplets have been given to."""
+        """Counts again how many raters these triplets have been given to, but for excluded ones."""
         left = (
             sa.select(sa.func.count())
+            .select_from(rounds.join(raters))
             .where(
+                ~raters.c.excluded,
                 rounds.c.triplet == triplets.c.id,
                 rounds.c.kind != "repeat",
                 rounds.c.expired.is_(None),

@@ -151,6 +151,8 @@ def _write_streams(table: list[Triplet], out: Path, names: dict[str, str]) -> li
         if rows or path == out:
             _write_csv(rows, path, names)
             lines.append(f"{path}: {_summary(rows)}, {purpose}")
+        else:
+            path.unlink(missing_ok=True)  # of an earlier export, which would be taken for this one
     undecided = len(table) - len(decided)
     lines.append(f"left out, because the CSV has no value for it: {undecided} can't tell")
     return lines

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sqlalchemy as sa
@@ -89,25 +89,34 @@ class Assigner:
             self._asked = {(row.a, row.b, row.c) for row in db.execute(query)}
 
     def _splits(self) -> dict[str, str]:
-        """The stream of each track: as the library says, or anew where that allows too few rounds.
+        """The stream of each track: as the library says, or anew where that cannot stay.
 
-        The library of an earlier version has the splits of the corpus.
+        The library of an earlier version has the splits of the corpus, which may allow too few
+        rounds. One from `prepare` knows nothing of the answers: what was asked stays in its stream.
         """
         tracks = self.library.tracks
         found = {i: track.split for i, track in tracks.items()}
+        asked = {i: s for i, s in self.store.streams_asked().items() if i in found}
         artist_of = {i: track.artist_key for i, track in tracks.items()}
         enough = all(
             stream_of([i for i in found if found[i] == split], artist_of).usable
             for split in ("train", "test")
         )
+        moved = any(found[i] in SPLITS and found[i] != stream for i, stream in asked.items())
         if (
-            enough
+            (enough and not moved)
             or self.config.shares.random == 0
             or len(tracks) < MIN_SERIOUS_TRACKS
-            or not set(found.values()) <= set(SPLITS)
+            or not (moved or set(found.values()) <= set(SPLITS))
         ):
             return found
-        streams = assign_streams(list(tracks.values()), self.store.streams_asked())
+        # Tracks of neither stream stay so, but for those that were asked about.
+        used = [
+            track if track.split in SPLITS else replace(track, split=asked[track.id])
+            for track in tracks.values()
+            if track.split in SPLITS or track.id in asked
+        ]
+        streams = assign_streams(used, asked)
         return streams.split_of(tracks) if streams.usable else found
 
     def _stream(self, split: str, ids: list[str], share: float) -> Stream:
@@ -243,6 +252,7 @@ class Assigner:
             for _ in range(count - len(self.store.open_rounds(db, rater))):
                 if not self._add(db, rater, progress):
                     break
+            self.store.free_excluded(db, rater)
             return self.store.open_rounds(db, rater)
 
     def _progress(self, db: sa.Connection, rater: Rater) -> Progress:
@@ -357,18 +367,21 @@ class Assigner:
         """A track that clearly differs from `track`, by another artist.
 
         It is drawn from the farthest tenth by the embeddings; without
-        embeddings, from the tracks with no genre in common, where genres are known.
+        embeddings, from the tracks with no genre in common, where genres are known. In music of
+        one artist, it is another track.
         """
         tracks = self.library.tracks
         own = tracks[track]
         others = [i for i in tracks if tracks[i].artist_key != own.artist_key]
+        others = others or [i for i in tracks if i != track]
         if self.embeddings is not None and track in self.embeddings[0]:
             known, vectors = self.embeddings
             own_vectors = vectors[:, [known.index(track)]]  # (members, 1, dim)
             distance = np.square(vectors - own_vectors).sum(axis=-1).mean(axis=0)  # (tracks,)
             order = [known[i] for i in np.argsort(-distance)]
-            far = [i for i in order if tracks[i].artist_key != own.artist_key]
-            others = far[: max(1, len(far) // 10)]
+            allowed = set(others)
+            far = [i for i in order if i in allowed]
+            others = far[: max(1, len(far) // 10)] or others
         elif own.genres:
             disjoint = [i for i in others if tracks[i].genres and not own.genres & tracks[i].genres]
             others = disjoint or others

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
@@ -94,31 +96,52 @@ class Site:
         """The address of the survey for raters, without a slash at its end."""
         return self.config.public_url.rstrip("/") or str(request.base_url).rstrip("/")
 
+    def invited_url(self, request: Request, invite: str) -> str:
+        """The address that fills in an invite code; without one, that of the survey.
+
+        The code is not checked here, where guesses would not be limited.
+        """
+        base = self.base_url(request)
+        return f"{base}/?{urlencode({'invite': invite})}" if invite else base
+
     def private_link(self, rater: Rater, request: Request) -> str:
         """The address that signs the rater in on any device."""
         return f"{self.base_url(request)}/back/{self.sessions.link(rater.name)}"
 
     def share_path(self, rater: Rater, number: int) -> str:
         """The path of the page that shows a rater's set to others; it does not sign anybody in."""
-        return f"/s/{self._shares.dumps([rater.id, number])}"
+        return f"/s/{self._shares.dumps([rater.id, number, self._share_mark(rater)])}"
 
     def shared_set(self, token: str) -> tuple[int, int] | None:
-        """The (rater's id, set's number) of a shared link; None when its signature is wrong."""
+        """The (rater's id, set's number) of a shared link; None when it is wrong or has ended."""
         try:
-            rater_id, number = self._shares.loads(token)
-        except BadSignature:
+            rater_id, number, mark = self._shares.loads(token)
+        except (BadSignature, ValueError):  # ValueError: a link of 0.11.0 or older, without a mark
             return None
-        return int(rater_id), int(number)
+        rater = self.store.rater_of_id(int(rater_id))
+        if rater is None or not hmac.compare_digest(mark, self._share_mark(rater)):
+            return None
+        return rater.id, int(number)
+
+    def _share_mark(self, rater: Rater) -> str:
+        """What ends a shared link with its rater: SQLite gives the id of a deleted row again.
+
+        It does not tell the rater's name.
+        """
+        secret = self.store.secret().encode()
+        return hmac.new(secret, b"share " + rater.name.encode(), "sha256").hexdigest()[:16]
 
 
 def _practice_clips(library: ClipLibrary) -> tuple[tuple[str, int], ...]:
     """The (track, excerpt) of the practice round: two of one track, then one of another artist.
 
-    A track without a second excerpt, where no track has one, is played twice.
+    A track without a second excerpt, where no track has one, is played twice; in music of one
+    artist, the last is another track.
     """
     tracks = library.tracks
     two = library.two_excerpt_tracks
     same = two[0] if two else next(iter(tracks))
     others = [t for t in tracks.values() if t.artist_key != tracks[same].artist_key]
+    others = others or [t for t in tracks.values() if t.id != same]
     apart = [t for t in others if not t.genres & tracks[same].genres] or others
     return (same, 0), (same, 1 if two else 0), (apart[-1].id, 0)

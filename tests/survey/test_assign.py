@@ -31,7 +31,9 @@ from survey.rounds import active
 from survey.rounds.assign import Assigner, check_gold
 from survey.rounds.ensemble import EnsembleConfig, fit_ensemble, identity_maps, mean_accuracy
 from survey.rounds.splits import assign_streams, possible_triplets, training_only
+from survey.web.app import create_app
 from survey.web.sets import TrackMap
+from survey.web.site import Survey
 
 from .conftest import CONFIG
 
@@ -260,6 +262,62 @@ def test_streams_share_no_artist_and_stay_when_songs_are_added(large: ClipLibrar
     assert first.test.tracks <= later.test.tracks and first.train.tracks <= later.train.tracks
     assert not later.test.tracks & later.train.tracks
     assert first.test.triplets >= 100 and first.train.min_artists == 3
+
+
+def test_what_was_asked_stays_in_its_stream_where_clips_were_cut_elsewhere(
+    lite: Store, large: ClipLibrary
+) -> None:
+    """`prepare` splits the songs without knowing the answers, for a server without the music."""
+    first = Assigner(lite, library_of(folder_of(40, 1), large), CONFIG, seed=0)
+    for _ in range(4):
+        answer_all(lite, first, lite.add_rater("", "", ""), 30)
+    asked = lite.streams_asked()
+    assert set(asked.values()) == {"train", "test"}
+    larger = library_of(folder_of(120, 1), large)
+    strays = [i for i, stream in asked.items() if larger.tracks[i].split not in (stream, "unused")]
+    assert strays  # otherwise this test shows nothing
+    unused = larger.tracks[max(larger.tracks.keys() - asked.keys())]
+    larger.tracks[unused.id] = replace(unused, split="unused")
+    streams = Assigner(lite, larger, CONFIG, seed=0)._streams
+    train, test = streams["random_train"].tracks, streams["random"].tracks
+    assert not train & test and unused.id not in train | test
+    assert all(i in (train if stream == "train" else test) for i, stream in asked.items())
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_songs_of_one_artist_are_served_for_training_only(
+    lite: Store, library: ClipLibrary, embedded: bool
+) -> None:
+    one = ClipLibrary(library.folder)
+    one.tracks = {
+        f"{n:016x}": LibraryTrack(f"{n:016x}", f"Song {n}", "A", "", frozenset({"jazz"}), "", "",
+                                  "train")
+        for n in range(45)
+    }  # fmt: skip
+    one.two_excerpt_tracks = list(one.tracks)[:5]
+    vectors = np.random.default_rng(0).standard_normal((1, 45, 4)).astype(np.float32)
+    config = replace(CONFIG, shares=Shares(0.5, 0.0, 0.0, 0.5))
+    table = (list(one.tracks), vectors) if embedded else None
+    assigner = Assigner(lite, one, config, table, seed=0)
+    (same, _), (again, _), (odd, _) = create_app(
+        Survey(config, lite, one, assigner)
+    ).state.site.practice
+    assert same == again != odd
+    found = answer_all(lite, assigner, lite.add_rater("", "", ""), 8)
+    gold = [{track for track, _ in r.clips} for r in found if r.kind == "gold"]
+    assert gold and all(len(tracks) == 2 for tracks in gold)
+
+
+def test_a_song_that_cannot_be_cut_is_no_distractor(lite: Store, large: ClipLibrary) -> None:
+    smaller = ClipLibrary(large.folder)
+    smaller.tracks = dict(large.tracks)
+    smaller.two_excerpt_tracks = list(large.two_excerpt_tracks)
+    vectors = np.random.default_rng(0).standard_normal((1, 200, 4)).astype(np.float32)
+    assigner = Assigner(lite, smaller, CONFIG, (list(large.tracks), vectors), seed=0)
+    track = smaller.two_excerpt_tracks[0]
+    for _ in range(190):
+        assigner.drop_clip(gone := assigner._distractor(track), 0)
+        assert gone not in smaller.tracks
 
 
 def test_one_compilation_that_connects_all_artists_cannot_be_split() -> None:

@@ -12,6 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
+from survey.cli import main
 from survey.clips import ClipLibrary, folder_name
 from survey.config import load_config
 
@@ -236,6 +237,14 @@ def test_a_session_by_keyboard_alone(browser: Browser, server: Server) -> None:
         me.loaded()
         # The focus is on the new round's heading, so that a screen reader starts there.
         assert page.evaluate("() => document.activeElement.id") == "heading"
+    # On a clip's bar, arrows seek and space still stops.
+    expect(page.locator(".playing")).to_have_count(1)
+    page.locator(".seek").nth(0).focus()
+    press("ArrowRight")
+    press("Space")
+    expect(page.locator(".playing")).to_have_count(0)
+    press("Space")
+    expect(page.locator(".playing")).to_have_count(1)
     # By Tab and Enter as well, without the letter keys.
     page.get_by_role("button", name="Keys are on").focus()
     press("Enter")
@@ -574,12 +583,18 @@ def test_a_phone_on_its_side_shows_every_button(
     page.locator("input[name=consent]").check()
     page.locator("form button").click()
     me.practise_in_any_language()
-    for control in page.locator(".play, .choose, #cant-tell, #undo, #listen").all():
-        box = control.bounding_box()
-        assert box is not None
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 740
-        assert box["y"] >= 0 and box["y"] + box["height"] <= 360
-        assert min(box["width"], box["height"]) >= 44
+    # Without the browser's own bars, and with them on phones of several sizes.
+    for width, height in ((740, 360), (844, 340), (667, 331), (568, 320), (740, 304), (640, 300)):
+        page.set_viewport_size({"width": width, "height": height})
+        for control in page.locator(".play, .choose, #cant-tell, #undo, #listen").all():
+            box = control.bounding_box()
+            assert box is not None
+            where = f"{control} in {width} x {height}: {box}"
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width, where
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height, where
+            assert min(box["width"], box["height"]) >= 44, where
+        for shown in ("#heading", "#definition", "#progress-text"):
+            assert page.locator(shown).bounding_box()["height"] > 10, shown  # type: ignore[index]
     assert me.troubles == []
 
 
@@ -617,6 +632,45 @@ def test_an_answer_that_is_refused_is_not_dropped_without_a_word(
     me.answered(2)
     expect(me.page.locator("#says")).to_contain_text("Stored: 2 answered.")
     assert stored(data) == before + 1
+
+
+def test_a_pause_during_a_session_is_said(browser: Browser, server: Server, data: Path) -> None:
+    me = new_page(browser, server)
+    me.consent()
+    before = stored(data)
+    assert main(["pause", "--data", str(data)]) == 0
+    try:
+        for _ in range(2):  # the rounds that were given already
+            me.listen(0, 1, 2)
+            me.page.locator(".choose").nth(0).click()
+            me.page.wait_for_timeout(200)
+        expect(me.page.get_by_role("heading")).to_have_text("That did not work", timeout=15_000)
+        expect(me.page.locator(".lead")).to_contain_text("the survey is paused")
+        assert stored(data) == before + 2
+    finally:
+        assert main(["resume", "--data", str(data)]) == 0
+    me.page.goto(f"{me.base}/round")
+    me.answered(2)
+
+
+def test_an_answer_that_another_tab_sent_meanwhile_does_not_stop_the_page(
+    browser: Browser, server: Server
+) -> None:
+    me = new_page(browser, server)
+    me.consent()
+    me.page.add_init_script(  # the page finds its key, and then no value any more
+        """const keys = Object.keys;
+        Object.keys = (of) => {
+          if (of !== localStorage || sessionStorage.getItem("once")) return keys(of);
+          sessionStorage.setItem("once", "1");
+          return ["feelprint-unsent-answer x"];
+        };"""
+    )
+    me.page.reload()
+    me.loaded()
+    me.answered(0)
+    expect(me.page.locator("#says")).to_have_text("")
+    assert me.troubles == []
 
 
 def test_music_starts_within_two_seconds_on_a_slow_line(browser: Browser, server: Server) -> None:
@@ -660,6 +714,25 @@ def test_the_page_says_that_loading_takes_long(browser: Browser, server: Server)
     page.reload()
     page.locator(".play").nth(0).click()
     expect(page.locator("#says")).to_contain_text("takes longer than usual", timeout=4000)
+
+
+def test_a_refusal_that_cannot_be_kept_over_a_reload_is_said_before_it(
+    browser: Browser, server: Server
+) -> None:
+    context = browser.new_context()
+    context.add_init_script(
+        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
+    )
+    me = Watched(context, server)
+    me.consent()
+    me.listen(0, 1, 2)
+    me.page.route(
+        "**/api/answer", lambda route: route.fulfill(status=404, body='{"error": "gone"}')
+    )
+    me.page.locator(".choose").nth(0).click()
+    expect(me.page.locator("#says")).to_contain_text("Your last answer was not stored")
+    me.page.wait_for_timeout(1000)
+    expect(me.page.locator("#says")).to_contain_text("Your last answer was not stored")
 
 
 def test_without_its_clips_the_practice_is_skipped(browser: Browser, server: Server) -> None:

@@ -22,7 +22,7 @@ from survey.results.export import export
 from survey.results.quality import all_answers, qualities
 from survey.rounds.assign import Assigner
 
-from .conftest import CONFIG
+from .conftest import CONFIG, empty_database
 
 LISTENED_S = [5.0, 5.0, 5.0]
 
@@ -120,6 +120,7 @@ def test_there_is_nothing_to_back_up(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_postgresql_is_backed_up_by_its_own_program(tmp_path: Path, postgres: str) -> None:
+    empty_database(postgres)
     engine = open_database(postgres)
     migrate(engine)
     with pytest.raises(SurveyError, match="pg_dump"):
@@ -179,6 +180,45 @@ def test_a_second_merge_adds_nothing(tmp_path: Path, store: Store, library: Clip
     assert facts(store) == once
     survey_of(other, library, people=1, each=5, seed=4)
     assert merge(store, other.engine)[0] == "merged 5 answers of 1 raters"
+
+
+def test_a_later_merge_brings_what_known_raters_answered_since(
+    tmp_path: Path, store: Store, library: ClipLibrary
+) -> None:
+    other = new_store(tmp_path / "other")
+    first, second = survey_of(other, library, people=2, each=5, seed=3)
+    merge(store, other.engine)
+    assigner = Assigner(other, library, CONFIG, seed=9)
+    for n in range(6):
+        current = assigner.rounds(first, 2)[0]
+        other.show(current)
+        other.answer(first, current.token, n % 3, LISTENED_S)
+    assert merge(store, other.engine)[:2] == [
+        "merged 6 answers of 1 raters",
+        "skipped 1 raters who are here already",
+    ]
+    assert facts(store) == facts(other) and len(facts(store)) == 16
+    for found in qualities(all_answers(store)), qualities(all_answers(other)):
+        assert set(found) == {first.name, second.name}
+    assert qualities(all_answers(store)) == qualities(all_answers(other))
+
+
+def test_a_round_that_a_copy_left_open_is_answered_by_a_merge(
+    tmp_path: Path, library: ClipLibrary
+) -> None:
+    """A backup is served in another place, while raters go on in the first."""
+    store = new_store(tmp_path / "data")
+    (rater,) = survey_of(store, library, people=1, each=3, seed=1)
+    backup(store, tmp_path / "copy.db")
+    copy = Store(open_database(f"sqlite:///{tmp_path / 'copy.db'}"), 0.0)
+    assigner = Assigner(store, library, CONFIG, seed=1)
+    for n in range(4):  # the first of them was open when the copy was made
+        current = assigner.rounds(rater, 2)[0]
+        store.show(current)
+        store.answer(rater, current.token, n % 3, LISTENED_S)
+    assert merge(copy, store.engine) == ["merged 4 answers of 1 raters"]
+    assert facts(copy) == facts(store)
+    assert merge(copy, store.engine)[0] == "merged 0 answers of 0 raters"
 
 
 def test_the_survey_goes_on_after_a_merge(

@@ -270,6 +270,20 @@ def test_mecomp_layout(surveyed: Store, tmp_path: Path) -> None:
     assert any("1 can't tell" in line or "0 can't tell" in line for line in said)
 
 
+def test_the_test_stream_of_an_earlier_export_does_not_stay(
+    lite: Store, library: ClipLibrary, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, shares=Shares(1.0, 0.0, 0.0, 0.0))
+    rater = lite.add_rater("", "", "")
+    current = Assigner(lite, library, config, seed=0).rounds(rater, 1)[0]
+    lite.show(current)
+    lite.answer(rater, current.token, 0, [4.0, 4.0, 4.0])
+    (tmp_path / "a.test.csv").write_text("song1,song2,song3,anchor,positive\n")
+    said = export(lite, tmp_path / "a.csv")
+    assert not (tmp_path / "a.test.csv").exists()
+    assert not any("a.test.csv" in line for line in said)
+
+
 def test_raters_are_described_and_left_out_by_name_or_by_the_owner(
     surveyed: Store, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from survey.clips import ClipLibrary
 from survey.database.rows import Rater
-from survey.database.schema import rounds, triplets
+from survey.database.schema import raters, rounds, triplets
 from survey.database.store import Store
 from survey.rounds.assign import Assigner
 from survey.web.app import create_app
@@ -174,6 +174,28 @@ def test_a_sets_end(mapped: Any, library: ClipLibrary) -> None:
     assert guest.http.get(shared[1]).status_code == 404
 
 
+def test_a_shared_link_ends_with_its_rater(mapped: Any, lite: Store) -> None:
+    """SQLite gives the id of a deleted rater to the next one."""
+    found = []
+    for _ in range(2):
+        person = Person(mapped)
+        person.start()
+        for place in range(2):
+            person.answer(person.rounds()[0]["token"], place)
+        found.append(re.search(r'value="http://testserver(/s/[^"]+)"', person.text("/sets/1")))
+        with lite.read() as db:
+            assert db.execute(sa.select(raters.c.id)).scalars().all() == [1]
+        if len(found) == 1:
+            person.http.post("/me/delete", data={"csrf": person.csrf("/me"), "sure": "yes"})
+    first, second = found
+    assert first and second
+    assert Person(mapped).http.get(second[1]).status_code == 200
+    assert Person(mapped).http.get(first[1]).status_code == 404
+    site = mapped.state.site
+    for payload in ([1, 1], [1, 1, "x"], [2, 1, "x"]):  # of an earlier version, and of no rater
+        assert site.shared_set(site._shares.dumps(payload)) is None
+
+
 def test_addresses_of_sets_that_cannot_be(mapped: Any) -> None:
     person = Person(mapped)
     person.start()
@@ -227,5 +249,12 @@ def test_the_poster_shows_the_public_address(make: Callable[..., Any], tmp_path:
     other = Person(make()).http.get("/qr.svg")
     assert other.text != reply.text
     assert "script" not in reply.text
+    invited = person.http.get("/qr.svg?invite=open%20day%26")
+    assert invited.text not in (reply.text, person.http.get("/qr.svg?invite=open").text)
+    page = person.text("/poster?invite=open%20day%26")
+    assert '<p class="address">https://music.example/?invite=open+day%26</p>' in page
+    (image,) = re.findall(r'src="(/qr.svg[^"]*)"', page)
+    assert person.http.get(image).text == invited.text
+    assert person.http.get("/poster?invite=" + "x" * 41).status_code == 422
     long = Person(make(), base="http://" + "a" * 3000)
     assert long.http.get("/qr.svg").status_code == 400

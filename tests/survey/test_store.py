@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from survey.clips import ClipLibrary
-from survey.config import SurveyError
+from survey.config import Shares, SurveyError
 from survey.database import store as store_module
 from survey.database.schema import answers, metadata, migrate, open_database, rounds, triplets
 from survey.database.store import Conflict, ListenedTooBriefly, NoSuchRound, Rater, Store
@@ -204,6 +204,34 @@ def test_exclusion_pause_and_ended_sessions(store: Store) -> None:
     store.end_session("n")
     store.end_session("n")
     assert store.session_ended("n") and not store.session_ended("m")
+
+
+def test_an_excluded_rater_takes_no_place(store: Store, library: ClipLibrary) -> None:
+    config = replace(CONFIG, shares=Shares(0.0, 1.0, 0.0, 0.0))
+    assigner = Assigner(store, library, config, seed=0)
+
+    def answer_one(rater: Rater) -> int:
+        current = assigner.rounds(rater, 1)[0]
+        store.show(current)
+        store.answer(rater, current.token, 0, LISTENED_S)
+        return next(r["triplet"] for r in rows(store, rounds) if r["id"] == current.id)
+
+    def taken() -> dict[int, int]:
+        return {t["id"]: t["taken"] for t in rows(store, triplets)}
+
+    clicker, *others = (store.add_rater("", "", "") for _ in range(4))
+    first = answer_one(clicker)
+    for other in others[:2]:
+        assert answer_one(other) == first
+    assert taken()[first] == 3 and store.coverage() == (1, 1)
+    store.exclude(clicker.name, True)
+    assert taken()[first] == 2 and store.coverage() == (1, 0)
+    later = answer_one(clicker)
+    assert taken()[later] == 0  # nor do rounds that are given later
+    assert answer_one(others[2]) == first
+    assert taken()[first] == 3 and store.coverage() == (1, 1)
+    store.exclude(clicker.name, False)
+    assert taken()[first] == 4 and store.coverage() == (2, 1)
 
 
 def test_a_track_missing_from_the_corpus_is_not_asked_again(

@@ -6,7 +6,7 @@ import io
 from typing import Annotated, Literal
 
 import segno
-from fastapi import APIRouter, HTTPException, Path, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from survey.clips import FORMATS
@@ -15,6 +15,7 @@ from survey.web.middleware import HEAD
 from survey.web.schemas import TOKEN
 from survey.web.site import Site
 
+InviteCode = Annotated[str, Query(max_length=40)]
 router = APIRouter()
 
 
@@ -73,17 +74,20 @@ def check_page(request: Request, site: CurrentSite, session: Visitor) -> Respons
 
 
 @router.get("/poster", response_class=HTMLResponse)
-def poster(request: Request, site: CurrentSite, session: Visitor) -> Response:
-    """A page to print, with the survey's address as a QR code."""
-    return site.page(request, "poster.html", session)
+def poster(
+    request: Request, site: CurrentSite, session: Visitor, invite: InviteCode = ""
+) -> Response:
+    """A page to print, with the survey's address as a QR code; invite: with this code."""
+    address = site.invited_url(request, invite)
+    return site.page(request, "poster.html", session, address=address, invite=invite)
 
 
 @router.get("/qr.svg", response_class=Response)
-def qr_code(request: Request, site: CurrentSite) -> Response:
+def qr_code(request: Request, site: CurrentSite, invite: InviteCode = "") -> Response:
     """The survey's address as a QR code, with error correction M: 15 % of it may be damaged."""
     out = io.BytesIO()
     try:
-        code = segno.make(site.base_url(request), error="m", micro=False)
+        code = segno.make(site.invited_url(request, invite), error="m", micro=False)
     except segno.DataOverflowError as error:  # the Host header may be of any length
         raise HTTPException(400, "this address is too long for a QR code") from error
     code.save(out, kind="svg", scale=8, border=4, light="#fff")

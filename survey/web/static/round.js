@@ -32,6 +32,7 @@
   const UNDONE = "feelprint-undone";
   const NOTICE = "feelprint-notice";
   const SLOW_MS = 1500; // silence after which the page says that it is loading
+  const READ_MS = 6000; // to read a notice that the browser cannot keep over a reload
 
   let answered = Number(page.dataset.answered);
   let last = page.dataset.last ? JSON.parse(page.dataset.last) : null; // the newest stored answer
@@ -82,8 +83,13 @@
     says.textContent = text;
     says.classList.toggle("trouble", trouble);
   };
-  function reloadWith(text, trouble) {
-    keep("sessionStorage", NOTICE, JSON.stringify({ text, trouble }));
+  async function reloadWith(text, trouble) {
+    if (!keep("sessionStorage", NOTICE, JSON.stringify({ text, trouble }))) {
+      sending = true; // nothing can be chosen until the reload
+      say(text, trouble);
+      draw();
+      await wait(READ_MS);
+    }
     location.reload();
     return new Promise(() => {}); // nothing else happens on this page
   }
@@ -344,8 +350,8 @@
     loadAhead();
   }
 
-  async function lookAhead() {
-    const found = await untilItWorks(() => post("/api/rounds", {}), () => {});
+  async function lookAhead(trouble = () => {}) {
+    const found = await untilItWorks(() => post("/api/rounds", {}), trouble);
     if (!found.ok) return null;
     const { rounds } = found.body;
     next = rounds.find((r) => r.token !== round.token) ?? null;
@@ -388,7 +394,10 @@
     if (answered % goal === 0) return location.assign(`/sets/${answered / goal}`);
     const old = round;
     let current = stored.current;
-    if (!current) current = (await lookAhead())?.[0] ?? null;
+    if (!current) { // where the survey was paused meanwhile, the server's page says so
+      say(fill(texts.stored, { n: answered }));
+      current = (await lookAhead(() => { if (navigator.onLine) location.reload(); }))?.[0] ?? null;
+    }
     if (!current) return location.reload(); // no round is left: the server shows the page for that
     if (next && next.token === current.token) current = next;
     next = null;
@@ -476,7 +485,7 @@
     if (kept("localStorage", KEYS) !== null) return;
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     const key = event.key.toLowerCase();
-    const onButton = event.target.closest("button, a, summary, input");
+    const onButton = event.target.closest("button, a, summary, input:not(.seek)");
     if (key === " ") {
       if (onButton && (playing < 0 || !onButton.classList.contains("play"))) return;
       playNext();
@@ -509,6 +518,7 @@
     let notice = null;
     for (const key of waiting) {
       const pending = JSON.parse(kept("localStorage", key));
+      if (!pending) continue; // another tab has sent it meanwhile
       if (pending.heard_s) { // kept by an earlier version of this page
         pending.listened_s = pending.heard_s;
         delete pending.heard_s;
@@ -519,6 +529,7 @@
       if (!reply.ok) notice = { text: refused, trouble: true };
       else notice ??= { text: fill(texts.stored, { n: answered }), trouble: false };
     }
+    if (!notice) return location.reload();
     await reloadWith(notice.text, notice.trouble);
   }
 
