@@ -41,7 +41,8 @@ def merge(store: Store, other: sa.Engine) -> list[str]:
     Of a rater whom both know, because the surveys were merged before, only new answers are copied,
     and none to a triplet that they have answered here. Where a triplet is of the test stream in one
     survey and of a training stream in the other, it becomes a training triplet, because it may have
-    been trained on. Open rounds are not copied. Returns lines for the owner.
+    been trained on. Open rounds are not copied. Returns lines for the owner, also on the training
+    answers that the other survey's test stream makes useless.
     """
     with other.connect() as db:
         rows = {
@@ -54,7 +55,7 @@ def merge(store: Store, other: sa.Engine) -> list[str]:
         new = [row for row in rows["raters"] if row["name"] not in known]
         rater_ids = {row["id"]: known.get(row["name"]) or _insert(db, raters, row)
                      for row in rows["raters"]}  # fmt: skip
-        here = _rounds_here(db)
+        here, useless = _rounds_here(db), _useless_answers(db)
         copied = [r for r in rows["rounds"] if r["id"] in answered]
         used = {row["triplet"] for row in copied}
         triplet_ids: dict[int, int] = {}
@@ -89,6 +90,7 @@ def merge(store: Store, other: sa.Engine) -> list[str]:
         for row in kept:
             _insert(db, answers, row | {"round": round_ids[row["round"]]})
         _follow_stream(db)
+        useless = _useless_answers(db) - useless
         store.count_taken(db, set(triplet_ids.values()))
     demoted = len(changed & {row["triplet"] for row in copied if row["id"] in new_rounds})
     rater_of = {row["id"]: row["rater"] for row in copied}
@@ -99,7 +101,23 @@ def merge(store: Store, other: sa.Engine) -> list[str]:
         lines.append(f"skipped {skipped} raters who are here already")
     if demoted:
         lines.append(f"{demoted} triplets of a test stream were training ones in the other survey")
+    if useless > 0:
+        lines.append(
+            f"{useless} training answers share a song with the test stream of the other survey, so "
+            "that they cannot be trained on"
+        )
     return lines
+
+
+def _useless_answers(db: sa.Connection) -> int:
+    """How many training answers are about a track that the test stream asks about too."""
+    query = sa.select(triplets.c.stream, triplets.c.a, triplets.c.b, triplets.c.c)
+    rows = [tuple(row) for row in db.execute(query.join(rounds).join(answers))]
+    tested = {track for stream, *tracks in rows if stream == "random" for track in tracks}
+    return sum(
+        stream in ("active", "random_train") and not tested.isdisjoint(tracks)
+        for stream, *tracks in rows
+    )
 
 
 def _rounds_here(db: sa.Connection) -> dict[tuple[int, int, bool], tuple[int, bool]]:

@@ -168,6 +168,30 @@ def test_two_surveys_become_one(
     assert not {t.rater for t in table} & {excluded}
 
 
+def test_a_merge_says_which_training_answers_it_makes_useless(
+    tmp_path: Path, store: Store, library: ClipLibrary
+) -> None:
+    other = new_store(tmp_path / "other")
+    survey_of(store, library, people=1, each=9, seed=1)
+    survey_of(other, library, people=1, each=2, seed=2)
+    with store.read() as db:
+        tested = db.execute(
+            sa.select(triplets.c.a).join(rounds).join(answers).where(triplets.c.stream == "random")
+        ).scalar()
+    assert tested is not None
+    with other.write() as db:  # two training answers; one is about a song that is tested here
+        answered = sa.select(triplets.c.id).join(rounds).join(answers).order_by(triplets.c.id)
+        for n, key in enumerate(db.execute(answered).scalars().all()):
+            tracks = {"a": tested if n == 0 else f"{n}a", "b": f"{n}b", "c": f"{n}c"}
+            change = sa.update(triplets).where(triplets.c.id == key)
+            db.execute(change.values(stream="random_train", **tracks))
+    assert merge(store, other.engine)[1:] == [
+        "1 training answers share a song with the test stream of the other survey, so that they "
+        "cannot be trained on"
+    ]
+    assert merge(store, other.engine)[1:] == ["skipped 1 raters who are here already"]
+
+
 def test_a_second_merge_adds_nothing(tmp_path: Path, store: Store, library: ClipLibrary) -> None:
     other = new_store(tmp_path / "other")
     survey_of(other, library, people=2, each=5, seed=3)
