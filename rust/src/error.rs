@@ -41,7 +41,7 @@ impl Error {
     }
 
     /// Whether the audio is at fault: it cannot be decoded, is empty or too long, or has samples that
-    /// are too large or not finite.
+    /// are too large or not finite; in a file, only if none is finite.
     #[must_use]
     pub fn is_audio(&self) -> bool {
         matches!(self.inner, Inner::Audio(_))

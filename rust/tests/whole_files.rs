@@ -292,8 +292,131 @@ fn the_sizes_in_a_wav_need_not_be_right() {
     }
     let chunk = [&wav[..], b"LIST\x0c\0\0\0INFOIPRD\0\0\0\0"].concat();
     assert!(music.assert("a chunk behind", &chunk, SECONDS, false).distance(&whole) < 1e-6);
+    // Tags do not matter: the last text lacks its padding, or its size is wrong.
+    for (size, text_size) in [(27_u32, 15_u32), (28, 500), (28, u32::MAX)] {
+        let text = [&b"INFOISFT"[..], &text_size.to_le_bytes(), b"Lavf58.29.100xx\0"].concat();
+        let list = [&wav[..36], b"LIST", &size.to_le_bytes(), &text, &wav[36..]].concat();
+        let what = format!("LIST of {size} bytes with a text of {text_size}");
+        assert!(music.assert(&what, &list, SECONDS, false).distance(&whole) < 1e-6, "{what}");
+    }
+    let text = |name: &[u8], text: &[u8]| [name, &(text.len() as u32).to_le_bytes(), text].concat();
+    let info = [&b"INFO"[..], &text(b"IPRD", b"An album"), &text(b"ISFT", b"odd")].concat();
+    let list = [&wav[..36], &text(b"LIST", &info), &[0], &wav[36..]].concat();
+    let path = music.path("album.wav");
+    std::fs::write(&path, list).unwrap();
+    assert_eq!(model().embed_file(&path).unwrap().album(), Some("An album"));
     let rf64 = music.coded("a.wav", "rf64.wav", &["-rf64", "always"]);
     assert!(music.assert("RF64", &rf64, SECONDS, false).distance(&whole) < 1e-6);
+}
+
+/// Faults of the software that wrote a file of floats.
+#[test]
+fn a_sample_that_is_not_finite_counts_as_0() {
+    let music = Music::new();
+    let wav = music.coded("a.wav", "f.wav", &["-c:a", "pcm_f32le"]);
+    let (_, whole, _) = music.analyse("f.wav", &wav);
+    // One in the middle of the first second of two channels.
+    let at = position(&wav, b"data") + 8 + 8 * 20_000;
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut bytes = wav.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let embedding = music.assert(&value.to_string(), &bytes, SECONDS, true);
+        let distance = embedding.distance(&whole);
+        assert!(distance < 0.05, "{value}: distance {distance}");
+        let (.., damage) = music.analyse("f.wav", &bytes);
+        assert!(damage.unwrap().contains("counts as 0"), "{value}");
+    }
+}
+
+#[test]
+fn the_sizes_in_a_caf_need_not_be_right() {
+    let music = Music::new();
+    for (name, arguments) in [
+        ("a.caf", &["-c:a", "pcm_s16be"][..]),
+        ("l.caf", &["-c:a", "pcm_s24le"]),
+        ("alac.caf", &["-c:a", "alac"]),
+        ("s8.caf", &["-c:a", "pcm_s8"]),
+    ] {
+        let caf = music.coded("a.wav", name, arguments);
+        let whole = music.assert(name, &caf, SECONDS, false);
+        let tailed = [&caf[..], &[0; 50_000]].concat();
+        let embedding = music.assert(&format!("{name}, zeros"), &tailed, SECONDS, false);
+        assert!(embedding.distance(&whole) < 1e-6, "{name}, zeros");
+    }
+    let caf = music.coded("a.wav", "a.caf", &["-c:a", "pcm_s16be"]);
+    let whole = music.assert("a.caf", &caf, SECONDS, false);
+    // The samples are the last chunk, of a size that is not known.
+    let size = position(&caf, b"data") + 4;
+    let end = size + 8 + i64::from_be_bytes(caf[size..size + 8].try_into().unwrap()) as usize;
+    let mut unknown = caf[..end].to_vec();
+    unknown[size..size + 8].copy_from_slice(&(-1_i64).to_be_bytes());
+    let embedding = music.assert("unknown", &unknown, SECONDS, false);
+    assert!(embedding.distance(&whole) < 1e-6);
+    // 8 bits are those of 16, rounded.
+    let eight = music.coded("a.wav", "s8.caf", &["-c:a", "pcm_s8"]);
+    let wav = music.coded("s8.caf", "u8.wav", &["-c:a", "pcm_u8"]);
+    let (_, same, _) = music.analyse("u8.wav", &wav);
+    assert!(music.assert("s8.caf", &eight, SECONDS, false).distance(&same) < 1e-6);
+}
+
+/// Recordings, pipes and browsers do not know the sizes when they write them.
+#[test]
+fn the_sizes_in_a_matroska_need_not_be_right() {
+    let music = Music::new();
+    let unknown = |bytes: &[u8], id: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let size = position(&bytes, id) + id.len();
+        let len = bytes[size].leading_zeros() as usize + 1;
+        bytes[size] |= 0xff >> len;
+        bytes[size + 1..size + len].fill(0xff);
+        bytes
+    };
+    for (name, arguments) in [
+        ("a.webm", &["-c:a", "libopus", "-metadata", "album=An album"][..]),
+        ("v.mka", &["-c:a", "libvorbis"]),
+        ("m.mka", &["-c:a", "libmp3lame"]),
+        ("live.webm", &["-c:a", "libopus", "-f", "webm", "-live", "1"]),
+    ] {
+        let file = music.coded("a.wav", name, arguments);
+        let (seconds, whole, damage) = music.analyse(name, &file);
+        assert!((seconds - SECONDS).abs() < 0.06 && damage.is_none(), "{name}: {damage:?}");
+        let segment = unknown(&file, b"\x18\x53\x80\x67");
+        let cluster = unknown(&segment, b"\x1f\x43\xb6\x75");
+        for (what, bytes) in [
+            ("zeros", [&file[..], &[0; 50_000]].concat()),
+            ("segment", segment.clone()),
+            ("segment, zeros", [&segment[..], &[0; 50_000]].concat()),
+            ("segment and cluster", cluster.clone()),
+        ] {
+            let embedding = music.assert(&format!("{name}, {what}"), &bytes, seconds, false);
+            assert!(embedding.distance(&whole) < 1e-6, "{name}, {what}");
+        }
+        for bytes in [&file, &segment, &cluster] {
+            let cut = &bytes[..bytes.len() / 2];
+            let (cut_s, _, damage) = music.analyse(name, cut);
+            assert!(cut_s > SECONDS / 2.0 - 0.5 && cut_s < SECONDS - 0.5, "{name}: {cut_s} s");
+            assert!(damage.is_some(), "{name}: {cut_s} s");
+        }
+        let joined = [&file[..], &file].concat();
+        let (joined_s, ..) = music.analyse(name, &joined);
+        assert!((joined_s - 2.0 * seconds).abs() < 0.06, "{name}: {joined_s} s of two files");
+    }
+    let webm = music.path("a.webm");
+    assert_eq!(model().embed_file(&webm).unwrap().album(), Some("An album"));
+}
+
+#[test]
+fn what_is_behind_a_hole_in_a_matroska_is_used() {
+    let music = Music::new();
+    for (name, codec) in [("a.webm", "libopus"), ("a.mka", "flac"), ("v.mka", "libvorbis")] {
+        let arguments = ["-c:a", codec, "-cluster_time_limit", "500"];
+        let mut file = music.coded("a.wav", name, &arguments);
+        let middle = file.len() * 4 / 10;
+        file[middle..middle + 5_000].fill(0);
+        let (seconds, _, damage) = music.analyse(name, &file);
+        assert!(seconds > SECONDS - 1.6, "{name}: {seconds} s");
+        assert!(damage.is_some(), "{name}");
+    }
 }
 
 #[test]

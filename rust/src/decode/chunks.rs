@@ -1,8 +1,11 @@
-//! WAV (RIFF, RF64) and AIFF files with a header whose sizes are right.
+//! WAV (RIFF, RF64), AIFF and CAF files with a header whose sizes are right.
 //!
 //! The sizes in these headers are often wrong: 0 or the largest number if the file was written to a
 //! pipe, too large if its end is missing. symphonia's readers rely on them, so that they get a header
 //! that states what there is.
+
+use symphonia::core::codecs::audio::AudioCodecId;
+use symphonia::core::codecs::audio::well_known::CODEC_ID_PCM_S8;
 
 use super::frames::end_without_tags;
 use super::input::{Input, Part, Window};
@@ -80,7 +83,13 @@ pub(super) fn repaired(input: &Input, start: u64) -> Option<Chunks> {
                     format = Some(bytes);
                 } else if id == b"ds64" && size >= 16 {
                     size_64 = Some(number(&bytes[8..16]));
-                } else if matches!(id, b"FVER") || id == b"LIST" && bytes.starts_with(b"INFO") {
+                } else if id == b"LIST" && bytes.starts_with(b"INFO") {
+                    // Tags do not matter for the sound, but symphonia refuses a file for their sizes.
+                    let list = info_list(&bytes, number);
+                    before.extend(b"LIST");
+                    before.extend(written(list.len() as u64));
+                    before.extend(list);
+                } else if id == b"FVER" {
                     before.extend_from_slice(&chunk);
                     before.extend(bytes);
                     before.resize(before.len().next_multiple_of(2), 0);
@@ -207,30 +216,70 @@ pub(super) fn repaired(input: &Input, start: u64) -> Option<Chunks> {
     Some(Chunks { parts, mpeg, damage, end: file_end })
 }
 
-/// A CAF file whose samples end before the size of their chunk says, with a size that is right.
-pub(super) fn cut_caf(window: &mut Window, start: u64, len: u64) -> Option<Vec<Part>> {
+/// A CAF file as it should be.
+pub(super) struct Caf {
+    pub(super) parts: Vec<Part>,
+    pub(super) damage: Option<String>,
+    /// The codec, if the reader takes it for another one.
+    pub(super) codec: Option<AudioCodecId>,
+}
+
+/// Reads a CAF file up to the last of its chunks, with a size of the samples that is right; none if it
+/// is none (Apple, Core Audio Format Specification 1.0).
+pub(super) fn repaired_caf(window: &mut Window, start: u64, len: u64) -> Option<Caf> {
     if window.bytes(start, 4) != b"caff" {
         return None;
     }
+    let mut caf = Caf { parts: vec![Part::Range(start, 8)], damage: None, codec: None };
     let mut at = start + 8;
-    loop {
-        let chunk: [u8; 12] = window.bytes(at, 12).try_into().ok()?;
-        let size = i64::from_be_bytes(chunk[4..].try_into().ok()?);
-        // A negative size means that it is not known.
-        let end = (at + 12).checked_add(u64::try_from(size).ok()?)?;
-        if end > len {
-            if chunk[..4] != *b"data" {
-                return None;
+    while let Ok(chunk) = <[u8; 12]>::try_from(window.bytes(at, 12)) {
+        let (id, stated) = chunk.split_at(4);
+        let stated = i64::from_be_bytes(stated.try_into().ok()?);
+        let rest = len - at - 12;
+        let is_data = id == b"data";
+        let size = match u64::try_from(stated) {
+            Ok(size) if size <= rest && is_id(id) => size,
+            Ok(_) if is_data => {
+                caf.damage = Some(CUT.to_string());
+                rest
             }
-            let size = (len - at - 12).to_be_bytes();
-            return Some(vec![
-                Part::Range(start, at + 4 - start),
-                Part::Bytes(size.to_vec()),
-                Part::Range(at + 12, len - at - 12),
-            ]);
+            // Of samples that are the last chunk, the size need not be known.
+            Err(_) if is_data && stated == -1 => rest,
+            _ => break,
+        };
+        let mut head = [id, &size.to_be_bytes()].concat();
+        let mut content = (at + 12, size);
+        if id == b"desc" && size == 32 {
+            let mut description = window.bytes(content.0, 32).to_vec();
+            let (format, rest) = description.split_at_mut(12);
+            let (is_float, bits) = (rest[3] & 1 == 1, &rest[16..]);
+            if format[8..] == *b"lpcm" && !is_float && bits == 8_u32.to_be_bytes() {
+                // symphonia's reader refuses PCM of 8 bits; µ-law has frames of the same size.
+                format[8..].copy_from_slice(b"ulaw");
+                caf.codec = Some(CODEC_ID_PCM_S8);
+            }
+            head.extend(description);
+            content = (at + 12 + size, 0);
         }
-        at = end;
+        caf.parts.extend([Part::Bytes(head), Part::Range(content.0, content.1)]);
+        at += 12 + size;
     }
+    Some(caf)
+}
+
+/// A list of tags with the sizes that its texts have; without those that do not fit.
+fn info_list(content: &[u8], number: impl Fn(&[u8]) -> u64) -> Vec<u8> {
+    let mut list = b"INFO".to_vec();
+    let mut rest = &content[4..];
+    while let Some((head, behind)) = rest.split_at_checked(8)
+        && let Some(text) = behind.get(..number(&head[4..]) as usize)
+    {
+        list.extend(head);
+        list.extend(text);
+        list.resize(list.len().next_multiple_of(2), 0);
+        rest = behind.get(text.len().next_multiple_of(2)..).unwrap_or_default();
+    }
+    list
 }
 
 /// Whether another file begins here.
@@ -241,7 +290,11 @@ fn joined(bytes: &[u8]) -> bool {
 
 /// Whether a chunk begins here that fits into the `rest` of the file.
 fn is_chunk(bytes: &[u8], rest: u64, number: impl Fn(&[u8]) -> u64) -> bool {
-    let id = bytes.get(..4);
-    id.is_some_and(|id| id.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' '))
+    bytes.get(..4).is_some_and(is_id)
         && bytes.get(4..8).is_some_and(|size| number(size).saturating_add(8) <= rest)
+}
+
+/// Whether these bytes may be the name of a chunk.
+fn is_id(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ')
 }

@@ -40,6 +40,28 @@ impl Planes {
         self.channels.resize_with(channels, Vec::new);
         self.channels.iter_mut().for_each(Vec::clear);
     }
+
+    /// Sets the samples that are NaN or infinite to 0: files of floats have them by faults of the
+    /// software that wrote them. Returns whether there were finite samples, and others.
+    pub(super) fn replace_not_finite(&mut self) -> (bool, bool) {
+        let (mut has_finite, mut has_other) = (false, false);
+        for channel in &mut self.channels {
+            // Without a branch per sample, so that it vectorises.
+            if channel.iter().fold(true, |all, sample| all & sample.is_finite()) {
+                has_finite |= !channel.is_empty();
+                continue;
+            }
+            has_other = true;
+            for sample in channel.iter_mut() {
+                if sample.is_finite() {
+                    has_finite = true;
+                } else {
+                    *sample = 0.0;
+                }
+            }
+        }
+        (has_finite, has_other)
+    }
 }
 
 enum Decoder {

@@ -172,7 +172,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Range(_, len) => *len,

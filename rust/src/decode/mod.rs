@@ -5,7 +5,8 @@
 //!
 //! The lengths and counts in a file's headers are hints: whatever decodes is used to its end, and an
 //! encoder's delay and padding are trimmed if the numbers agree with the packets. A damaged file is
-//! decoded as far as possible; see [`Track::damage`](crate::Track::damage). Channels are averaged;
+//! decoded as far as possible; see [`Track::damage`](crate::Track::damage). A sample that is NaN or
+//! infinite counts as 0, and as damage. Channels are averaged;
 //! where they cancel (their mean has less than a 1000th of their power over half a second), one of
 //! them counts.
 //!
@@ -53,6 +54,7 @@ mod codec;
 mod flac;
 mod frames;
 mod input;
+mod matroska;
 mod mono;
 mod mp4;
 mod probing;
@@ -87,7 +89,8 @@ pub struct ResampledAudio {
 ///
 /// # Errors
 ///
-/// Fails if the file cannot be read, has no audio that can be decoded, or more than 24 hours of it.
+/// Fails if the file cannot be read, has no audio that can be decoded, or more than 24 hours of it, if a
+/// sample is more than 180 dB above full scale, or if none is finite.
 pub fn decode<P: AsRef<Path>>(path: P) -> Result<ResampledAudio> {
     let path = path.as_ref();
     let (samples, _) =
@@ -268,7 +271,7 @@ fn decode_blocks(
         let mono = source.mono();
         // Without a branch per sample, so that it vectorises.
         if !mono.iter().fold(true, |all, sample| all & (sample.abs() <= MAX_SAMPLE)) {
-            return Err(Error::audio("a sample is too large or not finite"));
+            return Err(Error::audio("a sample is too large"));
         }
         // If the sample rate changes within the file, a new resampler takes over.
         let mut current = match resampler.take() {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_ADPCM_IMA_QT, CODEC_ID_ADPCM_IMA_WAV, CODEC_ID_ADPCM_MS, CODEC_ID_OPUS,
 };
@@ -20,7 +21,7 @@ use super::flac::FlacFrames;
 use super::frames::{Frames, end_without_tags, id3v2_len};
 use super::input::{Input, Part, View, Window};
 use super::mp4::Mp4;
-use super::{Packets, Step, Stream, StreamPacket, chunks};
+use super::{Packets, Step, Stream, StreamPacket, chunks, matroska};
 use crate::error::{Error, Result};
 
 /// A file whose packets can be read.
@@ -55,14 +56,14 @@ pub(super) fn open(input: &Input, start: u64) -> Result<Opened> {
         // symphonia looks for the last page of a file in which it can seek, and refuses the file if
         // there is none near its end.
         let view = View::new(input.clone(), rest(at)).unseekable();
-        return with_symphonia(probe(view).map_err(failed)?);
+        return with_symphonia(probe(view).map_err(failed)?, None);
     }
     if let Some(chunks) = chunks::repaired(input, at) {
         if let Some(frames) = chunks.mpeg.and_then(|(from, to)| Frames::open(input, from, to)) {
             return Ok(Opened { damage: chunks.damage, ..Opened::new(frames) });
         }
         let reader = probe(View::new(input.clone(), chunks.parts)).map_err(failed)?;
-        let mut opened = with_symphonia(reader)?;
+        let mut opened = with_symphonia(reader, None)?;
         (opened.damage, opened.end) = (chunks.damage, Some(chunks.end));
         return Ok(opened);
     }
@@ -73,23 +74,23 @@ pub(super) fn open(input: &Input, start: u64) -> Result<Opened> {
         let mut mp4 = Mp4::open(input, at).map_err(failed)?;
         return Ok(Opened { album: mp4.album.take(), ..Opened::new(mp4) });
     }
-    if let Some(parts) = chunks::cut_caf(&mut window, at, input.len()) {
-        let mut opened = with_symphonia(probe(View::new(input.clone(), parts)).map_err(failed)?)?;
-        opened.damage = Some(chunks::CUT.to_string());
+    if let Some(caf) = chunks::repaired_caf(&mut window, at, input.len()) {
+        let reader = probe(View::new(input.clone(), caf.parts)).map_err(failed)?;
+        let mut opened = with_symphonia(reader, caf.codec)?;
+        opened.damage = caf.damage;
         return Ok(opened);
     }
-    if is_cut_matroska(&mut window, at, input.len()) {
-        // What symphonia would seek, the index at the end, is missing.
-        let view = View::new(input.clone(), rest(at)).unseekable();
-        let mut opened = with_symphonia(probe(view).map_err(failed)?)?;
-        opened.damage = Some(chunks::CUT.to_string());
+    if let Some(matroska) = matroska::repaired(input, at) {
+        let reader = probe(View::new(input.clone(), matroska.parts)).map_err(failed)?;
+        let mut opened = with_symphonia(reader, None)?;
+        (opened.damage, opened.end) = (matroska.damage, Some(matroska.end));
         return Ok(opened);
     }
     let is_other = [&b"\x1a\x45\xdf\xa3"[..], b"caff"].iter().any(|magic| head.starts_with(magic));
     if !is_other && let Some(frames) = Frames::open(input, at, end_without_tags(input, at)) {
         return Ok(Opened { album: tagged_album(input, start), ..Opened::new(frames) });
     }
-    with_symphonia(probe(View::new(input.clone(), rest(start))).map_err(failed)?)
+    with_symphonia(probe(View::new(input.clone(), rest(start))).map_err(failed)?, None)
 }
 
 /// Where the tags ID3v2 at the start of a file end, and the zeros behind them.
@@ -107,26 +108,6 @@ pub(super) fn after_tags(window: &mut Window, start: u64) -> u64 {
         }
     }
     at
-}
-
-/// Whether a Matroska file, whose header is at `start`, states that it is longer than it is (RFC 8794,
-/// section 5, and RFC 9559, section 4).
-fn is_cut_matroska(window: &mut Window, start: u64, len: u64) -> bool {
-    /// A variable-size integer and its length; none if all its bits are set, which is unknown.
-    fn integer(bytes: &[u8]) -> Option<(u64, u64)> {
-        let len = bytes.first()?.leading_zeros() as usize + 1;
-        let value = bytes.get(..len)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte));
-        let value = value & ((1 << (7 * len)) - 1);
-        (value != (1 << (7 * len)) - 1).then_some((value, len as u64))
-    }
-    let mut size_at = |at: u64, id: &[u8]| {
-        let head = window.bytes(at, 12);
-        let (size, size_len) = integer(head.strip_prefix(id)?)?;
-        Some(at + 4 + size_len + size)
-    };
-    size_at(start, b"\x1a\x45\xdf\xa3")
-        .and_then(|segment| size_at(segment, b"\x18\x53\x80\x67"))
-        .is_some_and(|end| end > len)
 }
 
 impl Opened {
@@ -161,10 +142,17 @@ fn album(reader: &mut dyn FormatReader) -> Option<String> {
     })
 }
 
-fn with_symphonia(mut reader: Box<dyn FormatReader>) -> Result<Opened> {
+/// The packets of a reader; `codec` replaces the one that the reader states.
+fn with_symphonia(
+    mut reader: Box<dyn FormatReader>,
+    codec: Option<AudioCodecId>,
+) -> Result<Opened> {
     let album = album(&mut *reader);
     let format = reader.format_info().format;
-    let (stream, track_id, ticks_per_s) = audio_track(&*reader)?;
+    let (mut stream, track_id, ticks_per_s) = audio_track(&*reader)?;
+    if let Some(codec) = codec {
+        stream.parameters.for_codec(codec);
+    }
     let track = reader.tracks().iter().find(|track| track.id == track_id);
     let frames = track.and_then(|track| track.num_frames);
     let rate = stream.parameters.sample_rate;

@@ -47,6 +47,8 @@ pub(crate) struct Source {
     tail: Tail,
     /// Whether there was any audio.
     is_audible: bool,
+    /// Whether any sample was finite.
+    has_finite: bool,
     /// Whether the reader must not be used again.
     is_over: bool,
     damage: Option<String>,
@@ -92,6 +94,7 @@ impl Source {
             block: Vec::new(),
             tail: Tail::default(),
             is_audible: false,
+            has_finite: false,
             is_over: false,
         })
     }
@@ -323,12 +326,17 @@ impl Source {
             }
             return;
         }
+        let (has_finite, has_other) = self.planes.replace_not_finite();
         self.downmix.mix(&self.planes, &mut self.block);
         let (rate, len) = (f64::from(self.planes.rate), self.block.len() as u64);
         // A first packet may give less than it has; of any other, the header must be right.
         let is_as_stated = self.packets == 1
             || codec.frames(packet, self.planes.rate).is_none_or(|frames| frames == len);
         self.has_decoded |= len > 0;
+        self.has_finite |= has_finite;
+        if has_other {
+            self.set_damage("a sample is NaN or infinite: it counts as 0".to_string());
+        }
         if !is_as_stated || self.downmix.has_cancelled {
             self.may_skip = false;
         }
@@ -359,6 +367,9 @@ impl Source {
         if decoded_s == 0.0 {
             let reason = self.damage.as_deref().unwrap_or("the file has no samples");
             return Err(Error::audio(format!("no audio: {reason}")));
+        }
+        if !self.has_finite {
+            return Err(Error::audio("no audio: every sample is too large or not finite"));
         }
         if let Some(expected_s) = self.opened.expected_s
             && decoded_s < expected_s - MAX_MISSING_S
