@@ -188,11 +188,15 @@ fn a_renamed_library_moves_its_rows() {
     // The song that was removed on the way is missing, also without a run for the old folder.
     assert_eq!((library.rows(), &counts["missing"]), (4, &1.into()));
     assert_eq!(library.found("playlist", "Musik/1.wav"), ["Musik/x/3.wav"]);
-    let output = library.run(&["forget", "--dry-run"]);
+    let old = library.name("Music");
+    let output = library.run(&["forget", &old, "--dry-run"]);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains("Music/2.wav") && printed.contains("1 song would be removed"));
     assert_eq!(library.rows(), 4);
-    assert!(library.run(&["forget"]).status.success());
+    // Its whole folder is away, as a drive is that is not mounted.
+    assert!(text(&library.run(&["forget"])).contains("its 1 song is kept"));
+    assert_eq!(library.rows(), 4);
+    assert!(library.run(&["forget", &old]).status.success());
     assert_eq!(library.rows(), 3);
 }
 
@@ -209,6 +213,28 @@ fn a_folder_is_forgotten_on_purpose() {
     assert_eq!(library.index("lib")["analysed"], 2);
     // Nothing is forgotten that is there.
     assert_eq!(json_lines(&library.run(&["forget", "--json"]))[0]["removed"], 0);
+}
+
+/// A song that is gone on purpose, beside a drive that is not mounted.
+#[test]
+fn forget_keeps_the_songs_of_a_folder_that_is_away() {
+    for is_mount_point in [false, true] {
+        let library = Library::new(&["home/a.wav", "home/b.wav", "usb/c.wav", "usb/d.wav"]);
+        let (home, usb) = (library.name("home"), library.name("usb"));
+        library.run(&["index", &home, &usb]);
+        std::fs::remove_file(library.path("home/a.wav")).unwrap();
+        std::fs::rename(library.path("usb"), library.path("away")).unwrap();
+        if is_mount_point {
+            std::fs::create_dir(library.path("usb")).unwrap();
+        }
+        let output = library.run(&["forget"]);
+        assert!(output.status.success());
+        let said = text(&output);
+        assert!(said.contains("usb: nothing is there, and its 2 songs are kept"), "{said}");
+        assert_eq!(library.rows(), 3);
+        assert!(library.run(&["forget", &usb]).status.success());
+        assert_eq!(library.rows(), 1);
+    }
 }
 
 #[test]
@@ -322,6 +348,15 @@ fn hidden_folders_trash_and_excluded_songs_are_left_alone() {
         "{}",
         text(&output)
     );
+}
+
+/// The containers that `embed` reads, by the names that downloads and phones give them.
+#[test]
+fn sound_in_containers_of_video_is_indexed() {
+    let names = ["a.webm", "b.mkv", "c.mov", "d.m4r", "e.mpa", "f.3gp", "g.MP4"];
+    let library =
+        Library::new(&names.map(|name| ["lib/", name].concat()).each_ref().map(|s| &s[..]));
+    assert_eq!(library.index("lib")["analysed"], 7);
 }
 
 #[test]

@@ -14,9 +14,10 @@ use super::output::note;
 use super::progress;
 
 /// Extensions of audio files. The decoder detects the format from the content.
-const EXTENSIONS: [&str; 21] = [
-    "aac", "aif", "aifc", "aiff", "alac", "caf", "flac", "m4a", "m4b", "mka", "mp1", "mp2", "mp3",
-    "mp4", "mpga", "oga", "ogg", "opus", "wav", "wave", "weba",
+const EXTENSIONS: [&str; 27] = [
+    "3gp", "aac", "aif", "aifc", "aiff", "alac", "caf", "flac", "m4a", "m4b", "m4r", "mka", "mkv",
+    "mov", "mp1", "mp2", "mp3", "mp4", "mpa", "mpga", "oga", "ogg", "opus", "wav", "wave", "weba",
+    "webm",
 ];
 
 /// Extensions of audio files in formats that are not supported.
