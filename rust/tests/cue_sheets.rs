@@ -167,6 +167,25 @@ fn the_songs_follow_the_sheet() {
     // A title changes: the songs are recognised. The sheet goes: the file is one song.
     std::fs::write(&sheet, SHEET.replace("Two", "Zwei")).unwrap();
     assert_eq!(index(&path, folder.path())["recognised"], 3);
+    // So they are when an artist or the album changes.
+    let corrected = [
+        ("PERFORMER \"Band\"", "PERFORMER \"The Band\""),
+        ("PERFORMER \"Band\"\n", ""),
+        ("TITLE \"Album\"", "TITLE \"The Album\""),
+    ];
+    for (from, to) in corrected {
+        std::fs::write(&sheet, SHEET.replace(from, to)).unwrap();
+        assert_eq!(index(&path, folder.path())["recognised"], 3, "{to}");
+        assert_eq!(index(&path, folder.path())["unchanged"], 6, "{to}");
+    }
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let tags: (String, String) = db
+        .query_row("SELECT artist, album FROM songs WHERE track = 2", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!(tags, ("Band".to_string(), "The Album".to_string()));
+    drop(db);
     std::fs::remove_file(&sheet).unwrap();
     let counts = index(&path, folder.path());
     assert_eq!((&counts["analysed"], &counts["unchanged"]), (&1.into(), &3.into()));

@@ -8,13 +8,14 @@ use crate::AudioEmbeddingModel;
 use anyhow::Result;
 use serde_json::json;
 
-use super::analyse::{Counts, Task, analyse_files, file_stat};
+use super::analyse::{Counts, Task, analyse_files, file_stat, section_tags};
 use super::cue::{self, Section};
 use super::database::{Absent, DECODER, Index, KnownRow, RowState};
 use super::numbers::{count, is_or_are};
 use super::output::{Output, note};
 use super::paths::{full_path, full_path_of_missing, is_gone};
 use super::progress;
+use super::tags::{Tags, read_tags};
 use super::walk::{Walk, walk};
 
 /// The options of [`index`].
@@ -176,7 +177,10 @@ fn outdated(
         let same_file = !rows.is_empty() && rows.iter().all(|row| row.stat == stat);
         let mut sections = root.sections.get(path).cloned().unwrap_or_default();
         // A file that is known as one track is not opened again.
-        let is_known = same_file && !options.force && is_current(model, &rows, &sections);
+        let is_current = |sections: &[Section]| {
+            same_file && !options.force && is_current(model, path, &rows, sections)
+        };
+        let mut is_known = is_current(&sections);
         if sections.is_empty() && !is_known {
             match cue::embedded_sections(path) {
                 Ok(embedded) => sections = embedded,
@@ -186,6 +190,7 @@ fn outdated(
                     continue;
                 }
             }
+            is_known = is_current(&sections);
         }
         let folder = folder_of(&rows, &root.path);
         let mut task = Task {
@@ -196,14 +201,14 @@ fn outdated(
             tags_only: false,
             sections,
         };
-        if same_file && !options.force && is_current(model, &rows, &task.sections) {
+        if is_known {
             counts.unchanged += rows.len();
             counts.failed += rows.iter().filter(|row| row.failed).count();
             counts.damaged += rows.iter().filter(|row| row.damaged).count();
             if rows.iter().any(|row| row.is_absent || row.folder.as_ref() != Some(&folder)) {
                 seen_again.push((path, folder));
             }
-            if rows.iter().any(|row| !row.has_tags) && !options.dry_run {
+            if rows.iter().any(|row| row.artist.is_none()) && !options.dry_run {
                 task.tags_only = true;
                 tasks.push(task);
             }
@@ -224,17 +229,34 @@ fn outdated(
 
 /// Whether the rows of an unchanged file are those of this model and of its cue sheet. A failure or
 /// damage that older decoders found is outdated.
-fn is_current(model: &AudioEmbeddingModel, rows: &[KnownRow], sections: &[Section]) -> bool {
+fn is_current(
+    model: &AudioEmbeddingModel,
+    path: &Path,
+    rows: &[KnownRow],
+    sections: &[Section],
+) -> bool {
     let retry =
         |row: &KnownRow| (row.failed || row.damaged) && row.decoder.as_deref() != Some(DECODER);
-    let of_sheet = rows.len() == sections.len()
+    let whole_file = sections.is_empty() && rows.len() == 1 && rows[0].track == 0;
+    rows.iter().all(|row| row.version == model.version() && !retry(row))
+        && (whole_file || is_of_sheet(path, rows, sections))
+}
+
+/// Whether the rows of a file are the tracks of its cue sheet, with their tags.
+fn is_of_sheet(path: &Path, rows: &[KnownRow], sections: &[Section]) -> bool {
+    // The file's tags count where the sheet says nothing.
+    let says_all = |section: &Section| section.artist.is_some() && section.album.is_some();
+    let file = if sections.iter().all(says_all) { Tags::default() } else { read_tags(path) };
+    rows.len() == sections.len()
         && rows.iter().zip(sections).all(|(row, section)| {
+            let tags = section_tags(Some(section), &file);
             row.track == section.track
                 && row.start_s == Some(section.start_s)
-                && row.title == section.title
-        });
-    let whole_file = sections.is_empty() && rows.len() == 1 && rows[0].track == 0;
-    rows.iter().all(|row| row.version == model.version() && !retry(row)) && (whole_file || of_sheet)
+                && row.title == tags.title
+                && row.artist.as_ref() == Some(&tags.artist.unwrap_or_default())
+                // Without one in both, the row has the album that the decoder found, if any.
+                && (tags.album.is_none() || row.album == tags.album)
+        })
 }
 
 /// The argument that a file counts as found by: that of an earlier run if it is a folder above this
