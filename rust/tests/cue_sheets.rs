@@ -206,6 +206,36 @@ fn the_songs_follow_the_sheet() {
 }
 
 #[test]
+fn a_sheet_names_its_file_in_any_case() {
+    let (folder, path) = library();
+    let album = folder.path().join("album");
+    std::fs::remove_file(album.join("album.cue")).unwrap();
+    std::fs::write(album.join("x.cue"), SHEET.replace("album.wav", "D:\\Rips\\ALBUM.Wav")).unwrap();
+    assert_eq!(index(&path, &album)["analysed"], 3);
+    // The exact name comes first.
+    let single = folder.path().join("single/0.wav");
+    std::fs::copy(&single, album.join("Album.wav")).unwrap();
+    std::fs::write(album.join("x.cue"), SHEET).unwrap();
+    let counts = index(&path, &album);
+    assert_eq!((&counts["analysed"], &counts["unchanged"]), (&1.into(), &3.into()));
+    // A sheet whose file is not there is reported; one whose file is excluded, or is not the one that
+    // is indexed, is not.
+    let run = |arguments: &[&str]| {
+        let output = feelprint(&path, &[&["index"], arguments].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let name = album.to_str().unwrap();
+    assert_eq!(run(&[name]), "");
+    assert_eq!(run(&[album.join("Album.wav").to_str().unwrap()]), "");
+    assert!(!run(&[name, "--exclude", "album.wav"]).contains("x.cue"));
+    std::fs::write(album.join("x.cue"), SHEET.replace("album.wav", "other.wav")).unwrap();
+    let problem = run(&[name]);
+    assert_eq!(problem.lines().count(), 1, "{problem}");
+    assert!(problem.contains("x.cue: other.wav") && problem.contains("is not there"), "{problem}");
+}
+
+#[test]
 fn a_sheet_of_one_file_per_song_divides_nothing() {
     let (folder, path) = library();
     let sheet = "FILE \"0.wav\" WAVE\nTRACK 01 AUDIO\nINDEX 01 00:00:00\nTRACK 02 AUDIO\n\

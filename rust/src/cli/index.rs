@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::analyse::{Counts, Task, analyse_files, file_stat, section_tags};
-use super::cue::{self, Section};
+use super::cue::{self, Section, Sheets};
 use super::database::{Absent, DECODER, Index, KnownRow, RowState};
 use super::numbers::{count, is_or_are};
 use super::output::{Output, note};
@@ -49,7 +49,7 @@ pub struct Update {
 struct Root {
     path: PathBuf,
     files: Vec<PathBuf>,
-    sections: HashMap<PathBuf, Vec<Section>>,
+    sheets: Sheets,
     /// Why nothing was found.
     problem: Option<String>,
 }
@@ -123,7 +123,7 @@ fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root
     let mut root = Root {
         path: full_path_of_missing(argument)?,
         files: Vec::new(),
-        sections: HashMap::new(),
+        sheets: Sheets::default(),
         problem: None,
     };
     match full_path(argument) {
@@ -142,7 +142,10 @@ fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root
         note(&unsupported);
     }
     let Walk { files, cue_sheets, .. } = walk;
-    root.sections = cue::sections(&cue_sheets, &files);
+    root.sheets = cue::sections(&cue_sheets, &files);
+    counts.unreadable += root.sheets.unreadable.len();
+    root.sheets.unreadable.iter().for_each(|(_, problem)| note(problem));
+    root.sheets.lost.iter().for_each(|problem| note(problem));
     root.files = files;
     Ok(root)
 }
@@ -175,7 +178,8 @@ fn outdated(
         };
         let rows = index.rows_of(path)?;
         let same_file = !rows.is_empty() && rows.iter().all(|row| row.stat == stat);
-        let mut sections = root.sections.get(path).cloned().unwrap_or_default();
+        let mut sections = root.sheets.sections.get(path).cloned().unwrap_or_default();
+        let may_be_divided = sections.is_empty() && root.sheets.may_divide(path);
         // A file that is known as one track is not opened again.
         let is_current = |sections: &[Section]| {
             same_file && !options.force && is_current(model, path, &rows, sections)
@@ -201,7 +205,9 @@ fn outdated(
             tags_only: false,
             sections,
         };
-        if is_known {
+        // The tracks of a sheet that cannot be read stay, until a run that reads it.
+        let is_kept = may_be_divided && rows.iter().any(|row| row.track > 0);
+        if is_known || is_kept {
             counts.unchanged += rows.len();
             counts.failed += rows.iter().filter(|row| row.failed).count();
             counts.damaged += rows.iter().filter(|row| row.damaged).count();
@@ -244,19 +250,21 @@ fn is_current(
 
 /// Whether the rows of a file are the tracks of its cue sheet, with their tags.
 fn is_of_sheet(path: &Path, rows: &[KnownRow], sections: &[Section]) -> bool {
+    if rows.len() != sections.len() {
+        return false;
+    }
     // The file's tags count where the sheet says nothing.
     let says_all = |section: &Section| section.artist.is_some() && section.album.is_some();
     let file = if sections.iter().all(says_all) { Tags::default() } else { read_tags(path) };
-    rows.len() == sections.len()
-        && rows.iter().zip(sections).all(|(row, section)| {
-            let tags = section_tags(Some(section), &file);
-            row.track == section.track
-                && row.start_s == Some(section.start_s)
-                && row.title == tags.title
-                && row.artist.as_ref() == Some(&tags.artist.unwrap_or_default())
-                // Without one in both, the row has the album that the decoder found, if any.
-                && (tags.album.is_none() || row.album == tags.album)
-        })
+    rows.iter().zip(sections).all(|(row, section)| {
+        let tags = section_tags(Some(section), &file);
+        row.track == section.track
+            && row.start_s == Some(section.start_s)
+            && row.title == tags.title
+            && row.artist.as_ref() == Some(&tags.artist.unwrap_or_default())
+            // Without one in both, the row has the album that the decoder found, if any.
+            && (tags.album.is_none() || row.album == tags.album)
+    })
 }
 
 /// The argument that a file counts as found by: that of an earlier run if it is a folder above this
