@@ -205,6 +205,12 @@ fn standard_input_is_a_song_or_a_list() {
     let output = with_stdin(&index, &["embed", "-"], b"");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard input is empty"));
+    for arguments in [&["embed", "-"][..], &["index", "-"]] {
+        let output = with_stdin(&index, arguments, b"#EXTM3U\n\n");
+        assert_eq!(output.status.code(), Some(2));
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(problem.contains("a list without an entry"), "{problem}");
+    }
 }
 
 #[test]

@@ -358,6 +358,16 @@ fn hidden_folders_trash_and_excluded_songs_are_left_alone() {
         json_lines(&library.run(&["index", &library.name("lib"), "--exclude", &demos, "--json"]))
             .remove(0);
     assert_eq!(counts["excluded"], 1);
+    // Where all is excluded, nothing is missing.
+    let output = library.run(&["index", &library.name("lib/demos"), "--exclude", "*"]);
+    let problem = text(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(problem.contains("no audio file left") && !problem.contains("mounted"), "{problem}");
+    assert!(problem.contains("; 1 file or folder excluded; 1 song of it is kept"), "{problem}");
+    // What cannot be read counts once, also where two folders have it.
+    symlink("self.mp3", library.path("lib/demos/self.mp3")).unwrap();
+    let both = ["index", &library.name("lib/demos"), &library.name("lib"), "--json"];
+    assert_eq!(json_lines(&library.run(&both))[0]["unreadable"], 1);
     let output = library.run(&["index", &library.name("lib"), "--exclude", "a{"]);
     assert!(
         !output.status.success() && text(&output).contains("--exclude a{"),

@@ -350,10 +350,11 @@ impl Index {
     }
 
     fn states_where(&self, condition: &str, parameters: Vec<Value>) -> Result<Vec<RowState>> {
-        let mut statement = self.db.prepare(&format!(
+        let statement = self.db.prepare(&format!(
             "SELECT path, track, version, error, damage, folder, absent FROM songs
              WHERE {condition} ORDER BY path, track"
-        ))?;
+        ));
+        let mut statement = statement.with_context(|| self.name())?;
         let rows = statement.query_map(rusqlite::params_from_iter(parameters), |row| {
             let absent: Option<String> = row.get(6)?;
             Ok(RowState {

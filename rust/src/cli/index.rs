@@ -86,8 +86,9 @@ pub fn update(
 ) -> Result<Update> {
     let mut counts = Counts::default();
     let mut found = Vec::new();
+    let mut problems = HashSet::new();
     for root in roots {
-        found.push(find(root, &options.exclude, &mut counts)?);
+        found.push(find(root, &options.exclude, &mut problems, &mut counts)?);
     }
     let nothing = found.iter().all(|root| root.problem.is_some());
     if nothing && !path.exists() {
@@ -118,8 +119,13 @@ pub fn update(
     Ok(Update { folders, counts, to_analyse, failures, nothing })
 }
 
-/// What is under a root.
-fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root> {
+/// What is under a root. `problems` are those that are noted; one of two roots counts once.
+fn find(
+    argument: &Path,
+    exclude: &[String],
+    problems: &mut HashSet<String>,
+    counts: &mut Counts,
+) -> Result<Root> {
     let mut root = Root {
         path: full_path_of_missing(argument)?,
         files: Vec::new(),
@@ -134,8 +140,14 @@ fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root
         }
     }
     let walk = walk(&root.path, exclude)?;
-    counts.unreadable += walk.unreadable.len();
-    walk.unreadable.iter().for_each(|problem| note(problem));
+    let mut is_new = |problem: &String| {
+        let is_new = problems.insert(problem.clone());
+        if is_new {
+            note(problem);
+        }
+        is_new
+    };
+    counts.unreadable += walk.unreadable.iter().filter(|problem| is_new(problem)).count();
     if walk.files.is_empty() {
         root.problem = Some(format!("{}: {}", argument.display(), walk.nothing()));
     } else if let Some(unsupported) = walk.unsupported() {
@@ -143,9 +155,11 @@ fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root
     }
     let Walk { files, cue_sheets, .. } = walk;
     root.sheets = cue::sections(&cue_sheets, &files);
-    counts.unreadable += root.sheets.unreadable.len();
-    root.sheets.unreadable.iter().for_each(|(_, problem)| note(problem));
-    root.sheets.lost.iter().for_each(|problem| note(problem));
+    let unreadable = root.sheets.unreadable.iter();
+    counts.unreadable += unreadable.filter(|(_, problem)| is_new(problem)).count();
+    for problem in &root.sheets.lost {
+        is_new(problem);
+    }
     root.files = files;
     Ok(root)
 }
@@ -322,9 +336,10 @@ fn mark_unseen(
     let kept = match rows.len() {
         0 => String::new(),
         kept => format!(
-            "; {} of it {} kept in the index and left out (is a drive not mounted?)",
+            "; {} of it {} kept in the index and left out{}",
             count(kept, "song"),
             is_or_are(kept),
+            if missing > 0 { " (is a drive not mounted?)" } else { "" },
         ),
     };
     Ok(root.problem.as_ref().map(|problem| format!("{problem}{kept}")))

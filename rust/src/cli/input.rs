@@ -40,7 +40,7 @@ pub fn inputs(arguments: &[PathBuf]) -> Result<Vec<Input>> {
         }
         let bytes = read_stdin()?;
         if is_text(&bytes) {
-            inputs.extend(parse_list(&bytes, Path::new("")).into_iter().map(Input::file));
+            inputs.extend(names(&bytes)?.into_iter().map(Input::file));
         } else {
             let copy = TemporaryFile::new(&bytes).context("standard input")?;
             inputs.push(Input { path: copy.0.clone(), name: STDIN.into(), _copy: Some(copy) });
@@ -54,12 +54,21 @@ pub fn paths(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for argument in arguments {
         if argument.as_os_str() == STDIN {
-            paths.extend(parse_list(&read_stdin()?, Path::new("")));
+            paths.extend(names(&read_stdin()?)?);
         } else {
             paths.push(argument.clone());
         }
     }
     Ok(paths)
+}
+
+/// The entries of a list on standard input, which must have one.
+fn names(list: &[u8]) -> Result<Vec<PathBuf>> {
+    let names = parse_list(list, Path::new(""));
+    if names.is_empty() {
+        bail!("standard input is a list without an entry, expected a path a line");
+    }
+    Ok(names)
 }
 
 /// The lines of a list file, or of standard input for `-`. Lines that begin with # are comments, so
