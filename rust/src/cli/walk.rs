@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
 
-use super::numbers::count;
+use super::numbers::{count, thousands};
 use super::output::note;
 use super::progress;
 
@@ -53,6 +55,8 @@ pub struct Walk {
     pub unreadable: Vec<String>,
     /// The number of files by extension that are not audio files.
     skipped: BTreeMap<String, usize>,
+    /// The number of files and folders that `exclude` names.
+    excluded: usize,
     seen: HashSet<PathBuf>,
 }
 
@@ -69,6 +73,8 @@ pub fn walk(root: &Path, exclude: &[String]) -> Result<Walk> {
     }
     progress::begin(format!("looking for songs in {}", root.display()));
     let excluded = matcher(root, exclude)?;
+    let number_excluded = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&number_excluded);
     let entries = WalkBuilder::new(root)
         .standard_filters(false)
         .ignore(true)
@@ -76,7 +82,14 @@ pub fn walk(root: &Path, exclude: &[String]) -> Result<Walk> {
         .add_custom_ignore_filename(IGNORE_FILE)
         .follow_links(true)
         .sort_by_file_name(OsStr::cmp)
-        .filter_entry(move |entry| entry.depth() == 0 || is_wanted(entry, &excluded))
+        .filter_entry(move |entry| {
+            if entry.depth() == 0 {
+                return true;
+            }
+            let is_excluded = is_excluded(entry, &excluded);
+            counter.fetch_add(usize::from(is_excluded), Ordering::Relaxed);
+            !is_excluded && is_wanted(entry)
+        })
         .build();
     // The canonical path of the last file's folder.
     let mut folder = (PathBuf::new(), PathBuf::new());
@@ -86,6 +99,7 @@ pub fn walk(root: &Path, exclude: &[String]) -> Result<Walk> {
             Err(error) => walk.add_error(&error),
         }
     }
+    walk.excluded = number_excluded.load(Ordering::Relaxed);
     Ok(walk)
 }
 
@@ -162,7 +176,13 @@ impl Walk {
             skipped.iter().take(3).map(|(extension, n)| of_extension(extension, **n)).collect();
         let left_out =
             if most.is_empty() { String::new() } else { format!("; {} left out", most.join(", ")) };
-        format!("no audio file there ({}){left_out}", EXTENSIONS.join(", "))
+        let excluded = match self.excluded {
+            0 => String::new(),
+            1 => "; 1 file or folder excluded".to_string(),
+            number => format!("; {} files or folders excluded", thousands(number as u64)),
+        };
+        let there = if self.excluded > 0 { "left" } else { "there" };
+        format!("no audio file {there} ({}){left_out}{excluded}", EXTENSIONS.join(", "))
     }
 }
 
@@ -192,14 +212,21 @@ fn escape_glob(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-fn is_wanted(entry: &DirEntry, excluded: &Gitignore) -> bool {
-    let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+fn is_excluded(entry: &DirEntry, excluded: &Gitignore) -> bool {
+    excluded.matched(entry.path(), is_folder(entry)).is_ignore()
+}
+
+fn is_folder(entry: &DirEntry) -> bool {
+    entry.file_type().is_some_and(|kind| kind.is_dir())
+}
+
+/// Whether it is neither a companion nor a folder of the system.
+fn is_wanted(entry: &DirEntry) -> bool {
     let name = entry.file_name().to_string_lossy();
-    let is_excluded = excluded.matched(entry.path(), is_folder).is_ignore();
     // macOS keeps the attributes of a.mp3 in ._a.mp3.
     let is_companion = name.starts_with("._");
-    let is_private = is_folder && is_private_folder(&name, entry.path());
-    !(is_excluded || is_companion || is_private)
+    let is_private = is_folder(entry) && is_private_folder(&name, entry.path());
+    !(is_companion || is_private)
 }
 
 /// Hidden folders, and trash and other folders of the system.
