@@ -95,10 +95,9 @@ class MelPower(nn.Module):
         self.register_buffer("mel", mel, persistent=False)
 
     def _rows_dft(self, rows: int) -> Tensor:
-        """Weights of the first stage, (columns, rows, 1, 1, rows).
+        """Weights of the first stage, (columns * rows, 1, 1, rows): column, residue, part.
 
-        Each column has its residues, and each residue its real and imaginary part. Residues 0
-        and R / 2 are real: the two share one complex slot.
+        Residues 0 and R / 2 are real: the two share one complex slot.
         """
         window = hann_window(self.config.n_fft).reshape(rows, DFT_RADIX)  # (row, column)
         half, r = rows // 2, np.arange(rows)
@@ -109,7 +108,7 @@ class MelPower(nn.Module):
             weights[:, q, 1] = -np.sin(angle) * window.T
         weights[:, 0, 0] = window.T
         weights[:, 0, 1] = np.cos(np.pi * r) * window.T
-        return torch.from_numpy(weights.reshape(DFT_RADIX, rows, 1, 1, rows)).float()
+        return torch.from_numpy(weights.reshape(DFT_RADIX * rows, 1, 1, rows)).float()
 
     def _columns_dft(self, rows: int) -> tuple[Tensor, np.ndarray]:
         """Weights of the second stage, and the bin that each of its outputs belongs to.
@@ -160,7 +159,7 @@ class MelPower(nn.Module):
             nn.functional.conv2d(
                 column, weight, stride=(1, cfg.hop_length // DFT_RADIX), padding=(0, pad)
             ).view(rows // 2, 1, 2, -1, cfg.window_frames)
-            for column, weight in zip(x.split(1, dim=1), self.rows_dft, strict=True)
+            for column, weight in zip(x.split(1, dim=1), self.rows_dft.split(rows), strict=True)
         ]  # (residue, 1, part, window, frame)
         y = torch.cat(columns, dim=1).reshape(1, DFT_RADIX * rows, -1, cfg.window_frames)
         parts = nn.functional.conv2d(y, self.columns_dft, groups=rows // 2)

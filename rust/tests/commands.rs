@@ -259,6 +259,19 @@ fn errors_are_one_line() {
     assert_eq!(String::from_utf8_lossy(&output.stderr).matches("No such file").count(), 1);
     std::fs::write(&index, "not a database, but long enough to look at it").unwrap();
     assert_failure(&feelprint(&index, &["duplicates"]), "index.sqlite");
+    // What is broken, of a file that is none and of one that was cut.
+    let broken = folder.path().join("broken.sqlite");
+    assert_success(&feelprint(&broken, &["index", music.to_str().unwrap()]));
+    let bytes = std::fs::read(&broken).unwrap();
+    for bytes in [&b"not a database, but long enough to look at it"[..], &bytes[..6_000]] {
+        std::fs::write(&broken, bytes).unwrap();
+        for arguments in [&["status"][..], &["duplicates"], &["index", music.to_str().unwrap()]] {
+            let output = feelprint(&broken, arguments);
+            let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_failure(&output, "broken.sqlite: the file is broken, or is not an index");
+            assert!(problem.contains("remove it") && problem.contains("--index FILE"), "{problem}");
+        }
+    }
     let other = folder.path().join("other.sqlite");
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     assert_failure(&feelprint(&other, &["duplicates"]), "not an index of feelprint");

@@ -167,6 +167,25 @@ fn the_songs_follow_the_sheet() {
     // A title changes: the songs are recognised. The sheet goes: the file is one song.
     std::fs::write(&sheet, SHEET.replace("Two", "Zwei")).unwrap();
     assert_eq!(index(&path, folder.path())["recognised"], 3);
+    // So they are when an artist or the album changes.
+    let corrected = [
+        ("PERFORMER \"Band\"", "PERFORMER \"The Band\""),
+        ("PERFORMER \"Band\"\n", ""),
+        ("TITLE \"Album\"", "TITLE \"The Album\""),
+    ];
+    for (from, to) in corrected {
+        std::fs::write(&sheet, SHEET.replace(from, to)).unwrap();
+        assert_eq!(index(&path, folder.path())["recognised"], 3, "{to}");
+        assert_eq!(index(&path, folder.path())["unchanged"], 6, "{to}");
+    }
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let tags: (String, String) = db
+        .query_row("SELECT artist, album FROM songs WHERE track = 2", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!(tags, ("Band".to_string(), "The Album".to_string()));
+    drop(db);
     std::fs::remove_file(&sheet).unwrap();
     let counts = index(&path, folder.path());
     assert_eq!((&counts["analysed"], &counts["unchanged"]), (&1.into(), &3.into()));
@@ -184,6 +203,36 @@ fn the_songs_follow_the_sheet() {
     std::fs::rename(folder.path().join("album"), folder.path().join("moved")).unwrap();
     let counts = index(&path, folder.path());
     assert_eq!((&counts["recognised"], &counts["removed"]), (&3.into(), &3.into()));
+}
+
+#[test]
+fn a_sheet_names_its_file_in_any_case() {
+    let (folder, path) = library();
+    let album = folder.path().join("album");
+    std::fs::remove_file(album.join("album.cue")).unwrap();
+    std::fs::write(album.join("x.cue"), SHEET.replace("album.wav", "D:\\Rips\\ALBUM.Wav")).unwrap();
+    assert_eq!(index(&path, &album)["analysed"], 3);
+    // The exact name comes first.
+    let single = folder.path().join("single/0.wav");
+    std::fs::copy(&single, album.join("Album.wav")).unwrap();
+    std::fs::write(album.join("x.cue"), SHEET).unwrap();
+    let counts = index(&path, &album);
+    assert_eq!((&counts["analysed"], &counts["unchanged"]), (&1.into(), &3.into()));
+    // A sheet whose file is not there is reported; one whose file is excluded, or is not the one that
+    // is indexed, is not.
+    let run = |arguments: &[&str]| {
+        let output = feelprint(&path, &[&["index"], arguments].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let name = album.to_str().unwrap();
+    assert_eq!(run(&[name]), "");
+    assert_eq!(run(&[album.join("Album.wav").to_str().unwrap()]), "");
+    assert!(!run(&[name, "--exclude", "album.wav"]).contains("x.cue"));
+    std::fs::write(album.join("x.cue"), SHEET.replace("album.wav", "other.wav")).unwrap();
+    let problem = run(&[name]);
+    assert_eq!(problem.lines().count(), 1, "{problem}");
+    assert!(problem.contains("x.cue: other.wav") && problem.contains("is not there"), "{problem}");
 }
 
 #[test]

@@ -105,6 +105,34 @@ fn played_songs_and_artists_are_left_out() {
         song(&folder, 1).as_bytes(),
     );
     assert_eq!(songs(&output), [2, 3, 4, 5]);
+    // A list as players write it: an address with percent-encoding, and backslashes of Windows.
+    let spaced = folder.path().join("music/1/1 \u{e4}.flac");
+    std::fs::rename(song(&folder, 1), &spaced).unwrap();
+    let music = folder.path().join("music");
+    assert!(feelprint(&index, &["index", music.to_str().unwrap()]).status.success());
+    let address = spaced.canonicalize().unwrap();
+    let address = address.to_str().unwrap().replace(' ', "%20").replace('\u{e4}', "%C3%A4");
+    let list = folder.path().join("player.m3u");
+    let run = |option: &str, entries: &str| {
+        std::fs::write(&list, entries).unwrap();
+        let output = feelprint(&index, &["similar", &a, option, list.to_str().unwrap(), "--json"]);
+        (json_lines(&output).len(), String::from_utf8(output.stderr).unwrap())
+    };
+    let players = format!("#EXTM3U\nfile://{address}\r\nmusic\\0\\2.flac\r\n");
+    assert_eq!(run("--exclude-songs", &players), (3, String::new()));
+    assert_eq!(run("--exclude-artists", &players), (1, String::new()));
+    // What matches nothing is counted.
+    let (found, problem) = run("--exclude-songs", &format!("{players}gone.mp3\n"));
+    assert_eq!((found, problem.lines().count()), (3, 1));
+    assert!(problem.contains("1 of 3 songs to leave out is not in the index"), "{problem}");
+    assert!(problem.contains("gone.mp3"), "{problem}");
+    let (found, problem) = run("--exclude-songs", "C:\\gone.mp3\nhttp://host/gone.mp3\n");
+    assert_eq!(found, 5);
+    assert!(problem.contains("2 of 2 songs to leave out are not in the index"), "{problem}");
+    let (found, problem) = run("--exclude-artists", "Artist 1\nnobody\n");
+    assert_eq!(found, 3);
+    assert!(problem.contains("1 of 2 artists to leave out has no song"), "{problem}");
+    assert!(problem.trim_end().ends_with(": nobody"), "{problem}");
     let output = feelprint(&index, &["similar", &a, "--exclude-songs", "missing.txt"]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("missing.txt"));
@@ -177,6 +205,12 @@ fn standard_input_is_a_song_or_a_list() {
     let output = with_stdin(&index, &["embed", "-"], b"");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard input is empty"));
+    for arguments in [&["embed", "-"][..], &["index", "-"]] {
+        let output = with_stdin(&index, arguments, b"#EXTM3U\n\n");
+        assert_eq!(output.status.code(), Some(2));
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(problem.contains("a list without an entry"), "{problem}");
+    }
 }
 
 #[test]

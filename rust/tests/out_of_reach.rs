@@ -127,6 +127,19 @@ fn a_mount_point_inside_the_library_loses_no_song() {
     assert_eq!((library.rows(), &counts["missing"]), (2, &0.into()));
 }
 
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A folder for all, not in the build folder, which may be in a home that others may not enter.
+fn open_folder(name: &str) -> PathBuf {
+    let name = format!("feelprint-test-{name}-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    set_mode(&folder, 0o777);
+    folder
+}
+
 /// Runs the command as somebody who may not read all, which root may. `None` if that is not possible.
 fn as_nobody(folder: &Path, arguments: &[&str]) -> Option<Output> {
     let program = folder.join("feelprint");
@@ -147,14 +160,9 @@ fn as_nobody(folder: &Path, arguments: &[&str]) -> Option<Output> {
 
 #[test]
 fn a_folder_that_cannot_be_read_loses_no_song() {
-    // Not in the build folder, which may be in a home that others may not enter.
-    let folder = std::env::temp_dir().join(format!("feelprint-test-{}", std::process::id()));
+    let folder = open_folder("folder");
     let locked = folder.join("lib/b");
     std::fs::create_dir_all(&locked).unwrap();
-    let mode = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    mode(&folder, 0o777);
     for (seed, song) in [(1, "lib/1.wav"), (2, "lib/b/2.wav")] {
         write_wav(&folder.join(song), 22_050, &[piece(seed, 22_050, 2.0)]);
     }
@@ -162,16 +170,50 @@ fn a_folder_that_cannot_be_read_loses_no_song() {
         |arguments: &[&str]| as_nobody(&folder, &[arguments, &["--index", "i.sqlite"]].concat());
     if let Some(first) = run(&["index", "lib"]) {
         assert!(first.status.success(), "{}", text(&first));
-        mode(&locked, 0o000);
+        set_mode(&locked, 0o000);
         let output = run(&["index", "lib", "--json"]).unwrap();
         let forgotten = run(&["forget", "--json"]).unwrap();
-        mode(&locked, 0o755);
+        set_mode(&locked, 0o755);
         assert_eq!(output.status.code(), Some(1));
         let counts = json_lines(&output).remove(0);
         assert_eq!((&counts["unreadable"], &counts["missing"]), (&1.into(), &1.into()));
         assert_eq!(json_lines(&forgotten)[0]["removed"], 0);
         let again = json_lines(&run(&["index", "lib", "--json"]).unwrap()).remove(0);
         assert_eq!((&again["unchanged"], &again["missing"]), (&2.into(), &0.into()));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_cue_sheet_that_cannot_be_read_loses_no_song() {
+    let folder = open_folder("sheet");
+    std::fs::create_dir(folder.join("lib")).unwrap();
+    write_wav(&folder.join("lib/a.wav"), 22_050, &[piece(1, 22_050, 6.0)]);
+    write_wav(&folder.join("lib/b.wav"), 22_050, &[piece(2, 22_050, 2.0)]);
+    let sheet = folder.join("lib/album.cue");
+    let tracks = "FILE \"a.wav\" WAVE\nTRACK 01 AUDIO\nINDEX 01 00:00:00\n\
+                  TRACK 02 AUDIO\nINDEX 01 00:03:00\n";
+    std::fs::write(&sheet, tracks).unwrap();
+    let run =
+        |arguments: &[&str]| as_nobody(&folder, &[arguments, &["--index", "i.sqlite"]].concat());
+    if let Some(first) = run(&["index", "lib"]) {
+        assert!(first.status.success(), "{}", text(&first));
+        set_mode(&sheet, 0o000);
+        // A song that is new is indexed, and one that was one song stays one.
+        write_wav(&folder.join("lib/c.wav"), 22_050, &[piece(3, 22_050, 2.0)]);
+        for (root, unchanged, analysed) in [("lib", 3, 1), ("lib/a.wav", 2, 0)] {
+            let output = run(&["index", root, "--json"]).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+            assert!(text(&output).contains("album.cue"), "{}", text(&output));
+            assert!(text(&output).contains("1 file or folder could not be read"));
+            let counts = json_lines(&output).remove(0);
+            let found = (&counts["unchanged"], &counts["analysed"], &counts["unreadable"]);
+            assert_eq!(found, (&unchanged.into(), &analysed.into(), &1.into()), "{root}");
+        }
+        set_mode(&sheet, 0o644);
+        let again = run(&["index", "lib", "--json"]).unwrap();
+        assert!(again.status.success(), "{}", text(&again));
+        assert_eq!(json_lines(&again)[0]["unchanged"], 4);
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
@@ -188,11 +230,15 @@ fn a_renamed_library_moves_its_rows() {
     // The song that was removed on the way is missing, also without a run for the old folder.
     assert_eq!((library.rows(), &counts["missing"]), (4, &1.into()));
     assert_eq!(library.found("playlist", "Musik/1.wav"), ["Musik/x/3.wav"]);
-    let output = library.run(&["forget", "--dry-run"]);
+    let old = library.name("Music");
+    let output = library.run(&["forget", &old, "--dry-run"]);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains("Music/2.wav") && printed.contains("1 song would be removed"));
     assert_eq!(library.rows(), 4);
-    assert!(library.run(&["forget"]).status.success());
+    // Its whole folder is away, as a drive is that is not mounted.
+    assert!(text(&library.run(&["forget"])).contains("its 1 song is kept"));
+    assert_eq!(library.rows(), 4);
+    assert!(library.run(&["forget", &old]).status.success());
     assert_eq!(library.rows(), 3);
 }
 
@@ -209,6 +255,28 @@ fn a_folder_is_forgotten_on_purpose() {
     assert_eq!(library.index("lib")["analysed"], 2);
     // Nothing is forgotten that is there.
     assert_eq!(json_lines(&library.run(&["forget", "--json"]))[0]["removed"], 0);
+}
+
+/// A song that is gone on purpose, beside a drive that is not mounted.
+#[test]
+fn forget_keeps_the_songs_of_a_folder_that_is_away() {
+    for is_mount_point in [false, true] {
+        let library = Library::new(&["home/a.wav", "home/b.wav", "usb/c.wav", "usb/d.wav"]);
+        let (home, usb) = (library.name("home"), library.name("usb"));
+        library.run(&["index", &home, &usb]);
+        std::fs::remove_file(library.path("home/a.wav")).unwrap();
+        std::fs::rename(library.path("usb"), library.path("away")).unwrap();
+        if is_mount_point {
+            std::fs::create_dir(library.path("usb")).unwrap();
+        }
+        let output = library.run(&["forget"]);
+        assert!(output.status.success());
+        let said = text(&output);
+        assert!(said.contains("usb: nothing is there, and its 2 songs are kept"), "{said}");
+        assert_eq!(library.rows(), 3);
+        assert!(library.run(&["forget", &usb]).status.success());
+        assert_eq!(library.rows(), 1);
+    }
 }
 
 #[test]
@@ -316,12 +384,31 @@ fn hidden_folders_trash_and_excluded_songs_are_left_alone() {
         json_lines(&library.run(&["index", &library.name("lib"), "--exclude", &demos, "--json"]))
             .remove(0);
     assert_eq!(counts["excluded"], 1);
+    // Where all is excluded, nothing is missing.
+    let output = library.run(&["index", &library.name("lib/demos"), "--exclude", "*"]);
+    let problem = text(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(problem.contains("no audio file left") && !problem.contains("mounted"), "{problem}");
+    assert!(problem.contains("; 1 file or folder excluded; 1 song of it is kept"), "{problem}");
+    // What cannot be read counts once, also where two folders have it.
+    symlink("self.mp3", library.path("lib/demos/self.mp3")).unwrap();
+    let both = ["index", &library.name("lib/demos"), &library.name("lib"), "--json"];
+    assert_eq!(json_lines(&library.run(&both))[0]["unreadable"], 1);
     let output = library.run(&["index", &library.name("lib"), "--exclude", "a{"]);
     assert!(
         !output.status.success() && text(&output).contains("--exclude a{"),
         "{}",
         text(&output)
     );
+}
+
+/// The containers that `embed` reads, by the names that downloads and phones give them.
+#[test]
+fn sound_in_containers_of_video_is_indexed() {
+    let names = ["a.webm", "b.mkv", "c.mov", "d.m4r", "e.mpa", "f.3gp", "g.MP4"];
+    let library =
+        Library::new(&names.map(|name| ["lib/", name].concat()).each_ref().map(|s| &s[..]));
+    assert_eq!(library.index("lib")["analysed"], 7);
 }
 
 #[test]

@@ -163,7 +163,7 @@ def test_a_paused_survey_gives_no_rounds_and_keeps_everything(
     assert "The survey is paused" in owner.text("/owner")
     page = person.http.get("/round", headers={"Accept-Language": "de"})
     assert page.status_code == 503 and int(page.headers["retry-after"]) > 0
-    assert "Die Umfrage macht Pause" in page.text
+    assert "Die Umfrage macht gerade Pause" in page.text
     assert person.call("/api/rounds", {}).status_code == 503
     assert "what you answered is stored" in person.call("/api/rounds", {}).json()["error"]
     assert person.answer(current["token"]).status_code == 200  # what was under way is stored

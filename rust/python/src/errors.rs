@@ -43,7 +43,7 @@ fn with_message(error: &feelprint::Error, message: String) -> PyErr {
 
 /// The exception for an error of a command: that of its cause, with the whole message.
 pub fn command_exception(error: &anyhow::Error) -> PyErr {
-    let message = format!("{error:#}");
+    let message = feelprint::cli::message(error);
     for cause in error.chain() {
         if let Some(cause) = cause.downcast_ref::<feelprint::Error>() {
             return with_message(cause, message);

@@ -298,7 +298,7 @@ fn write_file(
 }
 
 /// The tags of a track: those of the cue sheet, and of the file where it says nothing.
-fn section_tags(section: Option<&Section>, file: &Tags) -> Tags {
+pub fn section_tags(section: Option<&Section>, file: &Tags) -> Tags {
     let Some(section) = section else { return file.clone() };
     Tags {
         title: section.title.clone(),

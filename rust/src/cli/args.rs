@@ -139,10 +139,12 @@ pub enum Command {
         /// How many songs to print
         #[arg(short, value_name = "COUNT", default_value_t = 20)]
         n: usize,
-        /// At most this many songs of one album (by the tags; without one, by the folder)
+        /// At most this many songs of one album, the given ones included (by the tags; without one, by the
+        /// folder)
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         max_per_album: Option<u32>,
-        /// At most this many songs of one artist (by the tags; without one, no limit)
+        /// At most this many songs of one artist, the given ones included (by the tags; without one, no
+        /// limit)
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         max_per_artist: Option<u32>,
         #[command(flatten)]

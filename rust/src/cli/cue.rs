@@ -5,11 +5,11 @@
 //! older than that, and have not been kept up for years or are under the GPL.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::decode::{EmbeddedCue, embedded_cue};
 
-use super::output::note;
 use super::tags::not_empty;
 use super::walk::is_audio_name;
 
@@ -28,25 +28,49 @@ pub struct Section {
     pub album: Option<String>,
 }
 
-/// The sections of each of `files` that a cue sheet divides into two tracks or more.
+/// What the cue sheets of a folder say.
+#[derive(Debug, Default)]
+pub struct Sheets {
+    /// The tracks of each file that a sheet divides into two or more.
+    pub sections: HashMap<PathBuf, Vec<Section>>,
+    /// The canonical folders of the sheets that could not be read, and the problems in words.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// The sheets whose file is not there, in words.
+    pub lost: Vec<String>,
+}
+
+impl Sheets {
+    /// Whether one of the sheets that could not be read may divide this file, by where they are.
+    pub fn may_divide(&self, file: &Path) -> bool {
+        self.unreadable.iter().any(|(folder, _)| file.starts_with(folder))
+    }
+}
+
+/// Reads `sheets`, which may divide each of `files`.
 ///
 /// Sheets with a file per track divide nothing, nor do those whose tracks are not in order or have
 /// the same number. The first of several sheets of a file counts.
-pub fn sections(sheets: &[PathBuf], files: &[PathBuf]) -> HashMap<PathBuf, Vec<Section>> {
-    let mut all = HashMap::new();
+pub fn sections(sheets: &[PathBuf], files: &[PathBuf]) -> Sheets {
+    let mut all = Sheets::default();
     for sheet in sheets {
         let text = match std::fs::read(sheet) {
             Ok(bytes) => decode(&bytes),
             Err(error) => {
-                note(&format!("{}: {error}; left out", sheet.display()));
+                let folder = folder_of(sheet);
+                all.unreadable.push((folder, format!("{}: {error}", sheet.display())));
                 continue;
             }
         };
         for (name, sections) in parse(&text) {
-            if is_division(&sections)
-                && let Some(file) = find(sheet, &name, files)
-            {
-                all.entry(file).or_insert(sections);
+            if !is_division(&sections) {
+                continue;
+            }
+            if let Some(file) = find(sheet, &name, files) {
+                all.sections.entry(file).or_insert(sections);
+            } else if !is_there(sheet, &name) {
+                let problem =
+                    format!("{name}, which it divides, is not there; the sheet is left out");
+                all.lost.push(format!("{}: {problem}", sheet.display()));
             }
         }
     }
@@ -82,21 +106,58 @@ fn is_division(sections: &[Section]) -> bool {
     sections.len() > 1 && in_order && numbers.len() == sections.len()
 }
 
-/// The audio file that a sheet names, or one beside it with the same name and another extension:
-/// sheets are often made for a WAV file that is compressed afterwards.
+/// The audio file of `files` that a sheet names, or one beside it with the same name and another
+/// extension: sheets are often made for a WAV file that is compressed afterwards. Names that differ
+/// in case alone are the same if no other is, as they are on Windows.
 fn find(sheet: &Path, name: &str, files: &[PathBuf]) -> Option<PathBuf> {
-    let folder = sheet.parent()?.canonicalize().ok()?;
-    let named = folder.join(name.rsplit(['/', '\\']).next()?);
+    let folder = folder_of(sheet);
+    let named = folder.join(file_of(name));
     let candidates = [folder.join(name), named.clone()];
-    let exact = candidates.iter().filter_map(|path| path.canonicalize().ok());
-    if let Some(file) = exact.into_iter().find(|path| files.contains(path)) {
-        return Some(file);
+    let exact: Vec<_> = candidates.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    if let Some(file) = exact.iter().find(|path| files.contains(path)) {
+        return Some(file.clone());
     }
     let mut beside: Vec<_> =
         files.iter().filter(|file| file.parent() == Some(&folder) && is_audio_name(file)).collect();
     beside.sort();
-    let same_stem = |path: &Path| beside.iter().find(|file| file.file_stem() == path.file_stem());
-    same_stem(&named).or_else(|| same_stem(sheet)).map(|file| file.to_path_buf())
+    let lower = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().to_lowercase());
+    let by = |is_it: &dyn Fn(&Path) -> bool| beside.iter().find(|file| is_it(file));
+    let same_stem = |path: &Path| by(&|file| file.file_stem() == path.file_stem());
+    let other_case = |path: &Path| {
+        // The file of the exact name may be there and not among `files`.
+        if !exact.is_empty() {
+            return None;
+        }
+        by(&|file| lower(file.file_name()) == lower(path.file_name()))
+            .or_else(|| by(&|file| lower(file.file_stem()) == lower(path.file_stem())))
+    };
+    same_stem(&named)
+        .or_else(|| other_case(&named))
+        .or_else(|| same_stem(sheet))
+        .or_else(|| other_case(sheet))
+        .map(|file| file.to_path_buf())
+}
+
+/// Whether the file that a sheet names is there, though it may be excluded, or be no audio file that
+/// can be read.
+fn is_there(sheet: &Path, name: &str) -> bool {
+    let folder = folder_of(sheet);
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let beside: Vec<_> = entries.map(|entry| entry.path()).collect();
+    folder.join(name).exists()
+        || folder.join(file_of(name)).exists()
+        || find(sheet, name, &beside).is_some()
+}
+
+/// The canonical folder of a sheet.
+fn folder_of(sheet: &Path) -> PathBuf {
+    let folder = sheet.parent().unwrap_or(Path::new(""));
+    folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())
+}
+
+/// The name of the file without the folders, which those of Windows divide by a backslash.
+fn file_of(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or(name)
 }
 
 /// UTF-8 or UTF-16 with a byte order mark, else UTF-8, else Latin-1.

@@ -75,8 +75,9 @@ pub struct KnownRow {
     pub hash: [u8; 32],
     pub version: String,
     pub title: Option<String>,
-    /// Whether the tags have been read.
-    pub has_tags: bool,
+    /// `None` if the tags have not been read, and empty if they have none.
+    pub artist: Option<String>,
+    pub album: Option<String>,
     pub failed: bool,
     pub damaged: bool,
     /// The version of the decoders.
@@ -175,7 +176,7 @@ impl Index {
     pub fn rows_of(&self, path: &Path) -> Result<Vec<KnownRow>> {
         let mut statement = self.db.prepare_cached(
             "SELECT track, start_s, size, changed_ns, hash, version, title, artist, error, damage,
-             decoder, folder, absent FROM songs WHERE path = ?1 ORDER BY track",
+             decoder, folder, absent, album FROM songs WHERE path = ?1 ORDER BY track",
         )?;
         let rows = statement.query_map([SqlPath(path.to_path_buf())], |row| {
             Ok(KnownRow {
@@ -185,12 +186,13 @@ impl Index {
                 hash: row.get(4)?,
                 version: row.get(5)?,
                 title: row.get(6)?,
-                has_tags: row.get::<_, Option<String>>(7)?.is_some(),
+                artist: row.get(7)?,
                 failed: row.get::<_, Option<String>>(8)?.is_some(),
                 damaged: row.get::<_, Option<String>>(9)?.is_some(),
                 decoder: row.get(10)?,
                 folder: row.get::<_, Option<SqlPath>>(11)?.map(|path| path.0),
                 is_absent: row.get::<_, Option<String>>(12)?.is_some(),
+                album: row.get(13)?,
             })
         })?;
         rows.collect::<rusqlite::Result<_>>().with_context(|| self.name())
@@ -348,10 +350,11 @@ impl Index {
     }
 
     fn states_where(&self, condition: &str, parameters: Vec<Value>) -> Result<Vec<RowState>> {
-        let mut statement = self.db.prepare(&format!(
+        let statement = self.db.prepare(&format!(
             "SELECT path, track, version, error, damage, folder, absent FROM songs
              WHERE {condition} ORDER BY path, track"
-        ))?;
+        ));
+        let mut statement = statement.with_context(|| self.name())?;
         let rows = statement.query_map(rusqlite::params_from_iter(parameters), |row| {
             let absent: Option<String> = row.get(6)?;
             Ok(RowState {

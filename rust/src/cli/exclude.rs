@@ -1,6 +1,7 @@
 //! Tracks that `similar` and `playlist` leave out: lately played ones, and those of some artists.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -8,6 +9,8 @@ use anyhow::Result;
 use super::args::ExcludeArgs;
 use super::input::list_file;
 use super::library::{Entry, Library};
+use super::numbers::{count, is_or_are, thousands};
+use super::output::note;
 
 /// What is left out.
 #[derive(Debug, Default)]
@@ -36,22 +39,56 @@ impl Exclude {
     }
 }
 
-/// The positions of the tracks that `exclude` leaves out, ascending.
+/// The positions of the tracks that `exclude` leaves out, ascending. Notes how many entries match
+/// nothing in the library.
 pub fn excluded(library: &Library, exclude: &Exclude) -> Vec<usize> {
     let mut positions = HashSet::new();
-    let mut artists: HashSet<String> =
-        exclude.artists.iter().map(|artist| artist.to_lowercase()).collect();
+    let mut artists = HashSet::new();
+    let mut names: Vec<&str> = exclude.artists.iter().map(String::as_str).collect();
     if !(exclude.songs.is_empty() && exclude.artists_of.is_empty()) {
         let places = places(&library.entries);
-        positions.extend(exclude.songs.iter().flat_map(|entry| find(&places, entry)));
+        let mut unknown = Vec::new();
+        for entry in &exclude.songs {
+            let found = find(&places, entry);
+            if found.is_empty() {
+                unknown.push(entry);
+            }
+            positions.extend(found);
+        }
+        if let Some(first) = unknown.first() {
+            let songs = count(exclude.songs.len(), "song");
+            let (number, are) = (thousands(unknown.len() as u64), is_or_are(unknown.len()));
+            note(&format!(
+                "{number} of {songs} to leave out {are} not in the index, or cannot be compared{}",
+                such_as(unknown.len(), &first.display()),
+            ));
+        }
         for (entry, name) in &exclude.artists_of {
             let found = find(&places, entry);
             if found.is_empty() {
-                artists.insert(name.trim().to_lowercase());
+                names.push(name.trim());
             }
             artists.extend(found.iter().map(|&at| library.tracks[at].artist.to_lowercase()));
         }
     }
+    names.retain(|name| !name.is_empty());
+    if !names.is_empty() {
+        let known: HashSet<_> =
+            library.tracks.iter().map(|track| track.artist.to_lowercase()).collect();
+        let is_unknown = |name: &&&str| !known.contains(&name.to_lowercase());
+        let unknown: Vec<_> = names.iter().filter(is_unknown).collect();
+        if let Some(first) = unknown.first() {
+            let artists = count(names.len() + artists.len(), "artist");
+            let number = thousands(unknown.len() as u64);
+            let have = if unknown.len() == 1 { "has" } else { "have" };
+            note(&format!(
+                "{number} of {artists} to leave out {have} no song in the index that can be \
+                 compared{}",
+                such_as(unknown.len(), first),
+            ));
+        }
+    }
+    artists.extend(names.iter().map(|name| name.to_lowercase()));
     artists.remove("");
     if !artists.is_empty() {
         let tracks = library.tracks.iter().enumerate();
@@ -61,6 +98,11 @@ pub fn excluded(library: &Library, exclude: &Exclude) -> Vec<usize> {
     let mut positions: Vec<_> = positions.into_iter().collect();
     positions.sort_unstable();
     positions
+}
+
+/// The first of some in words.
+fn such_as(number: usize, first: &dyn Display) -> String {
+    if number == 1 { format!(": {first}") } else { format!(", such as {first}") }
 }
 
 /// The positions of the tracks of each file.

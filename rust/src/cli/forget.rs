@@ -1,6 +1,6 @@
 //! `forget`: removes tracks from the index that are gone on purpose.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::AudioEmbeddingModel;
@@ -8,8 +8,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::database::{Index, RowState};
-use super::numbers::count;
-use super::output::Output;
+use super::numbers::{count, is_or_are};
+use super::output::{Output, note};
 use super::paths::{full_path_of_missing, is_gone};
 use super::progress;
 use super::status::row_name;
@@ -28,6 +28,9 @@ pub fn forget(index: &Path, paths: &[PathBuf], dry_run: bool, output: &mut Outpu
 
 /// The rows whose files are gone, or all under `paths` if there are any; and the paths that have
 /// none, in words.
+///
+/// Without `paths`, the songs of an indexed folder that is itself away or empty stay, and a note says
+/// so: it may be a drive that is not mounted.
 pub fn forgotten(index: &Index, paths: &[PathBuf]) -> Result<(Vec<RowState>, Vec<String>)> {
     let mut failures = Vec::new();
     let mut rows = Vec::new();
@@ -39,6 +42,7 @@ pub fn forgotten(index: &Index, paths: &[PathBuf]) -> Result<(Vec<RowState>, Vec
             // What cannot be reached, such as in a folder that cannot be read, is not gone.
             is_gone(&row.path)
         });
+        keep_what_is_away(&mut rows);
     }
     for path in paths {
         let found = index.states_under(&full_path_of_missing(path)?)?;
@@ -50,6 +54,32 @@ pub fn forgotten(index: &Index, paths: &[PathBuf]) -> Result<(Vec<RowState>, Vec
     let mut seen = HashSet::new();
     rows.retain(|row| seen.insert((row.path.clone(), row.track)));
     Ok((rows, failures))
+}
+
+/// Takes the songs of indexed folders that are away or empty out of `rows`, and notes it.
+fn keep_what_is_away(rows: &mut Vec<RowState>) {
+    let mut kept: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let folders: BTreeSet<_> = rows.iter().filter_map(|row| row.folder.clone()).collect();
+    let away: BTreeSet<_> = folders.into_iter().filter(|folder| is_away(folder)).collect();
+    rows.retain(|row| {
+        let folder = row.folder.as_ref().filter(|&folder| away.contains(folder));
+        folder.map(|folder| *kept.entry(folder.clone()).or_default() += 1).is_none()
+    });
+    for (folder, number) in kept {
+        note(&format!(
+            "{}: nothing is there, and its {} {} kept (is a drive not mounted?); `feelprint forget` \
+             with this folder removes {}",
+            folder.display(),
+            count(number, "song"),
+            is_or_are(number),
+            if number == 1 { "it" } else { "them" },
+        ));
+    }
+}
+
+/// Whether a folder is not there, or is as empty as a mount point without its drive.
+fn is_away(folder: &Path) -> bool {
+    is_gone(folder) || folder.read_dir().is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Removes the tracks that are not of this model.

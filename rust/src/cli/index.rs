@@ -8,13 +8,14 @@ use crate::AudioEmbeddingModel;
 use anyhow::Result;
 use serde_json::json;
 
-use super::analyse::{Counts, Task, analyse_files, file_stat};
-use super::cue::{self, Section};
+use super::analyse::{Counts, Task, analyse_files, file_stat, section_tags};
+use super::cue::{self, Section, Sheets};
 use super::database::{Absent, DECODER, Index, KnownRow, RowState};
 use super::numbers::{count, is_or_are};
 use super::output::{Output, note};
 use super::paths::{full_path, full_path_of_missing, is_gone};
 use super::progress;
+use super::tags::{Tags, read_tags};
 use super::walk::{Walk, walk};
 
 /// The options of [`index`].
@@ -48,7 +49,7 @@ pub struct Update {
 struct Root {
     path: PathBuf,
     files: Vec<PathBuf>,
-    sections: HashMap<PathBuf, Vec<Section>>,
+    sheets: Sheets,
     /// Why nothing was found.
     problem: Option<String>,
 }
@@ -85,8 +86,9 @@ pub fn update(
 ) -> Result<Update> {
     let mut counts = Counts::default();
     let mut found = Vec::new();
+    let mut problems = HashSet::new();
     for root in roots {
-        found.push(find(root, &options.exclude, &mut counts)?);
+        found.push(find(root, &options.exclude, &mut problems, &mut counts)?);
     }
     let nothing = found.iter().all(|root| root.problem.is_some());
     if nothing && !path.exists() {
@@ -117,12 +119,17 @@ pub fn update(
     Ok(Update { folders, counts, to_analyse, failures, nothing })
 }
 
-/// What is under a root.
-fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root> {
+/// What is under a root. `problems` are those that are noted; one of two roots counts once.
+fn find(
+    argument: &Path,
+    exclude: &[String],
+    problems: &mut HashSet<String>,
+    counts: &mut Counts,
+) -> Result<Root> {
     let mut root = Root {
         path: full_path_of_missing(argument)?,
         files: Vec::new(),
-        sections: HashMap::new(),
+        sheets: Sheets::default(),
         problem: None,
     };
     match full_path(argument) {
@@ -133,15 +140,26 @@ fn find(argument: &Path, exclude: &[String], counts: &mut Counts) -> Result<Root
         }
     }
     let walk = walk(&root.path, exclude)?;
-    counts.unreadable += walk.unreadable.len();
-    walk.unreadable.iter().for_each(|problem| note(problem));
+    let mut is_new = |problem: &String| {
+        let is_new = problems.insert(problem.clone());
+        if is_new {
+            note(problem);
+        }
+        is_new
+    };
+    counts.unreadable += walk.unreadable.iter().filter(|problem| is_new(problem)).count();
     if walk.files.is_empty() {
         root.problem = Some(format!("{}: {}", argument.display(), walk.nothing()));
     } else if let Some(unsupported) = walk.unsupported() {
         note(&unsupported);
     }
     let Walk { files, cue_sheets, .. } = walk;
-    root.sections = cue::sections(&cue_sheets, &files);
+    root.sheets = cue::sections(&cue_sheets, &files);
+    let unreadable = root.sheets.unreadable.iter();
+    counts.unreadable += unreadable.filter(|(_, problem)| is_new(problem)).count();
+    for problem in &root.sheets.lost {
+        is_new(problem);
+    }
     root.files = files;
     Ok(root)
 }
@@ -174,9 +192,13 @@ fn outdated(
         };
         let rows = index.rows_of(path)?;
         let same_file = !rows.is_empty() && rows.iter().all(|row| row.stat == stat);
-        let mut sections = root.sections.get(path).cloned().unwrap_or_default();
+        let mut sections = root.sheets.sections.get(path).cloned().unwrap_or_default();
+        let may_be_divided = sections.is_empty() && root.sheets.may_divide(path);
         // A file that is known as one track is not opened again.
-        let is_known = same_file && !options.force && is_current(model, &rows, &sections);
+        let is_current = |sections: &[Section]| {
+            same_file && !options.force && is_current(model, path, &rows, sections)
+        };
+        let mut is_known = is_current(&sections);
         if sections.is_empty() && !is_known {
             match cue::embedded_sections(path) {
                 Ok(embedded) => sections = embedded,
@@ -186,6 +208,7 @@ fn outdated(
                     continue;
                 }
             }
+            is_known = is_current(&sections);
         }
         let folder = folder_of(&rows, &root.path);
         let mut task = Task {
@@ -196,14 +219,16 @@ fn outdated(
             tags_only: false,
             sections,
         };
-        if same_file && !options.force && is_current(model, &rows, &task.sections) {
+        // The tracks of a sheet that cannot be read stay, until a run that reads it.
+        let is_kept = may_be_divided && rows.iter().any(|row| row.track > 0);
+        if is_known || is_kept {
             counts.unchanged += rows.len();
             counts.failed += rows.iter().filter(|row| row.failed).count();
             counts.damaged += rows.iter().filter(|row| row.damaged).count();
             if rows.iter().any(|row| row.is_absent || row.folder.as_ref() != Some(&folder)) {
                 seen_again.push((path, folder));
             }
-            if rows.iter().any(|row| !row.has_tags) && !options.dry_run {
+            if rows.iter().any(|row| row.artist.is_none()) && !options.dry_run {
                 task.tags_only = true;
                 tasks.push(task);
             }
@@ -224,17 +249,36 @@ fn outdated(
 
 /// Whether the rows of an unchanged file are those of this model and of its cue sheet. A failure or
 /// damage that older decoders found is outdated.
-fn is_current(model: &AudioEmbeddingModel, rows: &[KnownRow], sections: &[Section]) -> bool {
+fn is_current(
+    model: &AudioEmbeddingModel,
+    path: &Path,
+    rows: &[KnownRow],
+    sections: &[Section],
+) -> bool {
     let retry =
         |row: &KnownRow| (row.failed || row.damaged) && row.decoder.as_deref() != Some(DECODER);
-    let of_sheet = rows.len() == sections.len()
-        && rows.iter().zip(sections).all(|(row, section)| {
-            row.track == section.track
-                && row.start_s == Some(section.start_s)
-                && row.title == section.title
-        });
     let whole_file = sections.is_empty() && rows.len() == 1 && rows[0].track == 0;
-    rows.iter().all(|row| row.version == model.version() && !retry(row)) && (whole_file || of_sheet)
+    rows.iter().all(|row| row.version == model.version() && !retry(row))
+        && (whole_file || is_of_sheet(path, rows, sections))
+}
+
+/// Whether the rows of a file are the tracks of its cue sheet, with their tags.
+fn is_of_sheet(path: &Path, rows: &[KnownRow], sections: &[Section]) -> bool {
+    if rows.len() != sections.len() {
+        return false;
+    }
+    // The file's tags count where the sheet says nothing.
+    let says_all = |section: &Section| section.artist.is_some() && section.album.is_some();
+    let file = if sections.iter().all(says_all) { Tags::default() } else { read_tags(path) };
+    rows.iter().zip(sections).all(|(row, section)| {
+        let tags = section_tags(Some(section), &file);
+        row.track == section.track
+            && row.start_s == Some(section.start_s)
+            && row.title == tags.title
+            && row.artist.as_ref() == Some(&tags.artist.unwrap_or_default())
+            // Without one in both, the row has the album that the decoder found, if any.
+            && (tags.album.is_none() || row.album == tags.album)
+    })
 }
 
 /// The argument that a file counts as found by: that of an earlier run if it is a folder above this
@@ -292,9 +336,10 @@ fn mark_unseen(
     let kept = match rows.len() {
         0 => String::new(),
         kept => format!(
-            "; {} of it {} kept in the index and left out (is a drive not mounted?)",
+            "; {} of it {} kept in the index and left out{}",
             count(kept, "song"),
             is_or_are(kept),
+            if missing > 0 { " (is a drive not mounted?)" } else { "" },
         ),
     };
     Ok(root.problem.as_ref().map(|problem| format!("{problem}{kept}")))

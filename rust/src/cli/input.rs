@@ -40,7 +40,7 @@ pub fn inputs(arguments: &[PathBuf]) -> Result<Vec<Input>> {
         }
         let bytes = read_stdin()?;
         if is_text(&bytes) {
-            inputs.extend(parse_list(&bytes, Path::new("")).into_iter().map(Input::file));
+            inputs.extend(names(&bytes)?.into_iter().map(Input::file));
         } else {
             let copy = TemporaryFile::new(&bytes).context("standard input")?;
             inputs.push(Input { path: copy.0.clone(), name: STDIN.into(), _copy: Some(copy) });
@@ -54,12 +54,21 @@ pub fn paths(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for argument in arguments {
         if argument.as_os_str() == STDIN {
-            paths.extend(parse_list(&read_stdin()?, Path::new("")));
+            paths.extend(names(&read_stdin()?)?);
         } else {
             paths.push(argument.clone());
         }
     }
     Ok(paths)
+}
+
+/// The entries of a list on standard input, which must have one.
+fn names(list: &[u8]) -> Result<Vec<PathBuf>> {
+    let names = parse_list(list, Path::new(""));
+    if names.is_empty() {
+        bail!("standard input is a list without an entry, expected a path a line");
+    }
+    Ok(names)
 }
 
 /// The lines of a list file, or of standard input for `-`. Lines that begin with # are comments, so
@@ -88,10 +97,12 @@ fn is_text(bytes: &[u8]) -> bool {
     bytes.iter().take(PROBE).all(|byte| *byte >= b' ' || b"\n\r\t\0".contains(byte))
 }
 
-/// The entries of a list: lines, or what ends with NUL, as `find -print0` prints it.
+/// The entries of a list: lines, or what ends with NUL, as `find -print0` prints it. A line may be a
+/// `file://` address, or have the backslashes of Windows, as playlists of many players do.
 fn parse_list(bytes: &[u8], folder: &Path) -> Vec<PathBuf> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let entries: Vec<&[u8]> = if bytes.contains(&0) {
+    let are_lines = !bytes.contains(&0);
+    let entries: Vec<&[u8]> = if !are_lines {
         bytes.split(|byte| *byte == 0).collect()
     } else {
         let lines = bytes.split(|byte| *byte == b'\n');
@@ -99,7 +110,62 @@ fn parse_list(bytes: &[u8], folder: &Path) -> Vec<PathBuf> {
         lines.filter(|line| !line.starts_with(b"#")).collect()
     };
     let entries = entries.into_iter().filter(|entry| !entry.is_empty());
-    entries.map(|entry| folder.join(path_from(entry))).collect()
+    let path = |entry: &[u8]| match path_of_address(entry).filter(|_| are_lines) {
+        Some(path) => path,
+        None => with_separators(folder.join(path_from(entry))),
+    };
+    entries.map(path).collect()
+}
+
+/// The path of a `file://` address of this machine, without its percent-encoding; `None` for
+/// anything else.
+fn path_of_address(address: &[u8]) -> Option<PathBuf> {
+    let (scheme, rest) = address.split_at_checked(b"file://".len())?;
+    if !scheme.eq_ignore_ascii_case(b"file://") {
+        return None;
+    }
+    let path = rest.strip_prefix(b"localhost").unwrap_or(rest);
+    // Without a slash it is the name of another machine.
+    let after_slash = path.strip_prefix(b"/")?;
+    // On Windows, C:/a.mp3 has the address file:///C:/a.mp3.
+    let path = decoded(if cfg!(windows) { after_slash } else { path });
+    Some(path_from(&path))
+}
+
+/// The bytes that percent-encoding stands for; what is none stays as it is.
+fn decoded(mut text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let [first, rest @ ..] = text {
+        let digit = |at: usize| char::from(*rest.get(at)?).to_digit(16);
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(16 * high + low).expect("two digits are a byte"));
+                text = &rest[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                text = rest;
+            }
+        }
+    }
+    bytes
+}
+
+/// The path with slashes for the backslashes of Windows, if that is a file and the path is none.
+#[cfg(not(windows))]
+fn with_separators(path: PathBuf) -> PathBuf {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if !bytes.contains(&b'\\') || path.exists() {
+        return path;
+    }
+    let slashes: Vec<_> =
+        bytes.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
+    Some(path_from(&slashes)).filter(|path| path.exists()).unwrap_or(path)
+}
+
+#[cfg(windows)]
+fn with_separators(path: PathBuf) -> PathBuf {
+    path
 }
 
 #[cfg(unix)]
@@ -146,6 +212,23 @@ mod tests {
         assert_eq!(list(m3u.as_bytes()), paths(&["/m/a b.mp3", "/x/c.mp3"]));
         assert_eq!(list(b"a\nb.mp3\0#c.mp3\0"), paths(&["/m/a\nb.mp3", "/m/#c.mp3"]));
         assert!(list(b"").is_empty());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn addresses_are_paths() {
+        let list = |bytes: &[u8]| parse_list(bytes, Path::new("/m"));
+        let path = |name: &[u8]| vec![path_from(name)];
+        assert_eq!(list(b"file:///a%20b/%c3%A4%25.mp3"), path("/a b/ä%.mp3".as_bytes()));
+        assert_eq!(list(b"FILE://localhost/caf%E9.mp3"), path(b"/caf\xe9.mp3"));
+        // No percent-encoding, another machine, another scheme, and a path.
+        assert_eq!(list(b"file:///100%.mp3"), path(b"/100%.mp3"));
+        assert_eq!(list(b"file:///%+1%1.mp3"), path(b"/%+1%1.mp3"));
+        assert_eq!(list(b"file://host/a.mp3"), path(b"/m/file://host/a.mp3"));
+        assert_eq!(list(b"http://host/a.mp3"), path(b"/m/http://host/a.mp3"));
+        assert_eq!(list(b"100%25.mp3"), path(b"/m/100%25.mp3"));
+        // A name may have a backslash, as may that of an artist.
+        assert_eq!(list(b"AC\\DC"), path(b"/m/AC\\DC"));
     }
 
     #[test]

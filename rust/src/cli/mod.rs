@@ -38,6 +38,7 @@ use std::path::PathBuf;
 use crate::{AudioEmbeddingModel, ModelConfig};
 use anyhow::{Context, Result};
 use clap::Parser;
+use rusqlite::ErrorCode;
 
 use args::{Cli, Command};
 use index::IndexOptions;
@@ -64,10 +65,27 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         // The reader, such as `head`, has stopped reading.
         Err(error) if output::is_closed_pipe(&error) => 0,
         Err(error) => {
-            output::note(&format!("{error:#}"));
+            output::note(&message(&error));
             2
         }
     }
+}
+
+/// An error in one line. SQLite's of a broken file names neither the cause nor a way out.
+pub fn message(error: &anyhow::Error) -> String {
+    let sqlite = error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>());
+    let code = sqlite.and_then(rusqlite::Error::sqlite_error_code);
+    if !matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) {
+        return format!("{error:#}");
+    }
+    let contexts = error.chain().take_while(|cause| !cause.is::<rusqlite::Error>());
+    let mut parts: Vec<_> = contexts.map(ToString::to_string).collect();
+    parts.push(
+        "the file is broken, or is not an index of feelprint: if it is the index, remove it and run \
+         `feelprint index DIR` again, else name another file with --index FILE"
+            .to_string(),
+    );
+    parts.join(": ")
 }
 
 fn run(cli: &Cli, output: &mut Output) -> Result<()> {

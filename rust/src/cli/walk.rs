@@ -4,19 +4,22 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
 
-use super::numbers::count;
+use super::numbers::{count, thousands};
 use super::output::note;
 use super::progress;
 
 /// Extensions of audio files. The decoder detects the format from the content.
-const EXTENSIONS: [&str; 21] = [
-    "aac", "aif", "aifc", "aiff", "alac", "caf", "flac", "m4a", "m4b", "mka", "mp1", "mp2", "mp3",
-    "mp4", "mpga", "oga", "ogg", "opus", "wav", "wave", "weba",
+const EXTENSIONS: [&str; 27] = [
+    "3gp", "aac", "aif", "aifc", "aiff", "alac", "caf", "flac", "m4a", "m4b", "m4r", "mka", "mkv",
+    "mov", "mp1", "mp2", "mp3", "mp4", "mpa", "mpga", "oga", "ogg", "opus", "wav", "wave", "weba",
+    "webm",
 ];
 
 /// Extensions of audio files in formats that are not supported.
@@ -52,6 +55,8 @@ pub struct Walk {
     pub unreadable: Vec<String>,
     /// The number of files by extension that are not audio files.
     skipped: BTreeMap<String, usize>,
+    /// The number of files and folders that `exclude` names.
+    excluded: usize,
     seen: HashSet<PathBuf>,
 }
 
@@ -68,6 +73,8 @@ pub fn walk(root: &Path, exclude: &[String]) -> Result<Walk> {
     }
     progress::begin(format!("looking for songs in {}", root.display()));
     let excluded = matcher(root, exclude)?;
+    let number_excluded = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&number_excluded);
     let entries = WalkBuilder::new(root)
         .standard_filters(false)
         .ignore(true)
@@ -75,7 +82,14 @@ pub fn walk(root: &Path, exclude: &[String]) -> Result<Walk> {
         .add_custom_ignore_filename(IGNORE_FILE)
         .follow_links(true)
         .sort_by_file_name(OsStr::cmp)
-        .filter_entry(move |entry| entry.depth() == 0 || is_wanted(entry, &excluded))
+        .filter_entry(move |entry| {
+            if entry.depth() == 0 {
+                return true;
+            }
+            let is_excluded = is_excluded(entry, &excluded);
+            counter.fetch_add(usize::from(is_excluded), Ordering::Relaxed);
+            !is_excluded && is_wanted(entry)
+        })
         .build();
     // The canonical path of the last file's folder.
     let mut folder = (PathBuf::new(), PathBuf::new());
@@ -85,6 +99,7 @@ pub fn walk(root: &Path, exclude: &[String]) -> Result<Walk> {
             Err(error) => walk.add_error(&error),
         }
     }
+    walk.excluded = number_excluded.load(Ordering::Relaxed);
     Ok(walk)
 }
 
@@ -161,7 +176,13 @@ impl Walk {
             skipped.iter().take(3).map(|(extension, n)| of_extension(extension, **n)).collect();
         let left_out =
             if most.is_empty() { String::new() } else { format!("; {} left out", most.join(", ")) };
-        format!("no audio file there ({}){left_out}", EXTENSIONS.join(", "))
+        let excluded = match self.excluded {
+            0 => String::new(),
+            1 => "; 1 file or folder excluded".to_string(),
+            number => format!("; {} files or folders excluded", thousands(number as u64)),
+        };
+        let there = if self.excluded > 0 { "left" } else { "there" };
+        format!("no audio file {there} ({}){left_out}{excluded}", EXTENSIONS.join(", "))
     }
 }
 
@@ -191,14 +212,21 @@ fn escape_glob(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-fn is_wanted(entry: &DirEntry, excluded: &Gitignore) -> bool {
-    let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+fn is_excluded(entry: &DirEntry, excluded: &Gitignore) -> bool {
+    excluded.matched(entry.path(), is_folder(entry)).is_ignore()
+}
+
+fn is_folder(entry: &DirEntry) -> bool {
+    entry.file_type().is_some_and(|kind| kind.is_dir())
+}
+
+/// Whether it is neither a companion nor a folder of the system.
+fn is_wanted(entry: &DirEntry) -> bool {
     let name = entry.file_name().to_string_lossy();
-    let is_excluded = excluded.matched(entry.path(), is_folder).is_ignore();
     // macOS keeps the attributes of a.mp3 in ._a.mp3.
     let is_companion = name.starts_with("._");
-    let is_private = is_folder && is_private_folder(&name, entry.path());
-    !(is_excluded || is_companion || is_private)
+    let is_private = is_folder(entry) && is_private_folder(&name, entry.path());
+    !(is_companion || is_private)
 }
 
 /// Hidden folders, and trash and other folders of the system.

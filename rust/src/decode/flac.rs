@@ -352,7 +352,7 @@ impl FlacFrames {
             // The header of the next frame must be whole, too.
             let bytes = self.window.bytes(self.at, wanted + HEADER);
             let until = wanted.min(bytes.len());
-            self.searched += (until - from.min(until)) as u64;
+            let start = from.min(until);
             let at_end = self.at + until as u64 >= self.end;
             while from <= until {
                 let rest = bytes.get(from..until).unwrap_or_default();
@@ -374,11 +374,13 @@ impl FlacFrames {
                     checksum = crc16(checksum, &bytes[checked..from]);
                     checked = from;
                     if checksum == 0 {
+                        self.searched += (from - start) as u64;
                         return Some((from as u64, true));
                     }
                 }
                 from += 1;
             }
+            self.searched += (until - start) as u64;
             if until < wanted || wanted == most {
                 return next.map(|len| (len, false));
             }
