@@ -11,7 +11,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyList;
 use rayon::prelude::*;
 
-use crate::errors::exception;
+use crate::errors::{AudioError, exception};
 use crate::work;
 
 /// A loaded model; threads share it.
@@ -116,6 +116,10 @@ impl Model {
         rate: u32,
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let samples = samples.as_array();
+        // In a file they would count as 0.
+        if samples.iter().any(|sample| !sample.is_finite()) {
+            return Err(AudioError::new_err("a sample is not finite"));
+        }
         let content = wav(samples.iter(), samples.ncols(), rate);
         let track =
             work::run(py, &self.model, None, move |model| model.embed_bytes(content))?.result;
