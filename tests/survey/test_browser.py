@@ -716,15 +716,21 @@ def test_the_page_says_that_loading_takes_long(browser: Browser, server: Server)
     expect(page.locator("#says")).to_contain_text("takes longer than usual", timeout=4000)
 
 
-def test_a_refusal_that_cannot_be_kept_over_a_reload_is_said_before_it(
-    browser: Browser, server: Server
-) -> None:
+def with_full_storage(browser: Browser, server: Server) -> Watched:
+    """A rater whose browser can keep nothing."""
     context = browser.new_context()
     context.add_init_script(
         "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
     )
     me = Watched(context, server)
     me.consent()
+    return me
+
+
+def test_a_refusal_that_cannot_be_kept_over_a_reload_is_said_before_it(
+    browser: Browser, server: Server
+) -> None:
+    me = with_full_storage(browser, server)
     me.listen(0, 1, 2)
     me.page.route(
         "**/api/answer", lambda route: route.fulfill(status=404, body='{"error": "gone"}')
@@ -748,18 +754,13 @@ def test_without_its_clips_the_practice_is_skipped(browser: Browser, server: Ser
 
 
 def test_a_browser_that_keeps_nothing_says_so(browser: Browser, server: Server, data: Path) -> None:
-    context = browser.new_context()
-    context.add_init_script(
-        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
-    )
-    me = Watched(context, server)
-    me.consent()
+    me = with_full_storage(browser, server)
     me.listen(0, 1, 2)
     before = stored(data)
-    context.set_offline(True)
+    me.page.context.set_offline(True)
     me.page.locator(".choose").nth(1).click()
     expect(me.page.locator("#says")).to_contain_text("leave this page open")
-    context.set_offline(False)
+    me.page.context.set_offline(False)
     me.answered(1)
     assert stored(data) == before + 1
     assert me.troubles == []
