@@ -155,7 +155,11 @@ class ExportConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """One whole run. `corpora` are folders in the corpus layout; the first is evaluated on."""
+    """One whole run.
+
+    `corpora` are folders in the corpus layout. All are trained on; the first is evaluated on, and
+    the axes of the teachers' space are fitted to it.
+    """
 
     name: str
     corpora: tuple[str, ...]

@@ -151,10 +151,7 @@ class Run:
         others only train. The second is fitted to the ratings of `finetune.people`.
         """
         config = self.config.finetune
-        evaluated = {track.id for track in self.corpora[0].tracks}
-        originals = [
-            r for r in self.train_recordings if r.augmentation == 0 and r.track.id in evaluated
-        ]
+        originals = self.originals()
         if config.metric_weight:  # an error comes before the training
             eligible_albums([recording.album_key for recording in originals])
         batches = ClipBatches(
@@ -255,14 +252,30 @@ class Run:
             raise CacheError("the corpora hold no training track that could be used")
         return train_recordings
 
+    def originals(self) -> list[Recording]:
+        """The first corpus's training recordings as they are, without augmented copies.
+
+        Raises CacheError where there are none.
+        """
+        first = {track.id for track in self.corpora[0].tracks}
+        originals = [
+            r for r in self.train_recordings if r.augmentation == 0 and r.track.id in first
+        ]
+        if not originals:
+            raise CacheError(
+                f"{self.config.corpora[0]} holds no training track that could be used; the "
+                "teachers' space and the metric are fitted to the first corpus"
+            )
+        return originals
+
     @cached_property
     def targets(self) -> Targets:
-        """The reduced teacher space, fitted once per run."""
+        """The reduced teacher space, fitted once per run to the first corpus."""
         path = self.folder / "teacher_space.safetensors"
         if not path.exists():  # each process may fit and write it: they compute the same
             k = max(self.config.distill.components, self.config.student.embedding_dim)
             weights = [teacher.weight for teacher in self.config.teachers]
-            Targets.fit(self.train_recordings, k, weights).space.save(path)
+            Targets.fit(self.originals(), k, weights).space.save(path)
         return Targets(TeacherSpace.load(path))
 
     @cached_property

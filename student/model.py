@@ -79,7 +79,7 @@ class WindowCNN(nn.Module):
     filters' outputs, each later one the concatenated outputs of all temporal convolutions before
     it. A token is a projection of each channel's mean and maximum over time and of the mean
     log-mel. The layout follows J. Pons and X. Serra, "musicnn", arXiv:1909.06654, with half of its
-    frame rate, its active filters only, and concatenation instead of summation.
+    frame rate, few more filters than it has active ones, and concatenation instead of summation.
 
     Silent frames are treated as padding: zero at the input of the filters, and excluded from the
     means. The last window of a track, which is padded with zeros, thus acts as a shorter window.

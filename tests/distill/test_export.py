@@ -62,7 +62,7 @@ def test_the_contract_that_players_rely_on(exported: Exported) -> None:
         "feelprint.f_min": "30.0",
         "feelprint.f_max": "8000.0",
         "feelprint.floor": "0.000178",
-        "feelprint.dense_windows": "28",
+        "feelprint.dense_windows": "24",
         "feelprint.window_stride": "4",
         "feelprint.config_hash": "0123456789abcdef",
         "feelprint.teacher": "a teacher",

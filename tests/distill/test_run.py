@@ -18,6 +18,7 @@ from datasets_scripts.triplets.table import Triplet, write_triplets
 from distill import run
 from distill.config import RunConfig, TeacherConfig, dump, load
 from distill.export import run_onnxruntime
+from distill.features.shards import CacheError
 from distill.training.teacher_space import SpaceError
 from student import ConfigError, Feelprint
 from tests.distill.teachers.checkpoints import write_clap, write_mert
@@ -168,7 +169,7 @@ def test_one_student_of_two_teachers(tones: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_metric_is_fitted_to_the_corpus_that_is_evaluated_on(
+def test_space_and_metric_are_fitted_to_the_corpus_that_is_evaluated_on(
     tones: Path, wheel_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load(CONFIGS / "default.yaml")
@@ -198,6 +199,10 @@ def test_the_metric_is_fitted_to_the_corpus_that_is_evaluated_on(
     opened.corpora = [first, Corpus(tones)]
     opened.finetune()
     assert {recording.track.id for recording in passed[-1]} == own
+    assert {recording.track.id for recording in opened.originals()} == own
+    first.tracks = []
+    with pytest.raises(CacheError, match="holds no training track that could be used"):
+        opened.originals()
     for tracks, eligible in ((first.tracks[:4], 1), ([], 0)):
         first.tracks = tracks
         with pytest.raises(

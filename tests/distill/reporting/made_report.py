@@ -87,7 +87,7 @@ def made_report(**changes: Any) -> dict[str, Any]:
         ],
         "train_splits": ["train"],
         "config_hash": "0123456789abcdef",
-        "package": "0.11.0",
+        "package": "0.12.0",
         "split": "test",
         "excerpt_s": 18.0,
         "tracks": 48,
