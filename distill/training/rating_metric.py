@@ -9,7 +9,7 @@ from student import Feelprint
 
 # of the predicted plane against the embedding, and of the regression; chosen by cross-validation
 # (docs/log/2026-11-27-rating-metric.md, 2026-11-27-axes-of-free-music.md)
-RATING_WEIGHT, RIDGE = 0.5, 0.3
+RATING_WEIGHT, RIDGE = 0.6, 0.3
 SAME_FIT = 0.02  # relative difference; a released transform is rounded to float16
 
 
