@@ -4,8 +4,7 @@
 //! anything is behind it, and ends where another file is joined on. Here the metadata is read as far
 //! as it goes, and a frame is what has a right checksum.
 
-use std::sync::LazyLock;
-
+use crc_fast::{CrcAlgorithm, Digest};
 use symphonia::core::checksum::Crc8Ccitt;
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;
@@ -500,43 +499,13 @@ fn find_byte(bytes: &[u8], first: &[u8]) -> Option<usize> {
     }
 }
 
-/// The bytes that [`crc16`] takes at a time.
-const CRC_SLICE: usize = 16;
-
-/// For each byte and number of bytes behind it, its share of the checksum.
-static CRC_TABLES: LazyLock<[[u16; 256]; CRC_SLICE]> = LazyLock::new(|| {
-    let mut tables = [[0; 256]; CRC_SLICE];
-    for byte in 0..=u8::MAX {
-        let mut crc = u16::from(byte) << 8;
-        for _ in 0..8 {
-            crc = (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x8005 };
-        }
-        tables[0][usize::from(byte)] = crc;
-    }
-    for behind in 1..CRC_SLICE {
-        for byte in 0..256 {
-            let crc = tables[behind - 1][byte];
-            tables[behind][byte] = (crc << 8) ^ tables[0][usize::from(crc >> 8)];
-        }
-    }
-    tables
-});
-
 /// The checksum of a frame, whose polynomial is x^16 + x^15 + x^2 + 1 (RFC 9639, section 9.3), of
-/// bytes that follow those of `crc`. Several bytes at a time (M. Kounavis and F. Berry, "Novel
-/// table lookup-based algorithms for high-performance CRC generation", 2008): every byte of a file
-/// is checked, and this is most of the cost of a frame that is not decoded.
+/// bytes that follow those of `crc`. Every byte of a file is checked, and this is most of the cost of a
+/// frame that is not decoded.
 fn crc16(crc: u16, bytes: &[u8]) -> u16 {
-    let tables = &*CRC_TABLES;
-    let (slices, rest) = bytes.as_chunks::<CRC_SLICE>();
-    let crc = slices.iter().fold(crc, |crc, slice| {
-        let [high, low] = crc.to_be_bytes();
-        let share = |at: usize, byte: u8| tables[CRC_SLICE - 1 - at][usize::from(byte)];
-        // Those that do not wait for the bytes before.
-        let rest = (2..CRC_SLICE).fold(0, |crc, at| crc ^ share(at, slice[at]));
-        rest ^ share(0, slice[0] ^ high) ^ share(1, slice[1] ^ low)
-    });
-    rest.iter().fold(crc, |crc, &byte| (crc << 8) ^ tables[0][usize::from((crc >> 8) as u8 ^ byte)])
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc16Umts, u64::from(crc));
+    digest.update(bytes);
+    digest.finalize() as u16
 }
 
 /// Whether a tag or another FLAC file begins here.
