@@ -120,7 +120,7 @@ def test_zeros_at_the_end_change_nothing(exported: tuple[Feelprint, Path], runti
 
 
 # the maxima include the silent frames, which are not masked again behind the filters
-@pytest.mark.parametrize(("share", "most"), [(0.4, 0.6), (0.6, 0.6), (0.8, 0.3)])
+@pytest.mark.parametrize(("share", "most"), [(0.4, 0.6), (0.6, 0.6), (0.8, 0.35)])
 @torch.inference_mode()
 def test_a_window_that_ends_early_acts_as_a_shorter_window(
     model: Feelprint, share: float, most: float
@@ -228,7 +228,7 @@ def test_different_music_has_different_embeddings(model: Feelprint) -> None:
 def test_the_fused_form_is_exact_to_float16(model: Feelprint) -> None:
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     fused = model.fold_for_inference()
-    assert [spec[0] for spec in fused.config.filters] == [23, 14, 27]
+    assert [spec[0] for spec in fused.config.filters] == [32, 16, 32]
     assert len(model.cnn.filters) == 5
     assert not any(name.endswith(("scale", "shift")) or "norm" in name
                    for name, _ in fused.cnn.named_parameters())  # fmt: skip
