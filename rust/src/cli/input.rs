@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use percent_encoding::percent_decode;
 
 use super::progress;
 
@@ -128,27 +129,8 @@ fn path_of_address(address: &[u8]) -> Option<PathBuf> {
     // Without a slash it is the name of another machine.
     let after_slash = path.strip_prefix(b"/")?;
     // On Windows, C:/a.mp3 has the address file:///C:/a.mp3.
-    let path = decoded(if cfg!(windows) { after_slash } else { path });
-    Some(path_from(&path))
-}
-
-/// The bytes that percent-encoding stands for; what is none stays as it is.
-fn decoded(mut text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while let [first, rest @ ..] = text {
-        let digit = |at: usize| char::from(*rest.get(at)?).to_digit(16);
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(16 * high + low).expect("two digits are a byte"));
-                text = &rest[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                text = rest;
-            }
-        }
-    }
-    bytes
+    let path = if cfg!(windows) { after_slash } else { path };
+    Some(path_from(&percent_decode(path).collect::<Vec<u8>>()))
 }
 
 /// The path with slashes for the backslashes of Windows, if that is a file and the path is none.

@@ -1,7 +1,11 @@
 //! Paths as URLs.
 
-use std::fmt::Write;
 use std::path::{Component, Path, Prefix};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+/// All of ASCII but letters, digits and four signs.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The URL of a path in two parts, its folder and its file: `file:///m/a/` and `b.mp3`. A relative
 /// path is a relative URL.
@@ -44,16 +48,7 @@ pub(super) fn link(path: &Path) -> (String, String) {
 }
 
 fn encoded(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(*byte));
-            }
-            _ => write!(text, "%{byte:02X}").expect("a string takes any text"),
-        }
-    }
-    text
+    percent_encode(bytes, RESERVED).to_string()
 }
 
 #[cfg(test)]
